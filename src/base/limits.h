@@ -1,0 +1,79 @@
+/* limits.h: every bound of the system in one list. What a user can make grow has a line here. */
+#pragma once
+
+#include <assert.h>
+#include <stdint.h>
+
+#define KIB(n) ((uint32_t)(n) * 1024u)
+#define MIB(n) ((uint32_t)(n) * 1024u * 1024u)
+
+enum {
+    /* names and ids */
+    TENANT_NAME_MAX = 63,    /* a DNS label: [a-z0-9]([a-z0-9-]*[a-z0-9])? */
+    TENANT_ID_BYTES = 16,    /* random; 32 hexadecimal digits as text */
+    TENANT_ID_TEXT = 33,
+    USER_MAX = 255,          /* bytes of a token's sub, act.sub */
+    SESSION_MAX = 255,
+    ITEM_ID_TEXT = 27,       /* 26 characters, Crockford base32, ordered by creation */
+    TRACE_ID_BYTES = 16,
+
+    /* tokens (notes: jwt-verifier 2) */
+    TOKEN_MAX = KIB(16),
+    TOKEN_HEADER_MAX = KIB(2),
+    TOKEN_SCOPES_MAX = 1024, /* bytes of the scope claim */
+    TOKEN_SKEW_SECONDS = 60,
+    TOKEN_LIFETIME_MAX_SECONDS = 24 * 3600,
+    TOKEN_CACHE_ENTRIES = 4096,
+    KEY_ID_MAX = 64,
+
+    /* HTTP */
+    HTTP_LINE_MAX = KIB(8),      /* request line */
+    HTTP_HEADERS_MAX = KIB(32),  /* all header lines together; a 16 KiB token fits */
+    HTTP_HEADER_COUNT_MAX = 64,
+    HTTP_BODY_MAX = MIB(1),
+    HTTP_CONNECTIONS_MAX = 12000, /* per gateway */
+    HTTP_HEADER_TIMEOUT_MS = 10000,
+    HTTP_BODY_TIMEOUT_MS = 30000,
+    HTTP_IDLE_TIMEOUT_MS = 75000,
+
+    /* JSON */
+    JSON_DEPTH_MAX = 32,
+    JSON_MEMBERS_MAX = 4096, /* values in one document */
+
+    /* frames between processes */
+    IPC_BODY_MAX = KIB(60),
+    IPC_FDS_MAX = 4,
+    RELAY_FRAGMENT_MAX = KIB(56), /* body bytes in one frame between gateway and cell */
+    RELAY_STREAMS_MAX = 1024,     /* requests in flight from one gateway to one cell */
+
+    /* memory */
+    MEMORY_TEXT_MAX = KIB(64),
+    MEMORY_METADATA_MAX = KIB(16),
+    MEMORY_VERSIONS_MAX = 100, /* kept in history; older ones go */
+    SEARCH_QUERY_MAX = KIB(1),
+    SEARCH_TERMS_MAX = 32,
+    LIST_LIMIT_DEFAULT = 50,
+    LIST_LIMIT_MAX = 500,
+    TTL_SECONDS_MAX = 10 * 365 * 24 * 3600,
+
+    /* audit */
+    AUDIT_ENTRY_MAX = KIB(8),
+    AUDIT_SALT_BYTES = 16,
+    AUDIT_PENDING_MAX = 4096,       /* entries of reads not yet durable; then reads wait for space too */
+    AUDIT_DELAY_MAX_MS = 100,
+    CONSISTENCY_PROOF_MAX = 128,    /* hashes */
+
+    /* processes */
+    GATEWAYS_MAX = 64,
+    BLANK_CELLS = 4,
+    IDLE_SECONDS_DEFAULT = 15,
+    CELLS_AWAKE_MAX = 4096,
+    TENANTS_MAX = 1000000,
+    RESTART_DELAY_MIN_MS = 50,
+    RESTART_DELAY_MAX_MS = 10000,
+};
+
+static_assert(RELAY_FRAGMENT_MAX + KIB(4) <= IPC_BODY_MAX, "a fragment and its head are one frame");
+static_assert(TOKEN_MAX + HTTP_LINE_MAX + KIB(8) <= IPC_BODY_MAX, "a request's head is one frame");
+static_assert(TOKEN_MAX + KIB(4) <= HTTP_HEADERS_MAX, "the largest token fits a request");
+static_assert(MEMORY_TEXT_MAX + MEMORY_METADATA_MAX < HTTP_BODY_MAX, "the largest memory fits");

@@ -1,0 +1,84 @@
+#include "base/span.h"
+
+#include <string.h>
+
+struct span span_of_text(const char *text)
+{
+    return (struct span){(const uint8_t *)text, text ? strlen(text) : 0};
+}
+
+bool span_equal(struct span left, struct span right)
+{
+    return left.length == right.length
+        && (left.length == 0 || memcmp(left.data, right.data, left.length) == 0);
+}
+
+bool span_is(struct span bytes, const char *text)
+{
+    return span_equal(bytes, span_of_text(text));
+}
+
+bool span_starts_with(struct span bytes, struct span prefix)
+{
+    return bytes.length >= prefix.length
+        && span_equal((struct span){bytes.data, prefix.length}, prefix);
+}
+
+int span_compare(struct span left, struct span right)
+{
+    size_t shorter = left.length < right.length ? left.length : right.length;
+    int order = shorter ? memcmp(left.data, right.data, shorter) : 0;
+    return order ? order : (left.length > right.length) - (left.length < right.length);
+}
+
+bool span_to_text(char *text, size_t size, struct span bytes)
+{
+    text[0] = '\0';
+    if (bytes.length >= size || (bytes.length && memchr(bytes.data, 0, bytes.length)))
+        return false;
+    if (bytes.length)
+        memcpy(text, bytes.data, bytes.length);
+    text[bytes.length] = '\0';
+    return true;
+}
+
+/* The number of bytes of the well-formed sequence at the front, 0 when there is none.
+ * Ranges: Unicode 15, table 3-7. */
+static size_t utf8_sequence(const uint8_t *at, size_t left)
+{
+    uint8_t lead = at[0], low = 0x80, high = 0xBF;
+    size_t length;
+    if (lead < 0x80)
+        return 1;
+    if (lead >= 0xC2 && lead <= 0xDF) {
+        length = 2;
+    } else if (lead >= 0xE0 && lead <= 0xEF) {
+        length = 3;
+        low = lead == 0xE0 ? 0xA0 : 0x80;
+        high = lead == 0xED ? 0x9F : 0xBF;
+    } else if (lead >= 0xF0 && lead <= 0xF4) {
+        length = 4;
+        low = lead == 0xF0 ? 0x90 : 0x80;
+        high = lead == 0xF4 ? 0x8F : 0xBF;
+    } else {
+        return 0;
+    }
+    if (left < length || at[1] < low || at[1] > high)
+        return 0;
+    for (size_t i = 2; i < length; i++)
+        if ((at[i] & 0xC0) != 0x80)
+            return 0;
+    return length;
+}
+
+bool span_is_utf8(struct span bytes)
+{
+    size_t at = 0;
+    while (at < bytes.length) {
+        size_t length = utf8_sequence(bytes.data + at, bytes.length - at);
+        if (length == 0)
+            return false;
+        at += length;
+    }
+    return true;
+}

@@ -1,0 +1,25 @@
+/* crypt.h: start-up of the room, randomness, hashes, HKDF. The only room that includes OpenSSL. */
+#pragma once
+
+#include "base/span.h"
+#include "base/status.h"
+
+enum { HASH_BYTES = 32, KEY_BYTES = 32 };
+
+/* Fetches every algorithm once, loads no configuration file. Call before any other and before the
+ * jail closes. INTERNAL when an algorithm is missing. */
+MUST_CHECK status crypt_start(struct fault *fault);
+
+/* From the kernel; aborts the process if it cannot (nothing can be done safely then). */
+void crypt_random(void *bytes, size_t length);
+
+/* SHA-256. hash_parts hashes the concatenation. */
+void hash(uint8_t ret[HASH_BYTES], struct span bytes);
+void hash_parts(uint8_t ret[HASH_BYTES], const struct span *parts, size_t count);
+
+/* HMAC-SHA-256 */
+void hash_keyed(uint8_t ret[HASH_BYTES], struct span key, struct span bytes);
+
+/* HKDF-SHA-256 (RFC 5869), one key of 32 bytes; purpose is the info, "bulkhead pages v1". */
+void key_derive(uint8_t ret[KEY_BYTES], const uint8_t key[KEY_BYTES], struct span salt,
+                const char *purpose);

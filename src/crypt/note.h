@@ -1,0 +1,36 @@
+/* note.h: signed notes (C2SP signed-note) and tree heads in them (C2SP tlog-checkpoint): the form of
+ * every checkpoint. Text:
+ *
+ *   <origin>\n<size>\n<base64 root>\n\n— <key name> <base64(key id (4 bytes) || signature)>\n
+ *
+ * key id = the first 4 bytes of SHA-256(key name || 0x0A || 0x01 || public key), as the standard says. */
+#pragma once
+
+#include "base/buffer.h"
+#include "crypt/merkle.h"
+#include "crypt/sign.h"
+
+enum { NOTE_MAX = 1024, ORIGIN_MAX = 160 };
+
+struct checkpoint {
+    char origin[ORIGIN_MAX]; /* "bulkhead/silo/<tenant id>", "bulkhead/ledger/<platform fingerprint>" */
+    uint64_t size;
+    struct hash_value root;
+};
+
+/* The text that is signed (the first three lines). */
+void checkpoint_put_body(struct buffer *out, const struct checkpoint *checkpoint);
+
+/* The whole note: body, empty line, signature line. */
+MUST_CHECK status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
+                                  const char *key_name, struct signer *signer, struct fault *fault);
+
+/* Strict. CORRUPT when the note is malformed or no signature line of (key_name, key) verifies. */
+MUST_CHECK status checkpoint_open(struct checkpoint *ret, struct span note, const char *key_name,
+                                  const uint8_t key[SIGN_PUBLIC_BYTES], struct fault *fault);
+
+/* "ab12...": lower-case hex of SHA-256(public key), what commands print as the fingerprint. */
+void key_fingerprint(char text[2 * HASH_BYTES + 1], const uint8_t key[SIGN_PUBLIC_BYTES]);
+
+/* The key name of the platform's notes: every checkpoint, receipt and statement. */
+#define PLATFORM_KEY_NAME "bulkhead"
