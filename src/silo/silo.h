@@ -1,0 +1,93 @@
+/* silo.h: an open silo and the way a verified request meets it. The cell is the only caller.
+ *
+ * The room knows nothing of sockets, tokens or processes: it is given an envelope that the cell made from
+ * a verified credential and answers with a status and JSON. Each kind of thing a tenant owns is one file
+ * with its schema, its handlers and its rows of the action table. */
+#pragma once
+
+#include "authz/envelope.h"
+#include "base/arena.h"
+#include "store/store.h"
+#include "wire/json.h"
+#include "wire/messages.h"
+
+struct silo; /* store, audit log, posture */
+
+struct silo_posture {
+    char tenant_name[TENANT_NAME_MAX + 1];
+    bool strict_audit; /* tier regulated: reads are durable before their answer */
+    int64_t created_at_us;
+    uint32_t retention_days; /* 0: for ever */
+};
+
+/* One request inside a turn. Everything is borrowed for the call. */
+struct silo_request {
+    const struct envelope *envelope;
+    const struct action *action;
+    struct span ids[4];         /* from the path pattern, decoded */
+    struct span query;          /* raw query string; the row names what is allowed in it */
+    struct span content_type, body, idempotency_key;
+    struct arena *arena;        /* of this request */
+    int64_t now_us;             /* wall; the same for the whole turn */
+};
+
+struct silo_response {
+    int http_status;     /* 200, 201, 204 ... when the handler returned OK */
+    struct buffer *body; /* JSON; given empty */
+};
+
+/* What opening needs from the kms besides the key. */
+struct silo_opening {
+    int silo_fd;
+    uint8_t tenant_id[TENANT_ID_BYTES];
+    const uint8_t *dek; /* 32 bytes, used during the call only */
+    uint32_t key_version;
+    struct anchor anchor;
+    struct silo_posture posture;
+};
+
+/* ROLLED_BACK, CORRUPT, OUT_OF_SPACE, INTERNAL. A silo that was never written makes no file here. */
+MUST_CHECK status silo_open(struct silo **ret, const struct silo_opening *opening,
+                            struct fault *fault);
+struct silo *silo_close(struct silo *silo); /* checkpoints; returns NULL; takes NULL */
+
+/* A turn: begin, any number of silo_handle, commit. silo_begin does nothing until something is written.
+ * silo_handle runs the action in a savepoint, appends its audit entry (also for a refusal), and writes the
+ * answer. Returns the handler's status; the caller turns a failure into a problem document. */
+void silo_begin(struct silo *silo, int64_t now_us);
+MUST_CHECK status silo_handle(struct silo_response *response, struct silo *silo,
+                              const struct silo_request *request, struct fault *fault);
+/* An entry for a request that was refused before it reached a handler (scope, clearance, field). */
+MUST_CHECK status silo_refuse(struct silo *silo, const struct silo_request *request, status why,
+                              struct fault *fault);
+
+/* True when the turn wrote (or, under strict audit, read) something: its answers must wait for
+ * silo_commit. Otherwise the entries of reads are kept in memory, at most AUDIT_PENDING_MAX, and go with the
+ * next commit, due within AUDIT_DELAY_MAX_MS of silo_pending_since. */
+bool silo_must_commit(const struct silo *silo);
+int64_t silo_pending_since_us(const struct silo *silo); /* monotonic; 0: nothing pending */
+
+/* Durable when OK. Otherwise everything of the turn is rolled back (entries of reads stay pending):
+ * OUT_OF_SPACE, CORRUPT, INTERNAL. */
+MUST_CHECK status silo_commit(struct silo *silo, struct fault *fault);
+
+/* The durable state, and the proof from the anchored log size to the present one. */
+MUST_CHECK status silo_anchor(struct anchor *ret, struct hash_value *proof, uint32_t *ret_proof_count,
+                              struct silo *silo, uint64_t anchored_log_size, struct fault *fault);
+/* Keeps the signed note the kms answered with (in memory; stored with the next commit). */
+void silo_keep_checkpoint(struct silo *silo, struct span note);
+
+/* Deletes what is past its TTL or the retention, in bounded batches inside the present turn; ret_more when
+ * another call is due at once. Also optimises full-text indexes after deletions. */
+MUST_CHECK status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, struct fault *fault);
+int64_t silo_next_expiry_us(struct silo *silo); /* wall; 0: nothing will expire */
+
+uint64_t silo_bytes(struct silo *silo);
+uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */
+
+/* The audit export, piece by piece: appends lines to out until about 256 KiB; ret_done at the end. The first
+ * line carries the tenant id and both public keys, the last the newest signed checkpoint. from_index is the
+ * caller's cursor, 0 at first. */
+MUST_CHECK status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
+                                    struct silo *silo, const uint8_t platform_key[32],
+                                    struct fault *fault);
