@@ -1,0 +1,22 @@
+/* policy.h: the seccomp allow-list of each role, as const data. Supervisor and tests only: jailed
+ * processes get the compiled program over JAIL_FD_FILTERS and never link libseccomp.
+ *
+ * A call that no row allows kills the process. Rows of the same call are alternatives; the
+ * comparisons of one row must all hold. */
+#pragma once
+
+#include "base/buffer.h"
+#include "jail/jail.h"
+
+enum jail_stage {
+    JAIL_STAGE_BLANK, /* what JAIL_STAGE_FINAL allows and what jail_close needs */
+    JAIL_STAGE_FINAL,
+    JAIL_STAGES
+};
+
+/* A sealed memfd with both programs of the role, for struct jail_plan; made once, used by every
+ * spawn of the role. ret is the caller's, close-on-exec. */
+MUST_CHECK status jail_filters(int *ret, enum jail_role role, struct fault *fault);
+
+/* One line a row, "fcntl  arg1 == F_GETFL", sorted as in the table: for people and the golden test. */
+void jail_policy_dump(struct buffer *out, enum jail_role role, enum jail_stage stage);
