@@ -42,10 +42,12 @@ bool span_to_text(char *text, size_t size, struct span bytes)
     return true;
 }
 
-/* The number of bytes of the well-formed sequence at the front, 0 when there is none.
- * Ranges: Unicode 15, table 3-7. */
-static size_t utf8_sequence(const uint8_t *at, size_t left)
+/* Ranges: Unicode 15, table 3-7. */
+size_t span_utf8_sequence(struct span bytes)
 {
+    if (bytes.length == 0)
+        return 0;
+    const uint8_t *at = bytes.data;
     uint8_t lead = at[0], low = 0x80, high = 0xBF;
     size_t length;
     if (lead < 0x80)
@@ -63,7 +65,7 @@ static size_t utf8_sequence(const uint8_t *at, size_t left)
     } else {
         return 0;
     }
-    if (left < length || at[1] < low || at[1] > high)
+    if (bytes.length < length || at[1] < low || at[1] > high)
         return 0;
     for (size_t i = 2; i < length; i++)
         if ((at[i] & 0xC0) != 0x80)
@@ -75,7 +77,7 @@ bool span_is_utf8(struct span bytes)
 {
     size_t at = 0;
     while (at < bytes.length) {
-        size_t length = utf8_sequence(bytes.data + at, bytes.length - at);
+        size_t length = span_utf8_sequence((struct span){bytes.data + at, bytes.length - at});
         if (length == 0)
             return false;
         at += length;

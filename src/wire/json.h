@@ -1,14 +1,17 @@
 /* json.h: strict JSON (RFC 8259 with the choices of RFC 7493, I-JSON), into and out of bounded memory.
  *
- * Refused: duplicate names, invalid UTF-8, lone surrogates, numbers beyond what an int64 or a finite
- * double holds, depth over JSON_DEPTH_MAX, more than JSON_MEMBERS_MAX values, anything after the
- * document. Parsed values live in the caller's arena; strings are unescaped there. */
+ * Refused: duplicate names, invalid UTF-8, lone surrogates, whole numbers beyond an int64, others
+ * beyond a finite double, numbers of 128 characters or more, depth over JSON_DEPTH_MAX, more than
+ * JSON_MEMBERS_MAX values, a byte order mark, anything after the document. Parsed values live in the
+ * caller's arena; strings are unescaped there. */
 #pragma once
 
 #include "base/arena.h"
 #include "base/buffer.h"
 
-enum json_kind { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_INTEGER, JSON_DOUBLE, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+enum json_kind {
+    JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_INTEGER, JSON_DOUBLE, JSON_STRING, JSON_ARRAY, JSON_OBJECT
+};
 
 struct json {
     enum json_kind kind;
@@ -45,7 +48,8 @@ MUST_CHECK status json_only(const struct json *object, const char *const *names,
                             struct fault *fault);
 
 /* Writing: appends to a buffer, commas kept by the writer; names are C literals of ours. A NULL
- * name inside an array. Nothing is checked here but the buffer's bound (buffer_check at the end). */
+ * name inside an array. Nothing is checked here but the buffer's bound (buffer_check at the end). Bytes
+ * that are not UTF-8 become U+FFFD, a double that is not finite becomes null. */
 struct json_writer {
     struct buffer *out;
     bool comma;
