@@ -13,6 +13,7 @@ enum message_type {
     MESSAGE_START = 0x0101,   /* what the role needs; layout per role */
     MESSAGE_READY = 0x0102,
     MESSAGE_STOP = 0x0103,    /* finish what is in flight and exit 0 */
+    MESSAGE_JAILED = 0x0105,  /* the jail is closed, look */
     MESSAGE_CHANNEL = 0x0104, /* u8 channel_kind, u32 index, one fd: a new or renewed channel */
 
     /* supervisor -> kms: from here on serve this end, for this party; replied to */
@@ -55,7 +56,6 @@ enum message_type {
     /* supervisor -> cell, and back */
     MESSAGE_CELL_BLANK = 0x0601,  /* <- : in its namespaces, waiting */
     MESSAGE_CELL_ASSUME = 0x0602, /* -> : be this tenant */
-    MESSAGE_CELL_JAILED = 0x0603, /* <- : the jail is closed, look */
     MESSAGE_CELL_READY = 0x0604,  /* <- : silo open, serving */
     MESSAGE_CELL_FAILED = 0x0605, /* <- : u16 status, text detail; it exits */
     MESSAGE_CELL_PARK = 0x0606,   /* -> : drain, checkpoint, exit */
