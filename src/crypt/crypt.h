@@ -6,8 +6,10 @@
 
 enum { HASH_BYTES = 32, KEY_BYTES = 32 };
 
-/* Fetches every algorithm once, loads no configuration file. Call before any other and before the
- * jail closes. INTERNAL when an algorithm is missing. */
+/* Fetches every algorithm once, loads no configuration file, and proves each by known answers. Call
+ * before any other use of OpenSSL (its memory functions are replaced, see openssl.h) and before the
+ * jail closes: afterwards the room needs the memory calls, futex and getrandom only. Again: OK.
+ * INTERNAL when an algorithm is missing or wrong, or secret memory is refused. */
 MUST_CHECK status crypt_start(struct fault *fault);
 
 /* From the kernel; aborts the process if it cannot (nothing can be done safely then). */

@@ -10,7 +10,12 @@
 #include "crypt/merkle.h"
 #include "crypt/sign.h"
 
-enum { NOTE_MAX = 1024, ORIGIN_MAX = 160 };
+enum {
+    NOTE_MAX = 1024,            /* of a note that we sign */
+    NOTE_SIGNED_MAX = KIB(8),   /* of a note that is opened: witnesses may have added signatures */
+    NOTE_SIGNATURES_MAX = 16,   /* what the standard demands at least */
+    ORIGIN_MAX = 160,
+};
 
 struct checkpoint {
     char origin[ORIGIN_MAX]; /* "bulkhead/silo/<tenant id>", "bulkhead/ledger/<platform fingerprint>" */
@@ -21,11 +26,15 @@ struct checkpoint {
 /* The text that is signed (the first three lines). */
 void checkpoint_put_body(struct buffer *out, const struct checkpoint *checkpoint);
 
-/* The whole note: body, empty line, signature line. */
+/* The whole note: body, empty line, signature line. BAD_FIELD when the origin is empty, not UTF-8 or
+ * holds control characters, or the key name is no key name; out then stays as it was. */
 MUST_CHECK status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
                                   const char *key_name, struct signer *signer, struct fault *fault);
 
-/* Strict. CORRUPT when the note is malformed or no signature line of (key_name, key) verifies. */
+/* Strict: exactly three lines of text (the standard's extension lines are refused: we sign none),
+ * one spelling of the number and of every base64. Signature lines of other keys are passed over,
+ * but must be well formed; each line that bears this key's name and id must verify. CORRUPT when the
+ * note is malformed or no signature line of (key_name, key) verifies; BAD_FIELD when key is none. */
 MUST_CHECK status checkpoint_open(struct checkpoint *ret, struct span note, const char *key_name,
                                   const uint8_t key[SIGN_PUBLIC_BYTES], struct fault *fault);
 

@@ -1,0 +1,44 @@
+/* openssl.h: what the files of this room share; no other room may include it.
+ *
+ * OpenSSL keeps expanded keys (AES schedules, Ed25519 private keys) in objects of its own. Between
+ * secret_objects_begin and _end all that it allocates on this thread comes from one block of
+ * secret memory (base/secret.h) instead of the heap, and is wiped when it gives it back. The block
+ * is made once, before the jail closes, and never grows. */
+#pragma once
+
+#include "base/span.h"
+#include "base/status.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+struct algorithms {
+    EVP_MD *sha256;
+    EVP_CIPHER *block; /* AES-256-ECB: the bare block function */
+    EVP_CIPHER *gcm;   /* AES-256-GCM */
+};
+
+extern struct algorithms crypt_algorithms; /* filled by crypt_start, constant afterwards */
+
+/* Before OpenSSL allocates anything: INTERNAL when it is too late. */
+MUST_CHECK status secret_objects_hook(struct fault *fault);
+/* Until this is called secret objects live in the heap: the self-test's keys are no secrets. */
+MUST_CHECK status secret_objects_start(struct fault *fault);
+
+/* They do not nest. */
+void secret_objects_begin(void);
+void secret_objects_end(void);
+
+/* Zeroed; NULL when the block is full. Wiped when given back; NULL is allowed. */
+void *secret_object_take(size_t size);
+void secret_object_give(void *object);
+
+/* Of the block, for tests: what is taken must be given back. */
+size_t secret_objects_bytes(void);
+
+/* Known answers for every algorithm: INTERNAL names the one that failed. */
+MUST_CHECK status crypt_self_test(struct fault *fault);
+
+/* For calls that fail only when the library is broken or memory is out, where going on could
+ * only leak or lose data. */
+void demand(bool held);
