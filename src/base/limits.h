@@ -46,6 +46,13 @@ enum {
     RELAY_FRAGMENT_MAX = KIB(56), /* body bytes in one frame between gateway and cell */
     RELAY_STREAMS_MAX = 1024,     /* requests in flight from one gateway to one cell */
 
+    /* a cell */
+    CELL_TURN_REQUESTS_MAX = 256,   /* of each sort (reads, mutations) that share one commit */
+    CELL_TURN_BYTES_MAX = MIB(16),  /* of answers held back until their commit */
+    CELL_RESPONSE_MAX = MIB(8),     /* one answer */
+    CELL_BODIES_MAX = MIB(32),      /* of requests that are still arriving, all gateways together */
+    CELL_EXPORTS_MAX = 4,           /* running at once */
+
     /* memory */
     MEMORY_TEXT_MAX = KIB(64),
     MEMORY_METADATA_MAX = KIB(16),

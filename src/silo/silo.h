@@ -74,6 +74,9 @@ MUST_CHECK status silo_commit(struct silo *silo, struct fault *fault);
 /* The durable state, and the proof from the anchored log size to the present one. */
 MUST_CHECK status silo_anchor(struct anchor *ret, struct hash_value *proof, uint32_t *ret_proof_count,
                               struct silo *silo, uint64_t anchored_log_size, struct fault *fault);
+/* Folds what was committed into the database, so that the state silo_anchor then describes is the one that
+ * silo_close leaves behind: for parking, after the last silo_commit. Once more changes nothing. */
+MUST_CHECK status silo_checkpoint(struct silo *silo, struct fault *fault);
 /* Keeps the signed note the kms answered with (in memory; stored with the next commit). */
 void silo_keep_checkpoint(struct silo *silo, struct span note);
 
