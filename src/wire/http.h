@@ -4,9 +4,9 @@
  * is refused, not repaired: obs-fold, bare CR or LF, blanks before a colon, a second Host, any
  * Transfer-Encoding but exactly "chunked" (alone, on HTTP/1.1), repeated or odd Content-Length, paths
  * that are not in their normal form. Codes: BAD_REQUEST, HEADERS_TOO_LARGE (a limit of limits.h on
- * line, head or header count), TOO_LARGE (the body), NOT_IMPLEMENTED (a coding or expectation that
- * we do not have); AGAIN: more bytes are needed. After any other failure the connection is to be
- * answered and closed, never read on: where the next message begins is not known.
+ * line, head or header count), TOO_LARGE (the body); AGAIN: more bytes are needed. After any other
+ * failure the connection is to be answered and closed, never read on: where the next message begins
+ * is not known.
  *
  * The caller's loop:
  *   struct http_scan scan = {0};                              once a request
@@ -32,7 +32,7 @@ struct http_head {
     uint64_t content_length; /* 0 when chunked or absent; at most HTTP_BODY_MAX */
     bool chunked;            /* the body comes through http_chunks_next */
     bool keep_alive;         /* after this request the connection may carry another */
-    bool expect_continue;    /* the client waits for "HTTP/1.1 100 Continue" before it sends the body */
+    bool expect_continue;    /* the client waits for "HTTP/1.1 100 Continue" before it sends its body */
     bool http_1_0;
     uint32_t header_count;
     struct http_header headers[HTTP_HEADER_COUNT_MAX];
@@ -42,6 +42,8 @@ struct http_head {
 struct http_scan {
     size_t searched; /* bytes known to hold no end of a head */
     size_t line;     /* where the line being read begins */
+    size_t request;  /* where the request line begins: behind the empty line that is skipped */
+    size_t headers;  /* where the header lines begin; 0 before the request line has ended */
 };
 
 /* bytes: everything of this request read so far, from its first byte; the same bytes and more at the
@@ -88,7 +90,6 @@ struct http_chunks {
     uint64_t left;    /* of the present chunk */
     uint32_t digits;  /* of the present size line */
     uint32_t trailer; /* bytes of trailers so far */
-    uint32_t name;    /* bytes of the present trailer's name */
     uint8_t state;
     bool done;        /* the whole body has been read; what follows is the next request */
 };
