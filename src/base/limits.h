@@ -70,6 +70,13 @@ enum {
     AUDIT_DELAY_MAX_MS = 100,
     CONSISTENCY_PROOF_MAX = 128,    /* hashes */
 
+    /* store */
+    STORE_CACHE_KIB_DEFAULT = 256,   /* SQLite's page cache in a cell */
+    STORE_CHECKPOINT_FRAMES = 1000,  /* of the WAL, after which a commit moves it into the database */
+    STORE_STATEMENTS_MAX = 96,       /* prepared statements kept */
+    STORE_SMALL_FILE_MAX = KIB(64),
+    STORE_PAGES_MAX = 1 << 26,       /* 256 GiB */
+
     /* processes */
     GATEWAYS_MAX = 64,
     BLANK_CELLS = 4,

@@ -1,0 +1,34 @@
+/* io.h: the few calls by which the store touches the disk, as a table, so that tests can cut the
+ * power, fill the disk or break the n-th call. Every name is one of the fixed names of store.h,
+ * looked up in the silo's directory without following links. */
+#pragma once
+
+#include "base/buffer.h"
+#include "base/status.h"
+
+#include <sys/types.h>
+
+struct store_io {
+    void *context;
+    /* -1 and errno on failure, as the system calls of these names; none is ever interrupted */
+    int (*open)(void *context, int silo_fd, const char *name, int flags, mode_t mode);
+    int (*close)(void *context, int fd);
+    ssize_t (*read)(void *context, int fd, void *bytes, size_t length, off_t offset);
+    ssize_t (*write)(void *context, int fd, const void *bytes, size_t length, off_t offset);
+    int (*sync)(void *context, int fd); /* content and size; not the name */
+    int (*truncate)(void *context, int fd, off_t size);
+    off_t (*size)(void *context, int fd);
+    int (*lock)(void *context, int fd); /* exclusive, never waits; given up by close */
+    int (*rename)(void *context, int silo_fd, const char *from, const char *to);
+    int (*sync_names)(void *context, int silo_fd); /* creations and renames in the directory */
+};
+
+extern const struct store_io store_io_system;
+
+/* Small records (at most STORE_SMALL_FILE_MAX) that are replaced whole or not at all: the wrapped
+ * data key is one. write: a new file, synced, renamed over the old one, directory synced.
+ * read: NOT_FOUND when there is none, TOO_LARGE past the buffer's maximum. silo_fd may be O_PATH. */
+MUST_CHECK status store_read_small(struct buffer *ret, int silo_fd, const char *name,
+                                   struct fault *fault);
+MUST_CHECK status store_write_small(int silo_fd, const char *name, struct span bytes,
+                                    struct fault *fault);
