@@ -80,17 +80,21 @@ MUST_CHECK status silo_checkpoint(struct silo *silo, struct fault *fault);
 /* Keeps the signed note the kms answered with (in memory; stored with the next commit). */
 void silo_keep_checkpoint(struct silo *silo, struct span note);
 
-/* Deletes what is past its TTL or the retention, in bounded batches inside the present turn; ret_more when
- * another call is due at once. Also optimises full-text indexes after deletions. */
-MUST_CHECK status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, struct fault *fault);
-int64_t silo_next_expiry_us(struct silo *silo); /* wall; 0: nothing will expire */
+/* Deletes what is past its TTL or the retention, in bounded batches inside the present turn (silo_begin
+ * before, silo_commit after); ret_more when another call is due at once. Also rewrites full-text indexes
+ * after deletions, so that they forget the deleted words: at most once a minute, unless parking: a cell
+ * that parks calls it until there is no more. */
+MUST_CHECK status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
+                              struct fault *fault);
+int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due; 0: never */
 
 uint64_t silo_bytes(struct silo *silo);
 uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */
 
-/* The audit export, piece by piece: appends lines to out until about 256 KiB; ret_done at the end. The first
- * line carries the tenant id and both public keys, the last the newest signed checkpoint. from_index is the
- * caller's cursor, 0 at first. */
+/* The audit export (store/export.h), piece by piece: appends lines to out until about 256 KiB; ret_done at
+ * the end. from_index is the caller's cursor, 0 at first. It ends with the newest checkpoint that was kept,
+ * so the caller moves the anchor just before the first piece. UNAVAILABLE when there is no checkpoint,
+ * CORRUPT when it is not the platform's or not of this log. */
 MUST_CHECK status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
                                     struct silo *silo, const uint8_t platform_key[32],
                                     struct fault *fault);
