@@ -84,3 +84,14 @@ bool span_is_utf8(struct span bytes)
     }
     return true;
 }
+
+bool span_is_plain_text(struct span bytes)
+{
+    for (size_t i = 0; i < bytes.length; i++) {
+        uint8_t byte = bytes.data[i];
+        bool c1 = byte == 0xC2 && i + 1 < bytes.length && bytes.data[i + 1] < 0xA0;
+        if (byte < 0x20 || byte == 0x7F || c1)
+            return false;
+    }
+    return span_is_utf8(bytes);
+}

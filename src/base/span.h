@@ -32,5 +32,8 @@ bool span_to_text(char *text, size_t size, struct span bytes);
 /* Well-formed UTF-8 by RFC 3629 (no surrogates, no overlong forms). */
 bool span_is_utf8(struct span bytes);
 
+/* The same, and without control characters (Unicode's Cc: C0, DEL, C1). */
+bool span_is_plain_text(struct span bytes);
+
 /* The length of the well-formed UTF-8 sequence at the front, 1 to 4; 0 when there is none. */
 size_t span_utf8_sequence(struct span bytes);
