@@ -1,9 +1,9 @@
 /* cache.h: tokens verified before, so that a bearer's signature is checked once, not per request.
  *
  * Bounded, found by the SHA-256 of the whole token (compared in full); the token itself is not
- * kept. The buckets are picked by a hash keyed with randomness of this process, so that nobody can choose
- * tokens that collide. Least recently used goes first. Time and the verifier's generation are
- * checked on every hit. Only accepted tokens are kept: a flood of bad ones evicts nothing. */
+ * kept. The buckets are picked by a hash keyed with randomness of this process, so that nobody can
+ * choose tokens that collide. Least recently used goes first. Time and the verifier's generation
+ * are checked on every hit. Only accepted tokens are kept: a flood of bad ones evicts nothing. */
 #pragma once
 
 #include "authz/token.h"

@@ -25,6 +25,7 @@ enum {
     TOKEN_ISSUERS_MAX = 64,   /* per verifier */
     TOKEN_ISSUER_KEYS_MAX = 8,
     TOKEN_ACTORS_MAX = 4,     /* act within act */
+    TOKEN_AUDIENCES_MAX = 16,
     TOKEN_ROLES_MAX = 64,
     TOKEN_ROLE_MAX = 128,     /* bytes */
     TOKEN_JTI_MAX = 255,

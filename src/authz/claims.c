@@ -1,0 +1,222 @@
+#include "authz/claims.h"
+
+/* The last second of the year 9999: no sum of two times overflows. */
+static const int64_t DATE_MAX = 253402300799;
+
+bool principal_is_valid(struct span text)
+{
+    return text.length >= 1 && text.length <= USER_MAX && span_is_plain_text(text);
+}
+
+bool claims_tenant_is_id(struct span text)
+{
+    bool nonzero = false; /* the all-zero id is the platform's own registry */
+    for (size_t i = 0; i < text.length; i++) {
+        uint8_t byte = text.data[i];
+        if (!(byte >= '0' && byte <= '9') && !(byte >= 'a' && byte <= 'f'))
+            return false;
+        nonzero |= byte != '0';
+    }
+    return nonzero && text.length == 2 * TENANT_ID_BYTES;
+}
+
+static bool is_label_character(uint8_t byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '-';
+}
+
+bool claims_tenant_is_name(struct span text)
+{
+    if (text.length < 1 || text.length > TENANT_NAME_MAX)
+        return false;
+    for (size_t i = 0; i < text.length; i++)
+        if (!is_label_character(text.data[i]))
+            return false;
+    return text.data[0] != '-' && text.data[text.length - 1] != '-';
+}
+
+static const struct span *text_member(const struct json *object, const char *name)
+{
+    const struct json *value = json_member(object, name);
+    return value && value->kind == JSON_STRING ? &value->string : NULL;
+}
+
+/* An array of at most max texts of 1..size plain bytes each. */
+static bool is_text_array(const struct json *value, uint32_t max, size_t size)
+{
+    if (value->kind != JSON_ARRAY || value->count > max)
+        return false;
+    for (uint32_t i = 0; i < value->count; i++) {
+        const struct json *item = &value->items[i];
+        if (item->kind != JSON_STRING || item->string.length < 1 || item->string.length > size
+            || !span_is_plain_text(item->string))
+            return false;
+    }
+    return true;
+}
+
+static bool is_for(const struct json *payload, const char *audience)
+{
+    const struct json *aud = json_member(payload, "aud");
+    if (aud && aud->kind == JSON_STRING)
+        return span_is(aud->string, audience);
+    if (!aud || !is_text_array(aud, TOKEN_AUDIENCES_MAX, TOKEN_ISS_MAX))
+        return false;
+    for (uint32_t i = 0; i < aud->count; i++)
+        if (span_is(aud->items[i].string, audience))
+            return true;
+    return false;
+}
+
+/* A NumericDate (RFC 7519 section 2); a fraction of a second is cut off, or rounded up. False also
+ * when it is not there. */
+static bool read_date(int64_t *ret, const struct json *value, bool up)
+{
+    if (!value)
+        return false;
+    int64_t date = 0;
+    if (value->kind == JSON_INTEGER) {
+        date = value->integer;
+    } else if (value->kind == JSON_DOUBLE && value->number > 0
+               && value->number < (double)DATE_MAX) {
+        date = (int64_t)value->number;
+        date += up && (double)date < value->number;
+    }
+    if (date < 1 || date > DATE_MAX)
+        return false;
+    *ret = date;
+    return true;
+}
+
+static bool read_optional_date(int64_t *ret, const struct json *payload, const char *name, bool up)
+{
+    const struct json *value = json_member(payload, name);
+    return !value || read_date(ret, value, up);
+}
+
+bool claims_current(const struct claims *claims, int64_t now, enum token_reason *reason)
+{
+    *reason = now >= claims->usable_until ? TOKEN_EXPIRED
+            : now < claims->usable_from   ? TOKEN_NOT_YET
+                                          : TOKEN_ACCEPTED;
+    return *reason == TOKEN_ACCEPTED;
+}
+
+static enum token_reason read_times(struct claims *ret, const struct json *payload,
+                                    const struct token_issuer *issuer, int64_t now)
+{
+    int64_t not_before = 0;
+    if (!read_date(&ret->expires_at, json_member(payload, "exp"), false)
+        || !read_optional_date(&not_before, payload, "nbf", true)
+        || !read_optional_date(&ret->issued_at, payload, "iat", false)
+        || ret->expires_at <= ret->issued_at)
+        return TOKEN_BAD_TIME;
+    int64_t from = not_before > ret->issued_at ? not_before : ret->issued_at;
+    ret->usable_from = from - issuer->early_seconds;
+    ret->usable_until = ret->expires_at + issuer->late_seconds;
+    enum token_reason reason;
+    if (!claims_current(ret, now, &reason))
+        return reason;
+    /* A token that hides its age is measured from now on. */
+    int64_t born = ret->issued_at ? ret->issued_at : now;
+    return ret->expires_at - born > issuer->lifetime_max_seconds ? TOKEN_TOO_LONG_LIVED
+                                                                 : TOKEN_ACCEPTED;
+}
+
+static bool read_principal(char ret[USER_MAX + 1], const struct json *object)
+{
+    const struct span *sub = text_member(object, "sub");
+    return sub && principal_is_valid(*sub) && span_to_text(ret, USER_MAX + 1, *sub);
+}
+
+/* The outermost act is who acts now, those inside it who acted before (RFC 8693 section 4.1). */
+static bool read_actors(char agent[USER_MAX + 1], const struct json *payload)
+{
+    const struct json *act = json_member(payload, "act");
+    for (int depth = 0; act; depth++, act = json_member(act, "act")) {
+        char former[USER_MAX + 1];
+        if (depth == TOKEN_ACTORS_MAX || act->kind != JSON_OBJECT
+            || !read_principal(depth == 0 ? agent : former, act))
+            return false;
+    }
+    return true;
+}
+
+static bool read_tenant(struct claims *ret, const struct json *payload,
+                        const struct token_issuer *issuer)
+{
+    const struct span *tenant = text_member(payload, issuer->tenant_claim);
+    if (!tenant)
+        return false;
+    ret->tenant_is_id = claims_tenant_is_id(*tenant);
+    if (!ret->tenant_is_id && !claims_tenant_is_name(*tenant))
+        return false;
+    if (ret->tenant_is_id && issuer->tenant[0] && !span_is(*tenant, issuer->tenant))
+        return false;
+    return span_to_text(ret->tenant, sizeof ret->tenant, *tenant)
+        && span_to_text(ret->issuer_tenant, sizeof ret->issuer_tenant,
+                        span_of_text(issuer->tenant));
+}
+
+static bool read_scopes(scope_set *ret, const struct json *payload)
+{
+    const struct json *scope = json_member(payload, "scope");
+    struct fault unused;
+    return !scope
+        || (scope->kind == JSON_STRING && scope_set_read(ret, scope->string, &unused) == OK);
+}
+
+static bool read_clearance(struct claims *ret, const struct json *payload)
+{
+    const struct json *clearance = json_member(payload, "clearance");
+    struct fault unused;
+    ret->clearance = CLEARANCE_INTERNAL;
+    ret->clearance_given = clearance != NULL;
+    return !clearance
+        || (clearance->kind == JSON_STRING
+            && clearance_read(&ret->clearance, clearance->string, "clearance", &unused) == OK);
+}
+
+static bool read_jti(uint8_t ret[HASH_BYTES], const struct json *payload)
+{
+    const struct json *jti = json_member(payload, "jti");
+    if (!jti)
+        return true;
+    if (jti->kind != JSON_STRING || jti->string.length < 1 || jti->string.length > TOKEN_JTI_MAX)
+        return false;
+    hash(ret, jti->string);
+    return true;
+}
+
+static bool roles_are_sound(const struct json *payload)
+{
+    const struct json *roles = json_member(payload, "roles");
+    return !roles || is_text_array(roles, TOKEN_ROLES_MAX, TOKEN_ROLE_MAX);
+}
+
+enum token_reason claims_read(struct claims *ret, const struct json *payload,
+                              const struct token_issuer *issuer, int64_t now)
+{
+    struct claims claims = {0};
+    if (!is_for(payload, issuer->aud))
+        return TOKEN_BAD_AUD;
+    enum token_reason reason = read_times(&claims, payload, issuer, now);
+    if (reason != TOKEN_ACCEPTED)
+        return reason;
+    if (!read_principal(claims.user, payload))
+        return TOKEN_BAD_SUB;
+    if (!read_actors(claims.agent, payload))
+        return TOKEN_BAD_ACT;
+    if (!read_tenant(&claims, payload, issuer))
+        return TOKEN_BAD_TENANT;
+    if (!read_scopes(&claims.scopes, payload))
+        return TOKEN_BAD_SCOPE;
+    if (!read_clearance(&claims, payload))
+        return TOKEN_BAD_CLEARANCE;
+    if (!read_jti(claims.jti, payload))
+        return TOKEN_BAD_JTI;
+    if (!roles_are_sound(payload))
+        return TOKEN_BAD_ROLES;
+    *ret = claims;
+    return TOKEN_ACCEPTED;
+}

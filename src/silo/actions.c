@@ -1,0 +1,8 @@
+#include "silo/actions.h"
+
+static const struct action_set sets[ACTION_KINDS] = {
+    [ACTIONS_MEMORY] = {"memory", memory_actions, MEMORY_ACTIONS},
+    [ACTIONS_TENANT] = {"tenant", tenant_actions, TENANT_ACTIONS},
+};
+
+const struct action_table action_table = {sets, ACTION_KINDS};
