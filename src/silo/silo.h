@@ -88,6 +88,7 @@ MUST_CHECK status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us,
                               struct fault *fault);
 int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due; 0: never */
 
+void silo_trim(struct silo *silo); /* gives back memory that an idle cell need not hold */
 uint64_t silo_bytes(struct silo *silo);
 uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */
 
