@@ -1,0 +1,381 @@
+/* cells.c: from blank to parked. A cell is on one list from its spawn to its end; what it is at is
+ * its state: STARTING, BLANK, CLOSING, JAILED, SERVING, PARKING. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/hex.h"
+#include "supervisor/supervisor.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    WAITERS_MAX = 4 * GATEWAYS_MAX,
+    WAKE_DEADLINE_US = 20 * 1000 * 1000,
+    PARK_DEADLINE_US = 10 * 1000 * 1000,
+    REFILL_AFTER_US = 2000, /* lets the wake that took a blank finish first */
+    REFILL_RETRY_US = 200 * 1000,
+};
+
+static void on_refill(void *context)
+{
+    cells_refill(context);
+}
+
+static void refill_later(struct supervisor *supervisor, int64_t after_us)
+{
+    struct fault fault;
+    if (supervisor->refill_timer.due_us == 0
+        && loop_timer_start(supervisor->loop, &supervisor->refill_timer, after_us, on_refill,
+                            supervisor, &fault) != OK)
+        log_event(LOG_ERROR, "cells.refill", "%s", fault.detail);
+}
+
+struct child *cell_spawn(struct supervisor *supervisor, bool hostile)
+{
+    struct fault fault;
+    struct child *cell = calloc(1, sizeof *cell);
+    if (!cell)
+        return NULL;
+    *cell = (struct child){.supervisor = supervisor, .kind = CHILD_CELL, .channel = -1,
+                           .kms_end = -1, .index = ++supervisor->cells_made, .hostile = hostile};
+    int executable = hostile ? supervisor->hostile_executable
+                             : supervisor->executables[CHILD_CELL];
+    if (child_spawn(cell, executable, &fault) != OK) {
+        log_event(LOG_ERROR, "cell.spawn", "%s", fault.detail);
+        free(cell);
+        return NULL;
+    }
+    cell->next = supervisor->cells;
+    supervisor->cells = cell;
+    return cell;
+}
+
+static uint32_t blanks_coming(const struct supervisor *supervisor)
+{
+    uint32_t count = 0;
+    for (const struct child *cell = supervisor->cells; cell; cell = cell->next)
+        count += !cell->hostile && cell->state <= CHILD_BLANK;
+    return count;
+}
+
+void cells_refill(struct supervisor *supervisor)
+{
+    if (supervisor->phase > PHASE_RUN)
+        return;
+    if (blanks_coming(supervisor) >= supervisor->options.blank_cells)
+        return;
+    struct child *blank = cell_spawn(supervisor, false); /* one a turn: wakes go between */
+    refill_later(supervisor, blank ? 0 : REFILL_RETRY_US);
+}
+
+struct child *cells_find(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES])
+{
+    for (struct child *cell = supervisor->cells; cell; cell = cell->next)
+        if (cell->state > CHILD_BLANK && !cell->hostile
+            && memcmp(cell->tenant, tenant, TENANT_ID_BYTES) == 0)
+            return cell;
+    return NULL;
+}
+
+static struct child *take_blank(struct supervisor *supervisor)
+{
+    for (struct child *cell = supervisor->cells; cell; cell = cell->next)
+        if (cell->state == CHILD_BLANK && !cell->hostile)
+            return cell;
+    return NULL;
+}
+
+static void answer(struct supervisor *supervisor, uint32_t request, status code,
+                   const char *detail)
+{
+    child_reply(service_control(supervisor), request, code, detail);
+}
+
+void cell_answer_waiters(struct child *cell, status code, const char *detail)
+{
+    while (cell->waiters) {
+        struct waiter *waiter = cell->waiters;
+        cell->waiters = waiter->next;
+        if (code == OK)
+            cell_attach(cell, waiter->gateway);
+        answer(cell->supervisor, waiter->request, code, detail);
+        free(waiter);
+    }
+}
+
+static bool add_waiter(struct child *cell, uint32_t gateway, uint32_t request)
+{
+    struct waiter **end = &cell->waiters;
+    uint32_t count = 0;
+    for (; *end; end = &(*end)->next)
+        count++;
+    struct waiter *waiter = count < WAITERS_MAX ? malloc(sizeof *waiter) : NULL;
+    if (!waiter)
+        return false;
+    *waiter = (struct waiter){.request = request, .gateway = gateway};
+    *end = waiter;
+    return true;
+}
+
+void cell_attach(struct child *cell, uint32_t index)
+{
+    struct child *gateway = service_gateway(cell->supervisor, index);
+    int ends[2];
+    struct fault fault;
+    if (!gateway || gateway->state != CHILD_SERVING || ipc_pair(ends, &fault) != OK)
+        return; /* the gateway is gone: nobody waits for this relay any more */
+    uint8_t storage[8];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u8(&body, CHANNEL_GATEWAY);
+    buffer_put_u32(&body, index);
+    child_send(cell, MESSAGE_CHANNEL, 0, buffer_span(&body), &ends[0], 1);
+    child_send(gateway, MESSAGE_GATEWAY_CELL, 0, SPAN_OF(cell->tenant), &ends[1], 1);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void on_deadline(void *context)
+{
+    struct child *cell = context;
+    child_fatal(cell, cell->state == CHILD_PARKING ? "did not park in time"
+                                                   : "did not wake in time");
+}
+
+static void set_deadline(struct child *cell, int64_t after_us)
+{
+    struct fault fault;
+    if (loop_timer_start(cell->supervisor->loop, &cell->timer, after_us, on_deadline, cell, &fault)
+        != OK)
+        child_fatal(cell, fault.detail);
+}
+
+static void send_assume(struct child *cell, int silo, int kms)
+{
+    uint8_t storage[640];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put(&body, SPAN_OF(cell->tenant));
+    buffer_put_u32(&body, cell->uid);
+    buffer_put_field(&body, (struct span){cell->posture, cell->posture_length});
+    const int fds[2] = {silo, kms};
+    child_send(cell, MESSAGE_CELL_ASSUME, 0, buffer_span(&body), fds, 2);
+}
+
+status cell_assume(struct child *cell, const uint8_t tenant[TENANT_ID_BYTES], uint32_t uid,
+                   struct span posture, struct fault *fault)
+{
+    struct supervisor *supervisor = cell->supervisor;
+    assert(cell->state == CHILD_BLANK); /* one tenant per address space, once */
+    if (posture.length > sizeof cell->posture)
+        return FAIL(TOO_LARGE, fault, "posture: more than %zu bytes", sizeof cell->posture);
+    memcpy(cell->tenant, tenant, TENANT_ID_BYTES);
+    memcpy(cell->posture, posture.data, posture.length);
+    cell->posture_length = posture.length;
+    cell->uid = uid;
+    cell->state = CHILD_CLOSING;
+    cell->wake_started_us = clock_monotonic_us();
+    int silo, ends[2];
+    TRY(jail_map(&cell->jail, child_uid(cell), child_uid(cell), fault));
+    TRY(silos_mount(&silo, &supervisor->silos, tenant, child_uid(cell), fault));
+    status paired = ipc_pair(ends, fault);
+    if (paired == OK) {
+        send_assume(cell, silo, ends[0]);
+        close(ends[0]);
+        cell->kms_end = ends[1];
+    }
+    close(silo);
+    return paired;
+}
+
+static void assume(struct child *cell, const uint8_t tenant[TENANT_ID_BYTES], uint32_t uid,
+                   struct span posture)
+{
+    struct fault fault;
+    status result = cell_assume(cell, tenant, uid, posture, &fault);
+    set_deadline(cell, WAKE_DEADLINE_US);
+    if (result == OK)
+        return;
+    cell->refused = true;
+    cell->refusal = result;
+    child_fatal(cell, fault.detail);
+}
+
+void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES], uint32_t uid,
+                struct span posture, uint32_t gateway, uint32_t request)
+{
+    if (supervisor->phase > PHASE_RUN) {
+        answer(supervisor, request, UNAVAILABLE, "stopping");
+        return;
+    }
+    struct child *cell = cells_find(supervisor, tenant);
+    if (cell && cell->state == CHILD_SERVING) {
+        cell_attach(cell, gateway);
+        answer(supervisor, request, OK, NULL);
+        return;
+    }
+    bool fresh = !cell;
+    if (fresh)
+        cell = take_blank(supervisor);
+    if (!cell && blanks_coming(supervisor) == 0)
+        cells_refill(supervisor);
+    if (!cell || !add_waiter(cell, gateway, request)) {
+        answer(supervisor, request, AGAIN, "no blank cell is ready yet");
+        return;
+    }
+    if (!fresh)
+        return; /* it is waking, or ends: then its end wakes the next */
+    assume(cell, tenant, uid, posture);
+    refill_later(supervisor, REFILL_AFTER_US);
+}
+
+void cell_verified(struct child *cell)
+{
+    if (cell->hostile) {
+        prove_advance(cell);
+        return;
+    }
+    child_send(service_kms(cell->supervisor), MESSAGE_KMS_SERVE_CELL, cell->index,
+               SPAN_OF(cell->tenant), &cell->kms_end, 1);
+    close(cell->kms_end);
+    cell->kms_end = -1;
+}
+
+void cells_kms_renewed(struct supervisor *supervisor)
+{
+    struct child *kms = service_kms(supervisor);
+    for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
+        int ends[2];
+        struct fault fault;
+        if (cell->state < CHILD_JAILED || cell->state > CHILD_SERVING || cell->hostile)
+            continue;
+        if (ipc_pair(ends, &fault) != OK) {
+            child_fatal(cell, fault.detail);
+            continue;
+        }
+        uint8_t storage[8];
+        struct buffer body = buffer_over(storage, sizeof storage);
+        buffer_put_u8(&body, CHANNEL_KMS);
+        buffer_put_u32(&body, 0);
+        child_send(cell, MESSAGE_CHANNEL, 0, buffer_span(&body), &ends[0], 1);
+        child_send(kms, MESSAGE_KMS_SERVE_CELL, cell->index, SPAN_OF(cell->tenant), &ends[1], 1);
+        close(ends[0]);
+        close(ends[1]);
+    }
+}
+
+void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES],
+                enum cell_stop_how how, uint32_t request)
+{
+    struct child *cell = cells_find(supervisor, tenant);
+    if (!cell) {
+        answer(supervisor, request, OK, NULL);
+        return;
+    }
+    if (cell->stop_request) {
+        answer(supervisor, request, CONFLICT, "this cell is being stopped already");
+        return;
+    }
+    cell->stop_request = request;
+    cell->stop_wanted = true;
+    cell_answer_waiters(cell, UNAVAILABLE, "the tenant is being stopped");
+    if (how == CELL_STOP_KILL) {
+        jail_kill(&cell->jail);
+    } else if (cell->state == CHILD_SERVING) {
+        child_send(cell, MESSAGE_CELL_PARK, 0, (struct span){0}, NULL, 0);
+        cell->state = CHILD_PARKING;
+        set_deadline(cell, PARK_DEADLINE_US);
+    }
+}
+
+bool cells_park_all(struct supervisor *supervisor)
+{
+    bool any = false;
+    for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
+        any = true;
+        if (cell->state == CHILD_SERVING) {
+            child_send(cell, MESSAGE_CELL_PARK, 0, (struct span){0}, NULL, 0);
+            cell->state = CHILD_PARKING;
+            set_deadline(cell, PARK_DEADLINE_US);
+        } else if (cell->state <= CHILD_BLANK || cell->hostile) {
+            jail_kill(&cell->jail);
+        }
+    }
+    return any;
+}
+
+static enum cell_gone_reason reason_of(const struct child *cell)
+{
+    return cell->stop_wanted ? CELL_GONE_STOPPED : cell->parked ? CELL_GONE_PARKED
+         : cell->refused ? CELL_GONE_REFUSED : CELL_GONE_DIED;
+}
+
+static void tell_gone(const struct child *cell)
+{
+    uint8_t storage[320];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put(&body, SPAN_OF(cell->tenant));
+    buffer_put_u8(&body, (uint8_t)reason_of(cell));
+    buffer_put_u64(&body, (uint64_t)cell->next_expiry_us);
+    buffer_put_u64(&body, cell->bytes);
+    buffer_put_text_field(&body, cell->detail);
+    child_send(service_control(cell->supervisor), MESSAGE_CELL_GONE, 0, buffer_span(&body), NULL,
+               0);
+}
+
+static void unlink_cell(struct child *cell)
+{
+    struct child **at = &cell->supervisor->cells;
+    while (*at != cell)
+        at = &(*at)->next;
+    *at = cell->next;
+}
+
+/* Who asked for the tenant while its cell was ending gets the next one. */
+static void wake_again(struct child *cell)
+{
+    struct span posture = {cell->posture, cell->posture_length};
+    while (cell->waiters) {
+        struct waiter *waiter = cell->waiters;
+        cell->waiters = waiter->next;
+        cells_wake(cell->supervisor, cell->tenant, cell->uid, posture, waiter->gateway,
+                   waiter->request);
+        free(waiter);
+    }
+}
+
+void cell_ended(struct child *cell, int exit_code)
+{
+    struct supervisor *supervisor = cell->supervisor;
+    struct stats *stats = &supervisor->stats->slots[0];
+    char id[TENANT_ID_TEXT] = "-";
+    bool tenant = cell->state > CHILD_BLANK && !cell->hostile;
+    unlink_cell(cell);
+    if (tenant) {
+        bool was_waking = cell->state == CHILD_CLOSING || cell->state == CHILD_JAILED;
+        hex_encode(id, SPAN_OF(cell->tenant));
+        stats_add(was_waking ? &stats->wake_failures : &stats->parks, 1);
+        if (was_waking && !cell->detail[0])
+            snprintf(cell->detail, sizeof cell->detail, "the cell died while waking (exit %d)",
+                     exit_code);
+        log_event(cell->parked || cell->stop_wanted ? LOG_INFO : LOG_ERROR, "cell.gone",
+                  "tenant %s, exit %d, %s", id, exit_code, cell->detail[0] ? cell->detail : "-");
+        tell_gone(cell);
+        if (cell->stop_request)
+            answer(supervisor, cell->stop_request, OK, NULL);
+        if (was_waking)
+            cell_answer_waiters(cell, cell->refused ? cell->refusal : UNAVAILABLE, cell->detail);
+    } else if (!cell->hostile && supervisor->phase <= PHASE_RUN) {
+        log_event(LOG_ERROR, "blank.died", "exit %d", exit_code);
+    }
+    bool hostile = cell->hostile;
+    if (hostile)
+        prove_cell_ended(cell, exit_code);
+    child_forget(cell);
+    wake_again(cell);
+    free(cell);
+    if (supervisor->phase > PHASE_RUN)
+        phases_advance(supervisor);
+    else if (!hostile)
+        refill_later(supervisor, tenant ? REFILL_AFTER_US : REFILL_RETRY_US);
+}

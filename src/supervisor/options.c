@@ -1,0 +1,223 @@
+#define _GNU_SOURCE
+#include "supervisor/options.h"
+
+#include "base/cleanup.h"
+#include "wire/json.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { CONFIG_MAX = 64 * 1024, UID_BASE_DEFAULT = 700000000 };
+
+static const struct {
+    const char *name;
+    size_t offset;
+    int64_t min, max;
+} numbers[] = {
+    {"idle_seconds", offsetof(struct options, idle_seconds), 1, 24 * 3600},
+    {"blank_cells", offsetof(struct options, blank_cells), 1, 256},
+    {"gateways", offsetof(struct options, gateways), 1, GATEWAYS_MAX},
+    {"uid_base", offsetof(struct options, uid_base), 1000, 4000000000},
+    {"cell_memory_mib", offsetof(struct options, cell_memory_mib), 16, 1024 * 1024},
+};
+
+static bool numeric_address(struct options_address *ret, const char *host, const char *port)
+{
+    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+                                   .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found;
+    if (getaddrinfo(host, port, &hints, &found))
+        return false;
+    memcpy(&ret->socket, found->ai_addr, found->ai_addrlen);
+    ret->length = found->ai_addrlen;
+    freeaddrinfo(found);
+    return true;
+}
+
+status options_address(struct options_address *ret, const char *text, const char *name,
+                       struct fault *fault)
+{
+    struct options_address address = {0};
+    char host[64];
+    const char *colon = strrchr(text, ':');
+    size_t length = colon ? (size_t)(colon - text) : 0;
+    bool bracketed = length > 2 && text[0] == '[' && text[length - 1] == ']';
+    struct span inner = {(const uint8_t *)text + bracketed, length - 2 * (size_t)bracketed};
+    if (!colon || strlen(text) >= sizeof address.text || !span_to_text(host, sizeof host, inner)
+        || !numeric_address(&address, host, colon + 1))
+        return FAIL(BAD_FIELD, fault, "%s: \"%.80s\" is not ADDRESS:PORT in numbers, such as "
+                    "127.0.0.1:7117 or [::1]:7117", name, text);
+    span_to_text(address.text, sizeof address.text, span_of_text(text));
+    *ret = address;
+    return OK;
+}
+
+bool options_is_loopback(const struct options_address *address)
+{
+    if (address->socket.ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address->socket;
+        return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+    }
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address->socket;
+    return address->socket.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+}
+
+static status text_member(char *ret, size_t size, const struct json *object, const char *name,
+                          struct fault *fault)
+{
+    struct span text = {0};
+    TRY(json_optional_text(&text, object, name, 1, size - 1, fault));
+    if (text.data && !span_to_text(ret, size, text))
+        return FAIL(BAD_FIELD, fault, "%s: holds a NUL byte", name);
+    return OK;
+}
+
+static status address_member(struct options_address *ret, const struct json *object,
+                             const char *name, struct fault *fault)
+{
+    char text[64] = "";
+    TRY(text_member(text, sizeof text, object, name, fault));
+    return text[0] ? options_address(ret, text, name, fault) : OK;
+}
+
+static status apply(struct options *options, const struct json *config, struct fault *fault)
+{
+    static const char *const known[] = {"data", "keys", "listen", "ops", "behind_proxy",
+        "idle_seconds", "blank_cells", "gateways", "uid_base", "cell_memory_mib", NULL};
+    TRY(json_need_object(config, "configuration", fault));
+    TRY(json_only(config, known, fault));
+    TRY(text_member(options->data, sizeof options->data, config, "data", fault));
+    TRY(text_member(options->keys, sizeof options->keys, config, "keys", fault));
+    TRY(address_member(&options->listen, config, "listen", fault));
+    TRY(address_member(&options->ops, config, "ops", fault));
+    TRY(json_optional_bool(&options->behind_proxy, config, "behind_proxy", fault));
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        uint32_t *number = (uint32_t *)((char *)options + numbers[i].offset);
+        int64_t value = *number;
+        TRY(json_optional_integer(&value, config, numbers[i].name, numbers[i].min,
+                                  numbers[i].max, fault));
+        *number = (uint32_t)value;
+    }
+    return OK;
+}
+
+status options_from_json(struct options *options, struct span text, struct fault *fault)
+{
+    struct arena arena = arena_of(4 * CONFIG_MAX);
+    struct options copy = *options;
+    struct json config;
+    status result = json_parse(&config, &arena, text, fault);
+    if (result == OK)
+        result = apply(&copy, &config, fault);
+    if (result == OK)
+        *options = copy;
+    arena_free(&arena);
+    return result;
+}
+
+static status read_config(struct options *options, const char *path, struct fault *fault)
+{
+    static uint8_t bytes[CONFIG_MAX + 1];
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return FAIL(BAD_FIELD, fault, "--config: %.100s: %s", path, strerror(errno));
+    size_t length = 0;
+    ssize_t count;
+    while (length < sizeof bytes && (count = read(fd, bytes + length, sizeof bytes - length)) > 0)
+        length += (size_t)count;
+    if (length > CONFIG_MAX)
+        return FAIL(BAD_FIELD, fault, "--config: longer than %d bytes", CONFIG_MAX);
+    struct fault inner;
+    status result = options_from_json(options, (struct span){bytes, length}, &inner);
+    return result == OK ? OK : FAIL(result, fault, "--config: %.180s", inner.detail);
+}
+
+static status path_option(char ret[PATH_MAX], const char *name, const char *value,
+                          struct fault *fault)
+{
+    if (value[0] == '\0' || !span_to_text(ret, PATH_MAX, span_of_text(value)))
+        return FAIL(BAD_FIELD, fault, "%s: must be a path of 1 to %d bytes", name, PATH_MAX - 1);
+    return OK;
+}
+
+static const struct option long_options[] = {
+    {"data", required_argument, NULL, 'd'},        {"keys", required_argument, NULL, 'k'},
+    {"listen", required_argument, NULL, 'l'},      {"ops", required_argument, NULL, 'o'},
+    {"config", required_argument, NULL, 'c'},      {"behind-proxy", no_argument, NULL, 'p'},
+    {"tls-cert", required_argument, NULL, 't'},    {"tls-key", required_argument, NULL, 't'},
+    {"unsafe-no-jail", no_argument, NULL, 'u'},    {0}};
+
+static status one_option(struct options *options, int option, const char *value,
+                         struct fault *fault)
+{
+    switch (option) {
+    case 'c': return OK; /* read before the others */
+    case 'd': return path_option(options->data, "--data", value, fault);
+    case 'k': return path_option(options->keys, "--keys", value, fault);
+    case 'l': return options_address(&options->listen, value, "--listen", fault);
+    case 'o': return options_address(&options->ops, value, "--ops", fault);
+    case 'p': options->behind_proxy = true; return OK;
+    case 't': return FAIL(NOT_IMPLEMENTED, fault, "--tls-cert, --tls-key: this version does not "
+                          "speak TLS itself; put a proxy in front and say --behind-proxy");
+    case 'u': return FAIL(NOT_IMPLEMENTED, fault, "--unsafe-no-jail: this version never runs "
+                          "without the jail");
+    default: return FAIL(BAD_FIELD, fault, "unknown option; see `bulkhead help serve`");
+    }
+}
+
+static status defaults(struct options *ret, struct fault *fault)
+{
+    *ret = (struct options){.idle_seconds = IDLE_SECONDS_DEFAULT, .blank_cells = BLANK_CELLS,
+                            .uid_base = UID_BASE_DEFAULT, .cell_memory_mib = 1024};
+    const char *data = getenv("BULKHEAD_DATA");
+    TRY(path_option(ret->data, "BULKHEAD_DATA", data && *data ? data : "./bulkhead-data", fault));
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    ret->gateways = cores < 1 ? 1 : cores > GATEWAYS_MAX ? GATEWAYS_MAX : (uint32_t)cores;
+    TRY(options_address(&ret->listen, "127.0.0.1:7117", "--listen", fault));
+    return options_address(&ret->ops, "127.0.0.1:7118", "--ops", fault);
+}
+
+static status check(struct options *options, struct fault *fault)
+{
+    if (!options_is_loopback(&options->listen) && !options->behind_proxy)
+        return FAIL(BAD_FIELD, fault, "--listen %s: an address beyond this machine needs TLS or, "
+                    "where a proxy ends TLS, --behind-proxy", options->listen.text);
+    if (!options_is_loopback(&options->ops))
+        return FAIL(BAD_FIELD, fault, "--ops %s: must be a loopback address", options->ops.text);
+    size_t length = strlen(options->data);
+    while (length > 1 && options->data[length - 1] == '/')
+        options->data[--length] = '\0';
+    if (!options->keys[0]
+        && snprintf(options->keys, sizeof options->keys, "%s.keys", options->data)
+               >= (int)sizeof options->keys)
+        return FAIL(BAD_FIELD, fault, "--data: the path is too long");
+    struct span data = span_of_text(options->data), keys = span_of_text(options->keys);
+    if (span_starts_with(keys, data) && (keys.length == data.length || keys.data[data.length] == '/'))
+        return FAIL(BAD_FIELD, fault, "--keys: must not be inside --data: a copy of the data must "
+                    "never hold its keys");
+    return OK;
+}
+
+status options_read(struct options *ret, int argc, char **argv, struct fault *fault)
+{
+    struct options options;
+    TRY(defaults(&options, fault));
+    opterr = 0;
+    for (int pass = 0; pass < 2; pass++) { /* the file first, the command line over it */
+        int option;
+        optind = 1;
+        while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+            TRY(pass == 0 && option == 'c' ? read_config(&options, optarg, fault)
+                : pass == 1 ? one_option(&options, option, optarg, fault) : OK);
+    }
+    if (optind < argc)
+        return FAIL(BAD_FIELD, fault, "\"%.60s\": serve takes options only", argv[optind]);
+    TRY(check(&options, fault));
+    *ret = options;
+    return OK;
+}

@@ -1,0 +1,154 @@
+/* supervisor.h: the one process with privileges, and all that it knows: descriptors and pids.
+ *
+ * It starts every other process in its jail, reads back from the kernel that the jail holds, makes
+ * every channel, and restarts what dies. It never sees a byte of a tenant: messages that concern a
+ * tenant's content pass between the others. What each child may ask of it stands in the permit
+ * tables of permits.c; everything else ends that child. */
+#pragma once
+
+#include "base/loop.h"
+#include "base/stats.h"
+#include "jail/cgroup.h"
+#include "jail/policy.h"
+#include "jail/spawn.h"
+#include "jail/verify.h"
+#include "supervisor/options.h"
+#include "supervisor/silos.h"
+#include "wire/messages.h"
+
+enum child_kind { CHILD_KMS, CHILD_CONTROL, CHILD_GATEWAY, CHILD_CELL, CHILD_KINDS };
+
+enum child_state {
+    CHILD_ABSENT,   /* a service between death and restart */
+    CHILD_STARTING, /* spawned; a cell: not yet blank */
+    CHILD_BLANK,    /* cells only: waiting for a tenant */
+    CHILD_CLOSING,  /* cells only: told which tenant, closing its jail */
+    CHILD_JAILED,   /* the jail was read back and holds */
+    CHILD_SERVING,
+    CHILD_PARKING,  /* cells: has said or was told that it ends; services: told to stop */
+};
+
+struct supervisor;
+
+/* A wake that control asked for and that is not answered yet. */
+struct waiter {
+    uint32_t request, gateway;
+    struct waiter *next;
+};
+
+struct child {
+    struct supervisor *supervisor;
+    enum child_kind kind;
+    uint32_t index; /* of gateways; of cells: a running number, for its cgroup's name */
+    enum child_state state;
+    struct jail_child jail;
+    struct jail_report report;
+    int channel; /* our end */
+    struct loop_source *channel_source, *exit_source;
+    struct ipc_outbox *outbox;
+    struct loop_timer timer; /* restart back-off, start and stop deadlines */
+    uint32_t restarts, delay_ms;
+    int64_t started_us;
+
+    /* cells only */
+    uint8_t tenant[TENANT_ID_BYTES];
+    uint32_t uid;
+    int kms_end; /* the kms's end of the channel, until the jail was verified */
+    uint8_t posture[512];
+    size_t posture_length;
+    struct waiter *waiters;
+    uint32_t stop_request; /* control's CELL_STOP waiting for the end; 0: none */
+    bool stop_wanted, parked, refused, hostile;
+    status refusal;
+    char detail[200];
+    int64_t next_expiry_us;
+    uint64_t bytes, damaged;
+    int64_t wake_started_us;
+    struct child *next; /* of the list it is on */
+};
+
+enum { PHASE_BOOT, PHASE_RUN, PHASE_STOP_GATEWAYS, PHASE_STOP_CELLS, PHASE_STOP_CONTROL, PHASE_STOP_KMS };
+
+struct supervisor {
+    struct options options;
+    struct loop *loop;
+    struct silos silos;
+    struct jail_cgroups cgroups;
+    bool shared_id;
+    int phase;
+    int null, empty_root, executables[CHILD_KINDS], hostile_executable, filters[CHILD_KINDS];
+    int keys_directory, control_directory;
+    int listeners[GATEWAYS_MAX], ops_listener;
+    int stats_fd;
+    struct stats_page *stats;
+    struct child services[2 + GATEWAYS_MAX]; /* kms, control, gateways */
+    struct child *cells;                     /* a list: blanks, awake, parking, hostile */
+    uint32_t cells_made, blanks;
+    struct loop_timer refill_timer, phase_timer;
+    uint8_t public_keys[64]; /* platform, issuer: as the kms said at its first start */
+    bool keys_known, announced;
+    int admin_listener;
+    struct loop_source *admin_source, *signal_source;
+    int signals;
+    uid_t data_owner;
+    struct prove *prove; /* the battery at work, if any */
+    uint32_t next_id;
+};
+
+/* Every event names what happened to the child; the tables in child.c and permits.c call these. */
+
+/* child.c: spawning, reading back, dying */
+MUST_CHECK status child_spawn(struct child *child, int executable, struct fault *fault);
+void child_fatal(struct child *child, const char *why); /* kills; the exit event does the rest */
+/* A message that must arrive: a full or broken channel ends the child. */
+void child_send(struct child *child, uint32_t type, uint32_t id, struct span body, const int *fds,
+                uint32_t fd_count);
+void child_reply(struct child *child, uint32_t id, status code, const char *detail);
+uid_t child_uid(const struct child *child);
+const char *child_name(char text[24], const struct child *child);
+void child_forget(struct child *child); /* closes all that belongs to an ended child */
+
+/* services.c */
+struct child *service_kms(struct supervisor *supervisor);
+struct child *service_control(struct supervisor *supervisor);
+struct child *service_gateway(struct supervisor *supervisor, uint32_t index); /* NULL: no such */
+void services_start(struct supervisor *supervisor); /* the kms; the others follow its READY */
+void service_ended(struct child *child, int exit_code);
+void service_ready(struct child *child, const struct ipc_message *message);
+/* A pair whose ends go to two children as CHANNEL messages. */
+void services_connect(struct supervisor *supervisor, struct child *one, uint8_t kind_for_one,
+                      uint32_t index_for_one, struct child *other, uint8_t kind_for_other,
+                      uint32_t index_for_other);
+
+/* cells.c */
+void cells_refill(struct supervisor *supervisor);
+struct child *cells_find(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES]);
+void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES], uint32_t uid,
+                struct span posture, uint32_t gateway, uint32_t request);
+void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES],
+                enum cell_stop_how how, uint32_t request);
+void cell_ended(struct child *cell, int exit_code);
+void cell_verified(struct child *cell);
+void cells_kms_renewed(struct supervisor *supervisor);
+bool cells_park_all(struct supervisor *supervisor); /* false when none is left */
+/* Gives a blank its tenant; for wakes and for the battery. */
+MUST_CHECK status cell_assume(struct child *cell, const uint8_t tenant[TENANT_ID_BYTES],
+                              uint32_t uid, struct span posture, struct fault *fault);
+struct child *cell_spawn(struct supervisor *supervisor, bool hostile);
+void cell_attach(struct child *cell, uint32_t gateway); /* a relay between the two */
+void cell_answer_waiters(struct child *cell, status code, const char *detail);
+
+/* permits.c: the tables of what each kind of child may say in which state */
+void permits_handle(struct child *child, struct ipc_message *message);
+
+/* admin.c, report.c, prove.c */
+MUST_CHECK status admin_listen(struct supervisor *supervisor, struct fault *fault);
+void report_status(struct child *control, uint32_t request);
+void prove_start(struct supervisor *supervisor, uint32_t request, struct cursor *body,
+                 struct ipc_message *message);
+void prove_advance(struct child *cell); /* a hostile cell is blank, or its jail was verified */
+void prove_cell_ended(struct child *cell, int exit_code);
+
+/* phases.c: orderly stop */
+void phases_stop(struct supervisor *supervisor);
+void phases_advance(struct supervisor *supervisor); /* called whenever a child has ended */
