@@ -4,7 +4,7 @@
 #include "crypt/openssl.h"
 
 #include <assert.h>
-#include <stdlib.h>
+#include <openssl/err.h>
 
 enum {
     BLOCK_BYTES = 16,
@@ -98,6 +98,7 @@ status aead_create(struct aead **ret, const uint8_t key[KEY_BYTES], struct fault
     secret_objects_end();
     if (!aead->block || !aead->page) {
         aead_free(aead);
+        ERR_clear_error(); /* its texts were put into secret memory too */
         return FAIL(INTERNAL, fault, "no secret memory left for a key");
     }
     encrypt_blocks(aead->subkey, aead, (const uint8_t[BLOCK_BYTES]){0}, BLOCK_BYTES);
@@ -162,6 +163,8 @@ status aead_open(uint8_t *out, struct aead *aead, const uint8_t nonce[AEAD_NONCE
     run_page(out, aead, in);
     if (EVP_DecryptFinal_ex(aead->page, none, &length) == 1)
         return OK;
-    secret_wipe(out, in.length);
+    if (in.length)
+        secret_wipe(out, in.length);
+    ERR_clear_error();
     return FAIL(CORRUPT, fault, "sealed bytes differ from what was sealed");
 }

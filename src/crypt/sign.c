@@ -28,7 +28,7 @@ status signer_create(struct signer **ret, const uint8_t seed[SIGN_SEED_BYTES],
     signer->context = EVP_MD_CTX_new();
     if (!signer->key || !signer->context) {
         signer_free(signer);
-        ERR_clear_error();
+        ERR_clear_error(); /* its texts were put into secret memory too */
         return FAIL(INTERNAL, fault, "no secret memory left for a signing key");
     }
     *ret = signer;
