@@ -1,12 +1,12 @@
 /* http.h: the server's half of HTTP/1.1 (RFC 9112, RFC 9110), strictly, from bytes already read.
  *
- * No I/O, no allocation but in the caller's arena. Whatever two readers could understand differently
- * is refused, not repaired: obs-fold, bare CR or LF, blanks before a colon, a second Host, any
- * Transfer-Encoding but exactly "chunked" (alone, on HTTP/1.1), repeated or odd Content-Length, paths
- * that are not in their normal form. Codes: BAD_REQUEST, HEADERS_TOO_LARGE (a limit of limits.h on
- * line, head or header count), TOO_LARGE (the body); AGAIN: more bytes are needed. After any other
- * failure the connection is to be answered and closed, never read on: where the next message begins
- * is not known.
+ * No I/O, no allocation but in the caller's arena. Whatever two readers could understand
+ * differently is refused, not repaired: obs-fold, bare CR or LF, blanks before a colon, a second
+ * Host, any Transfer-Encoding but exactly "chunked" (alone, on HTTP/1.1), repeated or odd
+ * Content-Length, paths that are not in their normal form. Codes: BAD_REQUEST, HEADERS_TOO_LARGE
+ * (a limit of limits.h on line, head or header count), TOO_LARGE (the body); AGAIN: more bytes are
+ * needed. After any other failure the connection is to be answered and closed, never read on:
+ * where the next message begins is not known.
  *
  * The caller's loop:
  *   struct http_scan scan = {0};                              once a request
@@ -32,7 +32,7 @@ struct http_head {
     uint64_t content_length; /* 0 when chunked or absent; at most HTTP_BODY_MAX */
     bool chunked;            /* the body comes through http_chunks_next */
     bool keep_alive;         /* after this request the connection may carry another */
-    bool expect_continue;    /* the client waits for "HTTP/1.1 100 Continue" before it sends its body */
+    bool expect_continue;    /* the client waits for "100 Continue" before its body */
     bool http_1_0;
     uint32_t header_count;
     struct http_header headers[HTTP_HEADER_COUNT_MAX];
@@ -46,10 +46,11 @@ struct http_scan {
     size_t headers;  /* where the header lines begin; 0 before the request line has ended */
 };
 
-/* bytes: everything of this request read so far, from its first byte; the same bytes and more at the
- * next call with the same scan. Header names are lower-cased in place, which is why it is not a span.
- * Linear in the size of the head over all calls together. *ret borrows from bytes. One empty line
- * before the request is skipped (RFC 9112 2.2). ret_consumed: up to the first byte of the body. */
+/* bytes: everything of this request read so far, from its first byte; the same bytes and more at
+ * the next call with the same scan. Header names are lower-cased in place, which is why it is not
+ * a span. Linear in the size of the head over all calls together. *ret borrows from bytes. One
+ * empty line before the request is skipped (RFC 9112 2.2). ret_consumed: up to the first byte of
+ * the body. */
 MUST_CHECK status http_parse_head(struct http_head *ret, size_t *ret_consumed,
                                   struct http_scan *scan, uint8_t *bytes, size_t length,
                                   struct fault *fault);
@@ -60,8 +61,9 @@ MUST_CHECK status http_header(struct span *ret, const struct http_head *head, co
                               struct fault *fault);
 
 /* Percent-decodes once. BAD_REQUEST: invalid escapes, an encoded '/' or NUL, '.' or '..' segments
- * (encoded ones too), empty segments but the last, backslashes, controls, not UTF-8. TOO_LARGE when the
- * arena is full. The result begins with '/', lives in the arena and has a NUL behind it. */
+ * (encoded ones too), empty segments but the last, backslashes, controls, not UTF-8. TOO_LARGE
+ * when the arena is full. The result begins with '/', lives in the arena and has a NUL behind
+ * it. */
 MUST_CHECK status http_decode_path(struct span *ret, struct arena *arena, struct span raw,
                                    struct fault *fault);
 
@@ -82,8 +84,8 @@ const struct span *http_query_get(const struct http_query *query, const char *na
 MUST_CHECK status http_query_only(const struct http_query *query, const char *const *names,
                                   struct fault *fault);
 
-/* The chunked coding (RFC 9112 7.1), piece by piece. Extensions are refused; trailers are checked like
- * headers, bounded by HTTP_LINE_MAX together, and dropped. */
+/* The chunked coding (RFC 9112 7.1), piece by piece. Extensions are refused; trailers are checked
+ * like headers, bounded by HTTP_LINE_MAX together, and dropped. */
 struct http_chunks {
     uint64_t total;   /* bytes of the body so far; over max_total: TOO_LARGE */
     uint64_t max_total;
@@ -95,15 +97,15 @@ struct http_chunks {
 };
 struct http_chunks http_chunks_of(uint64_t max_total);
 
-/* Reads from the front of bytes; *ret is the next piece of the body (borrowed; empty when these bytes
- * gave none), *ret_consumed the bytes used up. Call it again while it consumes something and is not
- * done. OK even when more bytes are needed: then *ret_consumed is bytes.length. */
+/* Reads from the front of bytes; *ret is the next piece of the body (borrowed; empty when these
+ * bytes gave none), *ret_consumed the bytes used up. Call it again while it consumes something and
+ * is not done. OK even when more bytes are needed: then *ret_consumed is bytes.length. */
 MUST_CHECK status http_chunks_next(struct span *ret, size_t *ret_consumed,
                                    struct http_chunks *chunks, struct span bytes,
                                    struct fault *fault);
 
-/* The head of a response, piece by piece: status line, headers, then the end. Names and values are ours
- * or checked before: a control byte in one of them aborts the process (response splitting). */
+/* The head of a response, piece by piece: status line, headers, then the end. Names and values are
+ * ours or checked before: a control byte in one of them aborts the process (response splitting). */
 void http_put_status(struct buffer *out, int code);
 void http_put_header(struct buffer *out, const char *name, struct span value);
 void http_put_date(struct buffer *out, int64_t wall_us);  /* Date: IMF-fixdate, GMT */
@@ -116,7 +118,8 @@ void http_put_last_chunk(struct buffer *out);
 /* "Not Found"; "Unknown" for codes not in the list. */
 const char *http_reason(int code);
 
-/* True when value (from a cell) may stand in a header: no control byte but tab, no blanks around. */
+/* True when value (from a cell) may stand in a header: no control byte but tab, no blanks
+ * around. */
 bool http_is_header_value(struct span value);
 /* The same for a name: a token. */
 bool http_is_token(struct span name);

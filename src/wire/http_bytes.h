@@ -1,4 +1,5 @@
-/* http_bytes.h: the character classes of RFC 9110 and RFC 3986, for the files of the HTTP parser. */
+/* http_bytes.h: the character classes of RFC 9110 and RFC 3986, for the files of the HTTP
+ * parser. */
 #pragma once
 
 #include "base/span.h"

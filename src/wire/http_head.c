@@ -54,7 +54,7 @@ static struct span trimmed(struct span bytes)
     return bytes;
 }
 
-/* The part before the first separator; *rest begins behind it. False when there is none: *ret is all. */
+/* The part before the first separator, *rest behind it. False when there is none: *ret is all. */
 static bool cut(struct span *ret, struct span *rest, struct span bytes, uint8_t separator)
 {
     for (size_t i = 0; i < bytes.length; i++) {

@@ -26,7 +26,7 @@ static int decode_byte(struct span raw, size_t *at, const struct spelling *spell
     int high = http_hex_digit(raw.data[*at]), low = http_hex_digit(raw.data[*at + 1]);
     *at += 2;
     int decoded = high * 16 + low;
-    bool is_slash = decoded == '/' && !spelling->plus_is_blank; /* would make a segment of its own */
+    bool is_slash = decoded == '/' && !spelling->plus_is_blank; /* would cut a segment in two */
     return high < 0 || low < 0 || is_slash ? -1 : decoded;
 }
 

@@ -25,8 +25,8 @@ union control { /* cmsghdr's alignment */
 static void widen_queue(int fd)
 {
     int bytes = QUEUE_BYTES;
-    /* Forcing needs CAP_NET_ADMIN. Without it the kernel clamps to wmem_max, which still holds three
-     * of the largest packets: a smaller queue costs wake-ups, never correctness. */
+    /* Forcing needs CAP_NET_ADMIN. Without it the kernel clamps to wmem_max, which still holds
+     * three of the largest packets: a smaller queue costs wake-ups, never correctness. */
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes))
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 }
@@ -102,7 +102,8 @@ status ipc_send(int fd, uint32_t type, uint32_t id, struct span body, const int 
     return send_packet(fd, parts, 2, sizeof head + body.length, fds, fd_count, fault);
 }
 
-/* Takes ownership of every descriptor that came in; those beyond IPC_FDS_MAX are counted and closed. */
+/* Takes ownership of every descriptor that came in; those beyond IPC_FDS_MAX are counted and
+ * closed. */
 static uint32_t take_descriptors(int ret[IPC_FDS_MAX], struct msghdr *message)
 {
     uint32_t count = 0;

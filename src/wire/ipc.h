@@ -1,4 +1,5 @@
-/* ipc.h: one message between two processes over a SOCK_SEQPACKET socketpair that the supervisor made.
+/* ipc.h: one message between two processes over a SOCK_SEQPACKET socketpair that the supervisor
+ * made.
  *
  * A message is one packet: u32 type, u32 id, then a body of at most IPC_BODY_MAX bytes, and up to
  * IPC_FDS_MAX file descriptors. Who sent it is known from the descriptor it came in on, never from
@@ -31,7 +32,8 @@ MUST_CHECK status ipc_send(int fd, uint32_t type, uint32_t id, struct span body,
 MUST_CHECK status ipc_receive(struct ipc_message *ret, int fd, uint8_t *storage,
                               struct fault *fault);
 
-/* Waits up to timeout_ms (-1: for ever) for one message: for start-up, where there is no loop yet. */
+/* Waits up to timeout_ms (-1: for ever) for one message: for start-up, where there is no loop
+ * yet. */
 MUST_CHECK status ipc_await(struct ipc_message *ret, int fd, uint8_t *storage, int timeout_ms,
                             struct fault *fault);
 /* The same for sending: waits until the queue has room. */

@@ -1,16 +1,18 @@
-/* json.h: strict JSON (RFC 8259 with the choices of RFC 7493, I-JSON), into and out of bounded memory.
+/* json.h: strict JSON (RFC 8259 with the choices of RFC 7493, I-JSON), into and out of bounded
+ * memory.
  *
  * Refused: duplicate names, invalid UTF-8, lone surrogates, whole numbers beyond an int64, others
  * beyond a finite double, numbers of 128 characters or more, depth over JSON_DEPTH_MAX, more than
- * JSON_MEMBERS_MAX values, a byte order mark, anything after the document. Parsed values live in the
- * caller's arena; strings are unescaped there. */
+ * JSON_MEMBERS_MAX values, a byte order mark, anything after the document. Parsed values live in
+ * the caller's arena; strings are unescaped there. */
 #pragma once
 
 #include "base/arena.h"
 #include "base/buffer.h"
 
 enum json_kind {
-    JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_INTEGER, JSON_DOUBLE, JSON_STRING, JSON_ARRAY, JSON_OBJECT
+    JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_INTEGER, JSON_DOUBLE, JSON_STRING, JSON_ARRAY,
+    JSON_OBJECT
 };
 
 struct json {
@@ -24,7 +26,8 @@ struct json {
     struct json *items;  /* JSON_ARRAY, JSON_OBJECT: count values */
 };
 
-/* BAD_JSON with the byte offset in the detail; TOO_LARGE where the arena or a limit is too small. */
+/* BAD_JSON with the byte offset in the detail; TOO_LARGE where the arena or a limit is too
+ * small. */
 MUST_CHECK status json_parse(struct json *ret, struct arena *arena, struct span text,
                              struct fault *fault);
 
@@ -32,7 +35,8 @@ MUST_CHECK status json_parse(struct json *ret, struct arena *arena, struct span 
 const struct json *json_member(const struct json *object, const char *name);
 
 /* Typed access for contracts: each names the member in its fault (BAD_FIELD). The optional forms
- * leave ret as it was when the member is absent or null. Text must be without U+0000, min..max bytes. */
+ * leave ret as it was when the member is absent or null. Text must be without U+0000, min..max
+ * bytes. */
 MUST_CHECK status json_need_object(const struct json *value, const char *what, struct fault *fault);
 MUST_CHECK status json_text(struct span *ret, const struct json *object, const char *name,
                             size_t min, size_t max, struct fault *fault);
@@ -48,8 +52,8 @@ MUST_CHECK status json_only(const struct json *object, const char *const *names,
                             struct fault *fault);
 
 /* Writing: appends to a buffer, commas kept by the writer; names are C literals of ours. A NULL
- * name inside an array. Nothing is checked here but the buffer's bound (buffer_check at the end). Bytes
- * that are not UTF-8 become U+FFFD, a double that is not finite becomes null. */
+ * name inside an array. Nothing is checked here but the buffer's bound (buffer_check at the end).
+ * Bytes that are not UTF-8 become U+FFFD, a double that is not finite becomes null. */
 struct json_writer {
     struct buffer *out;
     bool comma;
@@ -66,4 +70,5 @@ void json_put_integer(struct json_writer *writer, const char *name, int64_t valu
 void json_put_double(struct json_writer *writer, const char *name, double value);
 void json_put_bool(struct json_writer *writer, const char *name, bool value);
 void json_put_null(struct json_writer *writer, const char *name);
-void json_put_raw(struct json_writer *writer, const char *name, struct span json); /* trusted JSON */
+/* Trusted JSON, as it is. */
+void json_put_raw(struct json_writer *writer, const char *name, struct span json);

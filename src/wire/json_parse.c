@@ -6,9 +6,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Two passes: the first counts the commas of every array and object, so that the second, which alone
- * checks the grammar, can give each its items in one piece of the arena. Both cut the bytes into
- * strings and punctuation alike, and the second stops at the first byte where they could differ. */
+/* Two passes: the first counts the commas of every array and object, so that the second, which
+ * alone checks the grammar, can give each its items in one piece of the arena. Both cut the bytes
+ * into strings and punctuation alike, and the second stops at the first byte where they could
+ * differ. */
 struct parser {
     struct span text;
     size_t at;

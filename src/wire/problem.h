@@ -6,7 +6,7 @@
 
 #define PROBLEM_MEDIA_TYPE "application/problem+json"
 
-/* Appends {"type","title","status","code","detail","trace_id"}. detail is for people and must not hold
- * content or secrets: it is a fault's. NULL leaves it out. trace_id: hexadecimal text. What is not
- * UTF-8 in detail becomes U+FFFD. */
+/* Appends {"type","title","status","code","detail","trace_id"}. detail is for people and must not
+ * hold content or secrets: it is a fault's. NULL leaves it out. trace_id: hexadecimal text. What
+ * is not UTF-8 in detail becomes U+FFFD. */
 void problem_put(struct buffer *out, status code, const char *detail, const char *trace_id);

@@ -6,9 +6,9 @@
 
 enum { TRACE_SPAN_BYTES = 8, TRACE_TEXT_SIZE = 56 /* 55 characters and NUL */ };
 
-/* False (and trace_id untouched) when header is not one valid traceparent: an unknown version is read
- * as the specification asks (its first 55 characters), ff and all-zero ids are refused. The caller then
- * begins a trace of its own. */
+/* False (and trace_id untouched) when header is not one valid traceparent: an unknown version is
+ * read as the specification asks (its first 55 characters), ff and all-zero ids are refused. The
+ * caller then begins a trace of its own. */
 bool trace_parse(uint8_t trace_id[TRACE_ID_BYTES], struct span header);
 
 /* "00-<trace id>-<span id>-<flags>". flags: 1 is sampled. */
