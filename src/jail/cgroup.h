@@ -23,9 +23,10 @@ struct jail_limits { /* 0: no limit */
     uint32_t pids_max;
 };
 
-/* Makes /sys/fs/cgroup/bulkhead-<pid> with the controllers memory, cpu and pids; all three or none. */
+/* Makes /sys/fs/cgroup/bulkhead-<pid> with the controllers memory, cpu, pids: all three or none. */
 void jail_cgroups_open(struct jail_cgroups *ret);
-void jail_cgroups_close(struct jail_cgroups *cgroups); /* removes it; all children must have ended */
+/* Removes it; all children must have ended and their groups be removed. */
+void jail_cgroups_close(struct jail_cgroups *cgroups);
 
 /* A group for one process; ret: its descriptor, for struct jail_plan, the caller's; -1 (and OK)
  * where there are no cgroups. name: [a-z0-9-]. */

@@ -1,8 +1,8 @@
 /* jail.h: how a process locks itself in. For the mains of kms, control, gateway and cell.
  *
- * The supervisor starts each of them with jail_spawn (spawn.h): already in namespaces of its own, the
- * user namespace without a single id, an empty environment and the descriptors below, nothing else.
- * Such a process is a blank. Its main calls, in this order:
+ * The supervisor starts each of them with jail_spawn (spawn.h): already in namespaces of its own,
+ * the user namespace without a single id, with an empty environment and the descriptors below,
+ * nothing else. Such a process is a blank. Its main calls, in this order:
  *
  *   jail_blank    first of all: private empty root, no_new_privs, rlimits, not dumpable, no
  *                 capability but to take an id, the first seccomp filter

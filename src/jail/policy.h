@@ -18,5 +18,6 @@ enum jail_stage {
  * spawn of the role. ret is the caller's, close-on-exec. */
 MUST_CHECK status jail_filters(int *ret, enum jail_role role, struct fault *fault);
 
-/* One line a row, "fcntl  arg1 == F_GETFL", sorted as in the table: for people and the golden test. */
+/* One line a row, in the order of the table, "fcntl  arg1 == F_GETFL (& mask == value)": for people
+ * and for the golden test. */
 void jail_policy_dump(struct buffer *out, enum jail_role role, enum jail_stage stage);

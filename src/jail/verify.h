@@ -1,4 +1,5 @@
-/* verify.h: what is really in force on a jailed process, read back from the kernel. Supervisor only.
+/* verify.h: what is really in force on a jailed process, read back from the kernel. For the
+ * supervisor only.
  *
  * Nothing here is the word of the process but landlock_abi, which the kernel does not tell from
  * outside (see jail.h, struct jail_proof). The reads go through the child's own /proc descriptor

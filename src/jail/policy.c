@@ -1,0 +1,227 @@
+#define _GNU_SOURCE
+#include "jail/policy.h"
+
+#include "base/cleanup.h"
+#include "jail/filters.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/seccomp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+static_assert((int)FILTER_STAGES == (int)JAIL_STAGES, "one program a stage");
+
+enum { COMPARISONS_MAX = 3 };
+
+enum who { /* whose rows */
+    KMS = 1 << JAIL_KMS,
+    CONTROL = 1 << JAIL_CONTROL,
+    GATEWAY = 1 << JAIL_GATEWAY,
+    CELL = 1 << JAIL_CELL,
+    FILES = KMS | CONTROL | CELL, /* they keep files */
+    ALL = FILES | GATEWAY,
+};
+
+struct comparison {
+    const char *text;
+    uint32_t argument;
+    uint64_t mask, value; /* (argument & mask) == value */
+};
+
+struct row {
+    int number;
+    const char *call;
+    struct comparison comparisons[COMPARISONS_MAX];
+};
+
+struct section {
+    uint32_t who;
+    enum jail_stage until; /* JAIL_STAGE_BLANK: gone after jail_close */
+    const struct row *rows;
+    size_t count;
+};
+
+#define CALL(name, ...) {SCMP_SYS(name), #name, {__VA_ARGS__}}
+#define IS(n, constant) {"arg" #n " == " #constant, n, UINT64_MAX, (uint64_t)(constant)}
+#define NONE_OF(n, bits) {"arg" #n " has no " #bits, n, (uint64_t)(bits), 0}
+#define ONLY(n, bits) {"arg" #n " only " #bits, n, ~(uint64_t)(bits), 0}
+#define ROWS(array) (array), sizeof(array) / sizeof *(array)
+
+static const struct row bytes_and_memory[] = {
+    CALL(read), CALL(write), CALL(readv), CALL(writev), CALL(close), CALL(lseek),
+    CALL(pread64), CALL(pwrite64), CALL(ftruncate),
+    CALL(newfstatat, IS(3, AT_EMPTY_PATH)), /* glibc's fstat */
+    CALL(fcntl, IS(1, F_GETFD)), CALL(fcntl, IS(1, F_SETFD)),
+    CALL(fcntl, IS(1, F_GETFL)), CALL(fcntl, IS(1, F_SETFL)),
+    CALL(fcntl, IS(1, F_DUPFD_CLOEXEC)),
+    CALL(brk), CALL(munmap), CALL(madvise), CALL(mlock), CALL(munlock),
+    CALL(mmap, NONE_OF(2, PROT_EXEC)),
+    CALL(mprotect, NONE_OF(2, PROT_EXEC)),
+    CALL(mremap, IS(3, MREMAP_MAYMOVE)), /* glibc's realloc of large blocks */
+    CALL(memfd_secret, ONLY(0, O_CLOEXEC)),
+    CALL(getrandom),
+    CALL(sysinfo), /* glibc's qsort sizes its scratch memory by it */
+};
+
+static const struct row events_and_messages[] = {
+    CALL(epoll_create1), CALL(epoll_ctl), CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_pwait2),
+    CALL(poll), CALL(ppoll),
+    CALL(sendmsg), CALL(recvmsg), CALL(sendmmsg), CALL(recvmmsg),
+    CALL(sendto, IS(4, 0)), /* connected sockets only: glibc's send */
+    CALL(recvfrom, IS(4, 0)),
+    CALL(shutdown),
+};
+
+static const struct row process[] = {
+    CALL(clock_gettime), CALL(clock_nanosleep), CALL(gettimeofday), CALL(sched_yield), CALL(futex),
+    CALL(getpid), CALL(gettid),
+    CALL(tgkill, IS(0, 1)), /* abort: a jailed process is pid 1 of its namespace */
+    CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(restart_syscall),
+    CALL(exit), CALL(exit_group),
+};
+
+static const struct row files[] = { /* what they can name is up to Landlock and the empty root */
+    CALL(openat), CALL(openat2), CALL(newfstatat), CALL(statx), CALL(faccessat), CALL(faccessat2),
+    CALL(unlinkat), CALL(renameat), CALL(renameat2), CALL(mkdirat), CALL(getdents64),
+    CALL(preadv), CALL(pwritev), CALL(fsync), CALL(fdatasync),
+    CALL(fallocate, ONLY(1, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)),
+    CALL(fcntl, IS(1, F_GETLK)), CALL(fcntl, IS(1, F_SETLK)),
+    CALL(fcntl, IS(1, F_OFD_GETLK)), CALL(fcntl, IS(1, F_OFD_SETLK)),
+};
+
+static const struct row results[] = { /* answers too long for a message go out as a memfd */
+    CALL(memfd_create, ONLY(1, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
+    CALL(fcntl, IS(1, F_ADD_SEALS)),
+};
+
+static const struct row connections[] = {
+    CALL(accept4, ONLY(3, SOCK_CLOEXEC | SOCK_NONBLOCK)),
+    CALL(getsockname), CALL(getpeername),
+    CALL(setsockopt, IS(1, IPPROTO_TCP), IS(2, TCP_NODELAY)),
+    CALL(setsockopt, IS(1, IPPROTO_TCP), IS(2, TCP_USER_TIMEOUT)),
+    CALL(setsockopt, IS(1, IPPROTO_TCP), IS(2, TCP_NOTSENT_LOWAT)),
+    CALL(setsockopt, IS(1, SOL_SOCKET), IS(2, SO_LINGER)),
+    CALL(setsockopt, IS(1, SOL_SOCKET), IS(2, SO_KEEPALIVE)),
+    CALL(setsockopt, IS(1, SOL_SOCKET), IS(2, SO_SNDBUF)),
+    CALL(setsockopt, IS(1, SOL_SOCKET), IS(2, SO_RCVBUF)),
+    CALL(getsockopt, IS(1, SOL_SOCKET), IS(2, SO_ERROR)),
+};
+
+static const struct row closing[] = { /* what jail_close does, up to the final filter */
+    CALL(setresgid), CALL(setresuid), CALL(capset),
+    CALL(prctl, IS(0, PR_SET_DUMPABLE), IS(1, 0)),
+    CALL(prctl, IS(0, PR_SET_PDEATHSIG), IS(1, SIGKILL)),
+    CALL(openat), /* the canary */
+    CALL(landlock_create_ruleset), CALL(landlock_add_rule), CALL(landlock_restrict_self),
+    CALL(seccomp, IS(0, SECCOMP_SET_MODE_FILTER)),
+};
+
+static const struct section sections[] = {
+    {ALL, JAIL_STAGE_FINAL, ROWS(bytes_and_memory)},
+    {ALL, JAIL_STAGE_FINAL, ROWS(events_and_messages)},
+    {ALL, JAIL_STAGE_FINAL, ROWS(process)},
+    {FILES, JAIL_STAGE_FINAL, ROWS(files)},
+    {CONTROL, JAIL_STAGE_FINAL, ROWS(results)},
+    {GATEWAY, JAIL_STAGE_FINAL, ROWS(connections)},
+    {ALL, JAIL_STAGE_BLANK, ROWS(closing)},
+};
+
+static bool applies(const struct section *section, enum jail_role role, enum jail_stage stage)
+{
+    return section->who & 1u << role && stage <= section->until;
+}
+
+static void dump_row(struct buffer *out, const struct row *row)
+{
+    buffer_put_text(out, row->call);
+    for (size_t i = 0; i < COMPARISONS_MAX && row->comparisons[i].text; i++) {
+        const struct comparison *comparison = &row->comparisons[i];
+        buffer_printf(out, "%s%s (& %#llx == %#llx)", i ? ", " : "  ", comparison->text,
+                      (unsigned long long)comparison->mask,
+                      (unsigned long long)comparison->value);
+    }
+    buffer_put_text(out, "\n");
+}
+
+void jail_policy_dump(struct buffer *out, enum jail_role role, enum jail_stage stage)
+{
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
+        if (applies(&sections[i], role, stage))
+            for (size_t j = 0; j < sections[i].count; j++)
+                dump_row(out, &sections[i].rows[j]);
+}
+
+static status add_row(scmp_filter_ctx context, const struct row *row, struct fault *fault)
+{
+    struct scmp_arg_cmp comparisons[COMPARISONS_MAX];
+    unsigned count = 0;
+    for (; count < COMPARISONS_MAX && row->comparisons[count].text; count++) {
+        const struct comparison *comparison = &row->comparisons[count];
+        comparisons[count] = SCMP_CMP(comparison->argument, SCMP_CMP_MASKED_EQ, comparison->mask,
+                                      comparison->value);
+    }
+    int error = seccomp_rule_add_array(context, SCMP_ACT_ALLOW, row->number, count, comparisons);
+    if (error && error != -EEXIST)
+        return FAIL(INTERNAL, fault, "seccomp: %s: %s", row->call, strerror(-error));
+    return OK;
+}
+
+static status add_rows(scmp_filter_ctx context, enum jail_role role, enum jail_stage stage,
+                       struct fault *fault)
+{
+    int error = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+    if (!error)
+        error = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree, not a list */
+    if (error)
+        return FAIL(INTERNAL, fault, "seccomp: %s", strerror(-error));
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
+        if (applies(&sections[i], role, stage))
+            for (size_t j = 0; j < sections[i].count; j++)
+                TRY(add_row(context, &sections[i].rows[j], fault));
+    return OK;
+}
+
+/* Appends the program to the file and says how many instructions it has. */
+static status compile(uint32_t *ret, int file, enum jail_role role, enum jail_stage stage,
+                      struct fault *fault)
+{
+    off_t before = lseek(file, 0, SEEK_END);
+    scmp_filter_ctx context = seccomp_init(SCMP_ACT_KILL_PROCESS);
+    if (!context)
+        return FAIL(INTERNAL, fault, "seccomp: out of memory");
+    status code = add_rows(context, role, stage, fault);
+    int error = code == OK ? seccomp_export_bpf(context, file) : 0;
+    seccomp_release(context);
+    TRY(code);
+    off_t size = lseek(file, 0, SEEK_END) - before;
+    if (error || size <= 0 || size % (off_t)sizeof(struct sock_filter))
+        return FAIL(INTERNAL, fault, "seccomp: export: %s", strerror(-error));
+    *ret = (uint32_t)(size / (off_t)sizeof(struct sock_filter));
+    if (*ret > FILTER_INSTRUCTIONS_MAX)
+        return FAIL(TOO_LARGE, fault, "seccomp: %u instructions", *ret);
+    return OK;
+}
+
+status jail_filters(int *ret, enum jail_role role, struct fault *fault)
+{
+    _cleanup_close_ int file = memfd_create("seccomp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    struct filters_head head = {.role = role};
+    if (file < 0 || write(file, &head, sizeof head) != sizeof head)
+        return FAIL(INTERNAL, fault, "seccomp: memfd: %s", strerror(errno));
+    for (int stage = 0; stage < JAIL_STAGES; stage++)
+        TRY(compile(&head.instructions[stage], file, role, (enum jail_stage)stage, fault));
+    if (pwrite(file, &head, sizeof head, 0) != sizeof head
+        || fcntl(file, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
+        return FAIL(INTERNAL, fault, "seccomp: memfd: %s", strerror(errno));
+    *ret = take_fd(&file);
+    return OK;
+}

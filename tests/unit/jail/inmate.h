@@ -1,0 +1,42 @@
+/* inmate.h: the prisoner of the jail's tests: the test program itself, run again by jail_spawn under
+ * the name "inmate-<role>". It obeys messages on JAIL_FD_SUPERVISOR. */
+#pragma once
+
+#include "jail/jail.h"
+
+enum inmate_message {
+    INMATE_BLANK = 1, /* inmate: jail_blank is done; body: what inmate_found saw */
+    INMATE_CLOSE,     /* to it: u8 enum inmate_closing; descriptors: directories */
+    INMATE_CLOSED,    /* inmate: u32 the ABI, 0 where it did not close */
+    INMATE_ATTEMPT,   /* to it: u8 enum inmate_attempt */
+    INMATE_RESULT,    /* inmate: u32: 0 or errno */
+    INMATE_FAULT,     /* inmate: text; it exits */
+};
+
+enum inmate_closing { CLOSE_WELL, CLOSE_NOT, CLOSE_BY_ID_ONLY };
+
+enum inmate_attempt {
+    /* every role may */
+    TRY_MEMORY, TRY_SECRET, TRY_MESSAGE, TRY_CLOCK, TRY_RANDOM, TRY_SORT, TRY_GROW, TRY_LOOP,
+    /* those that keep files may, within directory 0 */
+    TRY_FILE, TRY_CLIMB, TRY_SYMLINK, TRY_ABSOLUTE, TRY_WRITE_SECOND, TRY_READ_SECOND,
+    TRY_MAKE_DEVICE_NODE,
+    /* the gateway alone may */
+    TRY_ACCEPT, TRY_NODELAY,
+    /* control alone may */
+    TRY_MEMFD,
+    /* nobody may */
+    TRY_SOCKET, TRY_SOCKETPAIR, TRY_FORK, TRY_EXEC, TRY_EXECUTABLE_MAP, TRY_MAKE_EXECUTABLE,
+    TRY_PTRACE, TRY_MOUNT, TRY_UNSHARE, TRY_SETUID, TRY_PRCTL, TRY_IOCTL, TRY_BPF, TRY_KEYCTL,
+    TRY_HANDLE, TRY_PIDFD, TRY_KILL, TRY_SIGNAL_OTHER, TRY_URING, TRY_USERFAULTFD, TRY_CHROOT,
+    TRY_SECCOMP, TRY_NAMED_SEND, TRY_ODD_SOCKOPT, TRY_OLD_ABI, TRY_PERSONALITY, TRY_VM_READ,
+    ATTEMPTS
+};
+
+/* Bits of INMATE_BLANK's u32. */
+enum inmate_found {
+    FOUND_ENVIRONMENT = 1, FOUND_DESCRIPTORS = 2, FOUND_FILES = 4,
+    FOUND_PROC = 8, FOUND_WRITABLE_ROOT = 16, FOUND_OTHER_PID = 32
+};
+
+int inmate_main(const char *name);
