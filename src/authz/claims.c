@@ -1,5 +1,7 @@
 #include "authz/claims.h"
 
+#include "base/hex.h"
+
 /* The last second of the year 9999: no sum of two times overflows. */
 static const int64_t DATE_MAX = 253402300799;
 
@@ -8,16 +10,16 @@ bool principal_is_valid(struct span text)
     return text.length >= 1 && text.length <= USER_MAX && span_is_plain_text(text);
 }
 
+static bool has_form_of_id(struct span text)
+{
+    uint8_t id[TENANT_ID_BYTES];
+    struct fault unused;
+    return hex_decode(id, sizeof id, text, "tenant", &unused) == OK;
+}
+
 bool claims_tenant_is_id(struct span text)
 {
-    bool nonzero = false; /* the all-zero id is the platform's own registry */
-    for (size_t i = 0; i < text.length; i++) {
-        uint8_t byte = text.data[i];
-        if (!(byte >= '0' && byte <= '9') && !(byte >= 'a' && byte <= 'f'))
-            return false;
-        nonzero |= byte != '0';
-    }
-    return nonzero && text.length == 2 * TENANT_ID_BYTES;
+    return has_form_of_id(text) && !span_is(text, "00000000000000000000000000000000");
 }
 
 static bool is_label_character(uint8_t byte)
@@ -27,7 +29,7 @@ static bool is_label_character(uint8_t byte)
 
 bool claims_tenant_is_name(struct span text)
 {
-    if (text.length < 1 || text.length > TENANT_NAME_MAX)
+    if (text.length < 1 || text.length > TENANT_NAME_MAX || has_form_of_id(text))
         return false;
     for (size_t i = 0; i < text.length; i++)
         if (!is_label_character(text.data[i]))

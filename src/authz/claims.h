@@ -4,7 +4,8 @@
 #include "authz/token.h"
 #include "wire/json.h"
 
-/* The form of a tenant_id: an id (32 lower-case hexadecimal digits, not all zero) or a name. */
+/* The form of a tenant_id: an id (32 lower-case hexadecimal digits, not all zero: that is the
+ * platform's own registry) or a name. What has the form of an id is never a name. */
 bool claims_tenant_is_id(struct span text);
 bool claims_tenant_is_name(struct span text);
 
