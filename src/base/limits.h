@@ -51,6 +51,7 @@ enum {
     CELL_TURN_BYTES_MAX = MIB(16),  /* of answers held back until their commit */
     CELL_RESPONSE_MAX = MIB(8),     /* one answer */
     CELL_BODIES_MAX = MIB(32),      /* of requests that are still arriving, all gateways together */
+    CELL_WRAPPED_MAX = KIB(4),      /* silo.keys */
     CELL_EXPORTS_MAX = 4,           /* running at once */
 
     /* memory */

@@ -1,0 +1,207 @@
+#include "cell/request.h"
+
+#include "base/hex.h"
+#include "base/secret.h"
+#include "cell/state.h"
+#include "silo/actions.h"
+#include "wire/http.h"
+#include "wire/problem.h"
+
+#include <assert.h>
+
+enum { RETRY_AFTER_SECONDS = 1 };
+
+/* For a path that names no action: whose token it is is still asked first. */
+static const struct action no_action = {
+    .name = "none", .method = "", .path = "", .resource = "none", .scope = SCOPE_TENANT_READ,
+};
+
+/* A text field: any bytes but NUL; what they mean is checked by who uses them. */
+static status get_text(struct span *ret, struct cursor *cursor, const char *name,
+                       struct fault *fault)
+{
+    struct span bytes;
+    TRY(cursor_field(&bytes, cursor, HTTP_LINE_MAX, name, fault));
+    for (size_t i = 0; i < bytes.length; i++)
+        if (bytes.data[i] == 0)
+            return FAIL(BAD_REQUEST, fault, "%s: a NUL in a text", name);
+    *ret = bytes;
+    return OK;
+}
+
+status request_head_get(struct request_head *ret, struct span body, struct fault *fault)
+{
+    struct cursor cursor = cursor_over(body);
+    struct request_head head;
+    TRY(cursor_u8(&head.flags, &cursor, fault));
+    if (head.flags & ~FLAG_END)
+        return FAIL(BAD_REQUEST, fault, "flags %#x", head.flags);
+    TRY(cursor_copy(head.trace_id, &cursor, sizeof head.trace_id, fault));
+    TRY(get_text(&head.method, &cursor, "method", fault));
+    TRY(get_text(&head.path, &cursor, "path", fault));
+    TRY(get_text(&head.query, &cursor, "query", fault));
+    TRY(get_text(&head.content_type, &cursor, "content_type", fault));
+    TRY(get_text(&head.idempotency_key, &cursor, "idempotency_key", fault));
+    TRY(cursor_field(&head.token, &cursor, TOKEN_MAX, "token", fault));
+    TRY(cursor_field(&head.fragment, &cursor, RELAY_FRAGMENT_MAX, "fragment", fault));
+    TRY(cursor_end(&cursor, fault));
+    *ret = head;
+    return OK;
+}
+
+static uint8_t lower(uint8_t character)
+{
+    return character >= 'A' && character <= 'Z' ? (uint8_t)(character - 'A' + 'a') : character;
+}
+
+/* application/json, any case, with or without parameters (RFC 9110 8.3.1). */
+static bool is_json(struct span content_type)
+{
+    const struct span wanted = SPAN("application/json");
+    size_t end = wanted.length;
+    if (content_type.length < end)
+        return false;
+    for (size_t i = 0; i < end; i++)
+        if (lower(content_type.data[i]) != wanted.data[i])
+            return false;
+    while (end < content_type.length
+           && (content_type.data[end] == ' ' || content_type.data[end] == '\t'))
+        end++;
+    return end == content_type.length || content_type.data[end] == ';';
+}
+
+static status keep(struct span *ret, struct arena *arena, struct span bytes, struct fault *fault)
+{
+    if (bytes.length == 0)
+        return OK; /* ret is zeroed */
+    struct span copy = arena_copy(arena, bytes);
+    if (!copy.data)
+        return FAIL(INTERNAL, fault, "out of memory");
+    *ret = copy;
+    return OK;
+}
+
+static status find_route(struct route *ret, struct request *request, struct arena *arena,
+                         const struct request_head *head, struct fault *fault)
+{
+    struct span path;
+    TRY(http_decode_path(&path, arena, head->path, fault));
+    return authz_route(ret, request->allow, &action_table, head->method, path, fault);
+}
+
+static status check_query(const struct request *request, struct arena *arena, struct fault *fault)
+{
+    struct http_query query;
+    if (request->query.length == 0)
+        return OK;
+    TRY(http_query_parse(&query, arena, request->query, fault));
+    return http_query_only(&query, action_query_names(request->action), fault);
+}
+
+/* Fills the envelope. What follows it may be refused, but is then refused to somebody we know. */
+static status identify(struct request *request, struct cell *cell, struct route *route,
+                       const struct request_head *head, int64_t now_us, struct fault *fault)
+{
+    const struct claims *claims;
+    struct request_facts facts = {.time_us = now_us};
+    enum token_reason reason;
+    enum decision decision;
+    TRY(token_cache_verify(&claims, facts.token_hash, &reason, cell->tokens, cell->verifier,
+                           head->token, now_us / 1000000, fault));
+    struct cursor trace = cursor_over(SPAN_OF(head->trace_id));
+    TRY(cursor_copy(facts.trace_id, &trace, sizeof facts.trace_id, fault));
+    TRY(authz_envelope(&request->envelope, &decision, claims, &cell->facts, route, &facts, fault));
+    /* invariant 1: whatever the layers above believed, this process acts for one tenant only */
+    assert(span_equal(span_of_text(request->envelope.tenant), span_of_text(cell->facts.id)));
+    request->usable_until = claims->usable_until;
+    return OK;
+}
+
+static status open_request(struct request *request, struct cell *cell, struct arena *arena,
+                           const struct request_head *head, int64_t now_us, struct fault *fault)
+{
+    struct fault not_routed;
+    struct route route = {0};
+    status routed = find_route(&route, request, arena, head, &not_routed);
+    if (routed != OK)
+        route = (struct route){.action = &no_action};
+    TRY(identify(request, cell, &route, head, now_us, fault));
+    if (routed != OK) {
+        *fault = not_routed;
+        return routed;
+    }
+    request->action = route.action;
+    request->body_max = route.action->body_max;
+    request->id_count = route.id_count;
+    for (uint32_t i = 0; i < route.id_count; i++)
+        request->ids[i] = route.ids[i];
+    request->json = is_json(head->content_type);
+    TRY(keep(&request->query, arena, head->query, fault));
+    TRY(keep(&request->content_type, arena, head->content_type, fault));
+    TRY(keep(&request->idempotency_key, arena, head->idempotency_key, fault));
+    request->known = true;
+    enum decision decision;
+    TRY(authz_decide(&decision, &request->envelope, fault));
+    assert(decision == DECISION_ALLOWED);
+    return check_query(request, arena, fault);
+}
+
+void request_open(struct request *ret, struct cell *cell, struct arena *arena,
+                  const struct request_head *head, int64_t now_us)
+{
+    *ret = (struct request){.verdict = INTERNAL}; /* until proven otherwise */
+    hex_encode(ret->trace_text, SPAN_OF(head->trace_id));
+    ret->verdict = open_request(ret, cell, arena, head, now_us, &ret->fault);
+    if (ret->verdict == UNAUTHENTICATED)
+        ret->allow[0] = '\0'; /* not even which paths exist */
+}
+
+void request_refuse(struct request *request, status why, const char *detail)
+{
+    if (request->verdict != OK)
+        return;
+    request->verdict = FAIL(why, &request->fault, "%s", detail);
+}
+
+void request_complete(struct request *request, struct span body, int64_t now_us)
+{
+    request->body = body;
+    if (request->verdict != OK)
+        return;
+    if (now_us / 1000000 >= request->usable_until) { /* it expired while the body came */
+        request_refuse(request, UNAUTHENTICATED, TOKEN_REFUSED);
+        return;
+    }
+    if (request->action->body == ACTION_BODY_JSON && body.length && !request->json)
+        request_refuse(request, UNSUPPORTED_MEDIA, "content-type must be application/json");
+}
+
+/* Reasons of ours are for the log; the client of a failure that is not its own needs none. */
+static const char *detail_for_client(status code, const char *detail)
+{
+    switch (code) {
+    case INTERNAL:
+    case CORRUPT:
+        return "the request could not be carried out";
+    case OUT_OF_SPACE:
+        return "no space is left to store this";
+    default:
+        return detail;
+    }
+}
+
+struct answer request_problem(struct buffer *body, const struct request *request, status code,
+                              const char *detail)
+{
+    if (body->length)
+        secret_wipe(body->data, body->length);
+    buffer_clear(body);
+    problem_put(body, code, detail_for_client(code, detail), request->trace_text);
+    int http = status_http(code);
+    return (struct answer){
+        .http_status = http,
+        .retry_after = http == 503 || http == 429 ? RETRY_AFTER_SECONDS : 0,
+        .content_type = PROBLEM_MEDIA_TYPE,
+        .allow = code == METHOD_NOT_ALLOWED ? request->allow : "",
+    };
+}

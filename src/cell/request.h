@@ -1,0 +1,57 @@
+/* request.h: one relayed request: from the frame's claims about it to the verdict on it, and its
+ * answer. */
+#pragma once
+
+#include "authz/envelope.h"
+#include "base/arena.h"
+
+struct cell;
+
+/* A RELAY_REQUEST as it came; everything borrowed from the message. */
+struct request_head {
+    uint8_t flags;
+    uint8_t trace_id[TRACE_ID_BYTES];
+    struct span method, path, query, content_type, idempotency_key, token, fragment;
+};
+
+struct request {
+    status verdict;          /* OK: to be handled; else the answer, with fault */
+    struct fault fault;
+    bool known;              /* the envelope stands: a refusal has a name for the log */
+    bool json;               /* the content type is JSON */
+    struct envelope envelope;
+    const struct action *action; /* NULL until routed */
+    uint32_t id_count;
+    struct span ids[ACTION_IDS_MAX]; /* this and the rest live in the stream's arena */
+    struct span query, content_type, idempotency_key;
+    char allow[ACTION_ALLOW_MAX];
+    char trace_text[2 * TRACE_ID_BYTES + 1];
+    int64_t usable_until;    /* of the token, seconds since 1970 */
+    size_t body_max;
+    struct span body;        /* when complete */
+};
+
+struct answer {
+    int http_status;
+    uint32_t retry_after; /* seconds, 0: none */
+    const char *content_type; /* "" without a body */
+    const char *allow;
+};
+
+/* BAD_REQUEST, TRUNCATED, ... when it is no RELAY_REQUEST: the channel then ends. */
+MUST_CHECK status request_head_get(struct request_head *ret, struct span body,
+                                   struct fault *fault);
+
+/* Verifies the token and decides, before a byte of the body is kept. The verdict is in ret. */
+void request_open(struct request *ret, struct cell *cell, struct arena *arena,
+                  const struct request_head *head, int64_t now_us);
+
+/* The body has come: what could not be known before. */
+void request_complete(struct request *request, struct span body, int64_t now_us);
+
+/* A refusal from here on: keeps the first. */
+void request_refuse(struct request *request, status why, const char *detail);
+
+/* Writes the problem document of a failed request into body (wiped and emptied first). */
+struct answer request_problem(struct buffer *body, const struct request *request, status code,
+                              const char *detail);

@@ -1,0 +1,212 @@
+/* state.h: the state of a cell and what its files do for each other. Not for other rooms.
+ *
+ *   wake.c     from blank to an open silo        relay.c    channels to gateways, streams
+ *   serve.c    the loop, the supervisor          request.c  token, route, envelope, verdict
+ *   anchor.c   the channel to the kms            turn.c     one transaction, one commit for a turn
+ *   park.c     idle, drain, the way out          export.c   the audit log to a descriptor
+ *
+ * One thread. Callbacks of the loop only collect; all use of the silo is in turn.c at the end of a
+ * turn, but for waking, anchoring, exporting and parking, which never run inside a transaction. */
+#pragma once
+
+#include "authz/cache.h"
+#include "base/loop.h"
+#include "cell/cell.h"
+#include "cell/request.h"
+#include "crypt/merkle.h"
+#include "silo/silo.h"
+
+/* ---- relays and streams (relay.c) ---- */
+
+enum { STREAM_BUCKETS = 64 };
+
+/* What a complete request waits for: reads of a turn run before its mutations, so that no read ever
+ * saw what a failed commit took back. */
+enum ready_kind { READY_READ, READY_MUTATION, READY_KINDS };
+
+struct fragment {
+    struct fragment *next;
+    struct span bytes;
+};
+
+struct stream {
+    struct stream *next;        /* of whichever list it is on */
+    struct stream *next_bucket;
+    struct relay *relay;
+    uint32_t id;
+    bool complete;
+    struct arena arena;
+    struct request request;
+    struct fragment *first_fragment, **last_fragment;
+    size_t body_bytes;          /* kept of the body, counted in cell->bodies_bytes */
+    size_t body_came;           /* kept or dropped */
+    struct answer answer;
+    struct buffer held;         /* the answer's body while it waits for the commit */
+};
+
+struct stream_list {
+    struct stream *first, **last;
+};
+
+struct relay {
+    struct cell *cell;
+    uint32_t index;             /* of the gateway */
+    int fd;
+    struct loop_source *source;
+    struct ipc_outbox *outbox;
+    bool blocked;               /* the gateway is slow: nothing is read from it or handled for it */
+    bool drain_sent, drained, dead;
+    uint32_t streams;
+    struct stream *buckets[STREAM_BUCKETS];
+    struct stream_list ready[READY_KINDS];
+    struct relay *next_ending;
+};
+
+/* Serves the channel from now on; an older one of the same gateway ends. Takes fd in any case. */
+MUST_CHECK status relay_add(struct cell *cell, uint32_t index, int fd, struct fault *fault);
+void relay_drain(struct relay *relay);           /* RELAY_DRAIN, once */
+void relay_end(struct relay *relay);             /* marks it dead: freed by relay_sweep */
+void relay_sweep(struct cell *cell);             /* at the end of a turn */
+void relay_send_answer(struct stream *stream, struct span body); /* the stream is gone afterwards */
+struct stream *relay_take_ready(struct cell *cell, enum ready_kind kind); /* NULL: none */
+bool relay_has_ready(const struct cell *cell);
+void relay_free_spares(struct cell *cell);
+void stream_list_put(struct stream_list *list, struct stream *stream);
+struct stream *stream_list_take(struct stream_list *list);
+
+/* ---- the channel to the kms (anchor.c) ---- */
+
+struct kms_key { /* the answer to KEY_OPEN; the DEK is in secret memory, the caller's to free */
+    uint32_t version;
+    struct span wrapped; /* empty unless new; borrowed from the message */
+    struct anchor anchor;
+    uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
+};
+
+struct kms_link {
+    int fd; /* -1: none */
+    struct loop_source *source;
+    uint32_t last_id, open_id, move_id; /* of the requests in flight; 0: none */
+    uint64_t epoch;               /* of this channel's KEY_OPEN */
+    struct anchor anchored;       /* acknowledged by the kms */
+    struct anchor moving;         /* in flight */
+    uint64_t moves_begun, moves_done; /* a move that began later than a moment covers it */
+    int64_t trouble_since_us;     /* monotonic; since when an answer is awaited; 0: it answers */
+    bool dirty;                   /* there are commits it does not know of */
+    bool urgent;                  /* somebody waits */
+    struct loop_timer timer;
+};
+
+/* The bodies of KEY_OPEN and of its answer. */
+MUST_CHECK status kms_key_get(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cursor *cursor,
+                              struct fault *fault);
+MUST_CHECK status kms_start(struct cell *cell, struct fault *fault); /* after waking */
+void kms_replace(struct cell *cell, int fd);    /* takes fd */
+void kms_note_commit(struct cell *cell);
+/* Asks for a move that covers the present state; its number for kms_moved. 0: nothing to move. */
+uint64_t kms_move_now(struct cell *cell);
+bool kms_moved(const struct cell *cell, uint64_t number);
+bool kms_takes_mutations(const struct cell *cell);
+void kms_close(struct cell *cell);
+
+/* ---- the turn (turn.c) ---- */
+
+struct turn_state {
+    bool commit_due;  /* entries of reads have waited long enough */
+    bool expire_due;
+    struct loop_timer commit_timer, expire_timer, again_timer;
+    struct buffer body;  /* of an answer that leaves at once */
+    struct buffer frame; /* the message being built */
+    uint32_t damage_told;
+    int64_t complained_us; /* monotonic: when a failed commit was logged last */
+};
+
+void turn_start(struct cell *cell);
+void turn_end(void *cell);            /* the loop's hook */
+void turn_again(struct cell *cell);   /* another turn is wanted at once */
+/* For parking: expires and commits one batch. False when there is more to do and it can be done. */
+bool turn_finish(struct cell *cell);
+
+/* ---- idle and parking (park.c) ---- */
+
+enum park_phase {
+    PARK_NOT,
+    PARK_DRAIN,  /* gateways and exports finish; late requests are served */
+    PARK_ANCHOR, /* the state on disk is final; the kms is told of it */
+    PARK_DONE,
+};
+
+struct park_state {
+    enum park_phase phase;
+    bool forced;             /* the deadline passed: go with what there is */
+    uint64_t move;           /* what PARK_ANCHOR waits for */
+    int64_t trimmed_us;      /* monotonic: when memory was given back last */
+    struct loop_timer idle_timer, deadline_timer;
+};
+
+void park_watch_idle(struct cell *cell);
+void park_begin(struct cell *cell);
+void park_continue(struct cell *cell); /* at the end of a turn */
+void park_relay_added(struct cell *cell, struct relay *relay); /* a gateway came while parking */
+
+/* ---- export (export.c) ---- */
+
+struct export;
+
+void export_begin(struct cell *cell, int fd); /* takes fd */
+void export_continue(struct cell *cell);      /* at the end of a turn */
+bool export_active(const struct cell *cell);
+void export_drop_all(struct cell *cell);
+
+/* ---- the cell (wake.c, serve.c) ---- */
+
+struct cell_posture {
+    char tenant_name[TENANT_NAME_MAX + 1];
+    bool regulated;
+    uint64_t created_at_us;
+    uint32_t retention_days, idle_seconds;
+};
+
+struct cell {
+    struct loop *loop;
+    int supervisor;
+    struct loop_source *supervisor_source;
+    uint8_t tenant_id[TENANT_ID_BYTES];
+    struct cell_posture posture;
+    struct tenant_facts facts;
+    struct buffer wrapped;    /* the content of silo.keys, for a new channel to the kms */
+    uint32_t key_version;
+    uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
+    struct token_verifier *verifier;
+    struct token_cache *tokens;
+    struct silo *silo;
+    int silo_fd;              /* the store borrows it */
+    struct kms_link kms;
+    struct relay *relays[GATEWAYS_MAX];
+    struct relay *ending;     /* replaced, to be swept */
+    uint32_t relay_next;      /* whose turn it is */
+    struct stream *spares;
+    uint32_t spare_count, streams;
+    size_t bodies_bytes;
+    uint8_t *storage;         /* IPC_PACKET_MAX: the message being read */
+    int64_t last_request_us;  /* monotonic */
+    struct turn_state turn;
+    struct park_state park;
+    struct export *exports;
+    bool ended;               /* the loop was stopped: why, OK when parked */
+    status why;
+    struct fault fault;
+};
+
+/* wake.c: everything up to an open silo. ret is the caller's to give to cell_free. */
+MUST_CHECK status cell_wake(struct cell **ret, int supervisor, struct loop *loop,
+                            cell_close_jail *close_jail, struct fault *fault);
+struct cell *cell_free(struct cell *cell);
+
+/* serve.c */
+MUST_CHECK status cell_serve(struct cell *cell, struct fault *fault);
+void cell_stop(struct cell *cell, status why, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* For what must not fail but for want of memory: a cell that cannot keep a timer ends. */
+void cell_timer(struct cell *cell, struct loop_timer *timer, int64_t after_us,
+                loop_on_time *on_time, void *context);

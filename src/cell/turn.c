@@ -1,0 +1,288 @@
+/* turn.c: the one transaction of a turn of the loop. Reads run first and see only what was
+ * committed before; then the mutations; then one commit, and only after it the answers that depend on it. A
+ * read leaves at once where the posture lets its entry follow within AUDIT_DELAY_MAX_MS; where it
+ * does not (strict audit, too many entries pending) it waits for the commit like a mutation. When a
+ * commit fails, its mutations did not happen, and the reads, which never saw them, get a commit of
+ * their own entries. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/secret.h"
+#include "cell/state.h"
+
+enum {
+    COMMIT_AFTER_US = AUDIT_DELAY_MAX_MS * 1000 / 2,
+    COMMIT_RETRY_US = 1000 * 1000,
+    EXPIRY_LOOK_US = 1000 * 1000,           /* TTLs are whole seconds */
+    EXPIRY_RETRY_US = 10 * 1000 * 1000,
+    COMPLAIN_EVERY_US = 1000 * 1000,
+};
+#define EXPIRY_LOOK_MAX_US (INT64_C(3600) * 1000 * 1000) /* the wall clock may be set */
+
+struct turn {
+    int64_t now_us;       /* wall */
+    uint32_t handled;     /* of the present kind */
+    size_t held_bytes;
+    struct stream_list reads, mutations; /* held until the commit */
+};
+
+static void wipe(struct buffer *body)
+{
+    if (body->length)
+        secret_wipe(body->data, body->length);
+    if (body->capacity > KIB(64))
+        buffer_free(body);
+    else
+        buffer_clear(body);
+    body->max = CELL_RESPONSE_MAX;
+}
+
+static void complain(struct cell *cell, const char *event, const struct fault *fault)
+{
+    int64_t now_us = clock_monotonic_us();
+    if (cell->turn.complained_us && now_us - cell->turn.complained_us < COMPLAIN_EVERY_US)
+        return;
+    cell->turn.complained_us = now_us;
+    log_event(LOG_ERROR, event, "%s", fault->detail);
+}
+
+static struct answer run(struct cell *cell, const struct turn *turn, struct stream *stream,
+                         struct buffer *body)
+{
+    struct request *request = &stream->request;
+    struct fault fault = request->fault;
+    struct silo_response response = {.body = body};
+    struct silo_request asked = {
+        .envelope = &request->envelope, .action = request->action, .query = request->query,
+        .content_type = request->content_type, .body = request->body,
+        .idempotency_key = request->idempotency_key, .arena = &stream->arena,
+        .now_us = turn->now_us,
+    };
+    for (uint32_t i = 0; i < request->id_count; i++)
+        asked.ids[i] = request->ids[i];
+    status code = request->verdict;
+    if (code != OK && request->known) {
+        status noted = silo_refuse(cell->silo, &asked, code, &fault);
+        code = noted == OK ? code : noted;
+    } else if (code == OK && request->action->mutates && !kms_takes_mutations(cell)) {
+        code = FAIL(UNAVAILABLE, &fault, "nothing can be changed at the moment");
+    } else if (code == OK) {
+        code = silo_handle(&response, cell->silo, &asked, &fault);
+        if (code == OK && body->failed)
+            code = FAIL(INTERNAL, &fault, "an answer over %u bytes", (unsigned)CELL_RESPONSE_MAX);
+        if (code == INTERNAL || code == CORRUPT)
+            complain(cell, "cell.request", &fault);
+    }
+    if (code != OK)
+        return request_problem(body, request, code, fault.detail);
+    return (struct answer){.http_status = response.http_status,
+                           .content_type = body->length ? "application/json" : "", .allow = ""};
+}
+
+static void run_read(struct cell *cell, struct turn *turn, struct stream *stream)
+{
+    struct buffer *body = &cell->turn.body;
+    stream->answer = run(cell, turn, stream, body);
+    if (!silo_must_commit(cell->silo)) {
+        relay_send_answer(stream, buffer_span(body));
+        wipe(body);
+        return;
+    }
+    turn->held_bytes += body->length;
+    stream->held = *body;
+    *body = buffer_of(CELL_RESPONSE_MAX);
+    stream_list_put(&turn->reads, stream);
+}
+
+static void run_mutation(struct cell *cell, struct turn *turn, struct stream *stream)
+{
+    stream->held = buffer_of(CELL_RESPONSE_MAX);
+    stream->answer = run(cell, turn, stream, &stream->held);
+    turn->held_bytes += stream->held.length;
+    stream_list_put(&turn->mutations, stream);
+}
+
+static bool has_room(const struct turn *turn)
+{
+    return turn->handled < CELL_TURN_REQUESTS_MAX && turn->held_bytes < CELL_TURN_BYTES_MAX;
+}
+
+static void run_requests(struct cell *cell, struct turn *turn)
+{
+    struct stream *stream;
+    while (has_room(turn) && (stream = relay_take_ready(cell, READY_READ))) {
+        run_read(cell, turn, stream);
+        turn->handled++;
+    }
+    turn->handled = 0;
+    while (has_room(turn) && (stream = relay_take_ready(cell, READY_MUTATION))) {
+        run_mutation(cell, turn, stream);
+        turn->handled++;
+    }
+}
+
+static void send_all(struct stream_list *list)
+{
+    struct stream *stream;
+    while ((stream = stream_list_take(list)))
+        relay_send_answer(stream, buffer_span(&stream->held)); /* frees and wipes what was held */
+}
+
+static void fail_all(struct stream_list *list, status code, const struct fault *fault)
+{
+    struct stream *stream;
+    while ((stream = stream_list_take(list))) {
+        stream->answer = request_problem(&stream->held, &stream->request, code, fault->detail);
+        relay_send_answer(stream, buffer_span(&stream->held));
+    }
+}
+
+static void on_expire_look(void *context);
+
+static void look_for_expiry(struct cell *cell, int64_t after_us)
+{
+    struct loop_timer *timer = &cell->turn.expire_timer;
+    if (timer->due_us == 0 || timer->due_us > clock_monotonic_us() + after_us)
+        cell_timer(cell, timer, after_us, on_expire_look, cell);
+}
+
+static void on_expire_look(void *context)
+{
+    struct cell *cell = context;
+    int64_t next_us = silo_next_expiry_us(cell->silo), now_us = clock_wall_us();
+    if (next_us == 0)
+        return; /* the next commit looks again */
+    if (next_us <= now_us)
+        cell->turn.expire_due = true;
+    else
+        look_for_expiry(cell, next_us - now_us < EXPIRY_LOOK_MAX_US ? next_us - now_us
+                                                                    : EXPIRY_LOOK_MAX_US);
+}
+
+void turn_start(struct cell *cell)
+{
+    look_for_expiry(cell, 0);
+}
+
+static status commit(struct cell *cell, struct fault *fault)
+{
+    status committed = silo_commit(cell->silo, fault);
+    cell->turn.commit_due = false;
+    if (committed != OK) {
+        complain(cell, "cell.commit", fault);
+        return committed;
+    }
+    kms_note_commit(cell);
+    look_for_expiry(cell, EXPIRY_LOOK_US);
+    return OK;
+}
+
+static bool expire(struct cell *cell, const struct turn *turn, bool parking)
+{
+    struct fault fault;
+    bool more = false;
+    cell->turn.expire_due = false;
+    status expired = silo_expire(&more, cell->silo, turn->now_us, parking, &fault);
+    if (expired != OK)
+        complain(cell, "cell.expire", &fault);
+    look_for_expiry(cell, expired != OK ? EXPIRY_RETRY_US : more ? 0 : EXPIRY_LOOK_US);
+    return expired == OK && more;
+}
+
+static void finish(struct cell *cell, struct turn *turn, bool expired)
+{
+    struct fault fault;
+    status committed = OK;
+    if (cell->turn.commit_due || silo_must_commit(cell->silo))
+        committed = commit(cell, &fault);
+    if (committed == OK) {
+        send_all(&turn->reads);
+        send_all(&turn->mutations);
+        return;
+    }
+    fail_all(&turn->mutations, committed, &fault);
+    if (expired) { /* not in a circle while the disk is full */
+        loop_timer_stop(cell->loop, &cell->turn.expire_timer);
+        look_for_expiry(cell, EXPIRY_RETRY_US);
+    }
+    if (!turn->reads.first)
+        return;
+    silo_begin(cell->silo, turn->now_us);
+    committed = commit(cell, &fault);
+    if (committed == OK)
+        send_all(&turn->reads);
+    else
+        fail_all(&turn->reads, committed, &fault);
+}
+
+static void on_commit_due(void *context)
+{
+    struct cell *cell = context;
+    cell->turn.commit_due = true;
+}
+
+static void on_again(void *context)
+{
+    (void)context; /* the end of the turn is all that is wanted */
+}
+
+void turn_again(struct cell *cell)
+{
+    if (cell->turn.again_timer.due_us == 0)
+        cell_timer(cell, &cell->turn.again_timer, 0, on_again, cell);
+}
+
+static void run_turn(struct cell *cell)
+{
+    struct turn turn = {.now_us = clock_wall_us()};
+    bool expires = cell->turn.expire_due, tried = cell->turn.commit_due;
+    silo_begin(cell->silo, turn.now_us);
+    run_requests(cell, &turn);
+    if (expires)
+        expire(cell, &turn, false);
+    finish(cell, &turn, expires);
+    if (relay_has_ready(cell))
+        turn_again(cell);
+    if (silo_pending_since_us(cell->silo) && cell->turn.commit_timer.due_us == 0)
+        cell_timer(cell, &cell->turn.commit_timer, tried ? COMMIT_RETRY_US : COMMIT_AFTER_US,
+                   on_commit_due, cell);
+}
+
+static void tell_damage(struct cell *cell)
+{
+    char where[120];
+    uint8_t storage[160];
+    struct fault fault;
+    uint32_t damage = silo_damage(cell->silo, where, sizeof where);
+    if (damage <= cell->turn.damage_told)
+        return;
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u32(&body, damage);
+    buffer_put_text_field(&body, where);
+    log_event(LOG_ERROR, "cell.damage", "%u damaged pages, last: %s", damage, where);
+    if (ipc_send(cell->supervisor, MESSAGE_CELL_DAMAGE, 0, buffer_span(&body), NULL, 0, &fault)
+        == OK)
+        cell->turn.damage_told = damage; /* else next turn */
+}
+
+bool turn_finish(struct cell *cell)
+{
+    struct turn turn = {.now_us = clock_wall_us()};
+    struct fault fault;
+    silo_begin(cell->silo, turn.now_us);
+    bool more = expire(cell, &turn, true);
+    if (silo_must_commit(cell->silo) || silo_pending_since_us(cell->silo))
+        more = commit(cell, &fault) == OK && more;
+    return !more;
+}
+
+void turn_end(void *context)
+{
+    struct cell *cell = context;
+    if (cell->turn.expire_due || cell->turn.commit_due || relay_has_ready(cell)) {
+        run_turn(cell);
+        tell_damage(cell);
+    }
+    export_continue(cell);
+    relay_sweep(cell);
+    park_continue(cell);
+}

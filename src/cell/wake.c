@@ -1,0 +1,280 @@
+/* wake.c: from a blank to one tenant's open silo. Nothing of the tenant is read before the jail is
+ * closed, and nothing but the wrapped key before the kms, which the supervisor lets serve us only
+ * after it has seen the jail, has answered. */
+#include "base/cleanup.h"
+#include "base/hex.h"
+#include "base/log.h"
+#include "base/secret.h"
+#include "cell/state.h"
+#include "wire/messages.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    KEY_WAIT_MS = 15 * 1000,
+    SEND_WAIT_MS = 5 * 1000,
+    POSTURE_MAX = 512,
+    TOKENS_KEPT = 512, /* touched only as far as they are used */
+    REGULATED_TOKEN_SECONDS = 300,
+};
+
+static status posture_get(struct cell_posture *ret, struct span bytes, struct fault *fault)
+{
+    struct cursor cursor = cursor_over(bytes);
+    struct cell_posture posture;
+    uint8_t tier;
+    TRY(cursor_text(posture.tenant_name, sizeof posture.tenant_name, &cursor, "tenant name",
+                    fault));
+    TRY(cursor_u8(&tier, &cursor, fault));
+    TRY(cursor_u64(&posture.created_at_us, &cursor, fault));
+    TRY(cursor_u32(&posture.retention_days, &cursor, fault));
+    TRY(cursor_u32(&posture.idle_seconds, &cursor, fault));
+    TRY(cursor_end(&cursor, fault));
+    if (tier > 1 || posture.created_at_us > INT64_MAX)
+        return FAIL(BAD_REQUEST, fault, "posture: tier %u", tier);
+    posture.regulated = tier == 1;
+    if (posture.idle_seconds == 0)
+        posture.idle_seconds = IDLE_SECONDS_DEFAULT;
+    *ret = posture;
+    return OK;
+}
+
+static status take_assume(struct cell *cell, int *ret_silo, struct ipc_message *message,
+                          struct fault *fault)
+{
+    struct cursor cursor = cursor_over(message->body);
+    uint32_t outer_uid; /* the supervisor's affair: it has mapped it already */
+    struct span posture;
+    if (message->type != MESSAGE_CELL_ASSUME)
+        return FAIL(BAD_REQUEST, fault, "message %#x where CELL_ASSUME was due", message->type);
+    TRY(ipc_need_fds(message, 2, fault));
+    TRY(cursor_copy(cell->tenant_id, &cursor, sizeof cell->tenant_id, fault));
+    TRY(cursor_u32(&outer_uid, &cursor, fault));
+    TRY(cursor_field(&posture, &cursor, POSTURE_MAX, "posture", fault));
+    TRY(cursor_end(&cursor, fault));
+    TRY(posture_get(&cell->posture, posture, fault));
+    *ret_silo = take_fd(&message->fds[0]);
+    cell->kms.fd = take_fd(&message->fds[1]);
+    return OK;
+}
+
+static status await_assume(struct cell *cell, int *ret_silo, struct fault *fault)
+{
+    struct ipc_message message;
+    TRY(ipc_send_wait(cell->supervisor, MESSAGE_CELL_BLANK, 0, (struct span){0}, NULL, 0,
+                      SEND_WAIT_MS, fault));
+    TRY(ipc_await(&message, cell->supervisor, cell->storage, -1, fault));
+    status taken = take_assume(cell, ret_silo, &message, fault);
+    ipc_message_close(&message);
+    TRY(taken);
+    hex_encode(cell->facts.id, SPAN_OF(cell->tenant_id));
+    bool fits = span_to_text(cell->facts.name, sizeof cell->facts.name,
+                             span_of_text(cell->posture.tenant_name));
+    assert(fits);
+    cell->facts.created_at_us = (int64_t)cell->posture.created_at_us;
+    cell->facts.clearance_required = cell->posture.regulated;
+    cell->facts.token_lifetime_max_seconds = cell->posture.regulated ? REGULATED_TOKEN_SECONDS : 0;
+    return OK;
+}
+
+static status tell_jailed(struct cell *cell, const struct jail_proof *proof, struct fault *fault)
+{
+    uint8_t storage[8];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u32(&body, proof->landlock_abi);
+    buffer_put_u8(&body, proof->landlock_abi > 0);
+    return ipc_send_wait(cell->supervisor, MESSAGE_JAILED, 0, buffer_span(&body), NULL, 0,
+                         SEND_WAIT_MS, fault);
+}
+
+static status ask_for_key(struct cell *cell, struct fault *fault)
+{
+    uint8_t storage[4 + CELL_WRAPPED_MAX];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_field(&body, buffer_span(&cell->wrapped));
+    TRY(buffer_check(&body, "wrapped", fault));
+    cell->kms.last_id = 1;
+    return ipc_send_wait(cell->kms.fd, MESSAGE_KEY_OPEN, cell->kms.last_id, buffer_span(&body),
+                         NULL, 0, SEND_WAIT_MS, fault);
+}
+
+static status take_key(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cell *cell, int silo_fd,
+                       const struct ipc_message *message, struct fault *fault)
+{
+    struct cursor result;
+    struct kms_key key;
+    if (message->id != cell->kms.last_id)
+        return FAIL(BAD_REQUEST, fault, "an answer to %u, not to %u", message->id,
+                    cell->kms.last_id);
+    TRY(ipc_need_fds(message, 0, fault));
+    TRY(reply_get_head(&result, message, fault));
+    TRY(kms_key_get(&key, dek, &result, fault));
+    if ((key.wrapped.length == 0) == (cell->wrapped.length == 0))
+        return FAIL(CORRUPT, fault, "the kms %s", key.wrapped.length
+                    ? "made a second key for this silo" : "gave a key without its wrapped form");
+    if (key.wrapped.length) { /* before a byte is sealed under it */
+        TRY(store_write_small(silo_fd, STORE_KEYS, key.wrapped, fault));
+        buffer_put(&cell->wrapped, key.wrapped);
+        TRY(buffer_check(&cell->wrapped, "wrapped", fault));
+    }
+    *ret = key;
+    return OK;
+}
+
+static status open_silo(struct cell *cell, int silo_fd, const struct kms_key *key,
+                        const uint8_t dek[KEY_BYTES], struct fault *fault)
+{
+    struct silo_opening opening = {
+        .silo_fd = silo_fd, .dek = dek, .key_version = key->version, .anchor = key->anchor,
+        .posture = {
+            .strict_audit = cell->posture.regulated,
+            .created_at_us = (int64_t)cell->posture.created_at_us,
+            .retention_days = cell->posture.retention_days,
+        },
+    };
+    struct cursor id = cursor_over(SPAN_OF(cell->tenant_id));
+    TRY(cursor_copy(opening.tenant_id, &id, sizeof opening.tenant_id, fault));
+    bool fits = span_to_text(opening.posture.tenant_name, sizeof opening.posture.tenant_name,
+                             span_of_text(cell->posture.tenant_name));
+    assert(fits);
+    TRY(silo_open(&cell->silo, &opening, fault));
+    cell->key_version = key->version;
+    cell->kms.epoch = key->anchor.epoch;
+    cell->kms.anchored = key->anchor;
+    struct cursor keys = cursor_over(SPAN_OF(key->platform_key));
+    TRY(cursor_copy(cell->platform_key, &keys, sizeof cell->platform_key, fault));
+    keys = cursor_over(SPAN_OF(key->issuer_key));
+    return cursor_copy(cell->issuer_key, &keys, sizeof cell->issuer_key, fault);
+}
+
+static status fetch_key_and_open(struct cell *cell, int silo_fd, uint8_t dek[KEY_BYTES],
+                                 struct fault *fault)
+{
+    struct ipc_message message;
+    struct kms_key key;
+    cell->wrapped = buffer_of(CELL_WRAPPED_MAX);
+    struct fault none;
+    status found = store_read_small(&cell->wrapped, silo_fd, STORE_KEYS, &none);
+    if (found != OK && found != NOT_FOUND)
+        return FAIL(found, fault, "%s", none.detail);
+    TRY(ask_for_key(cell, fault));
+    TRY(ipc_await(&message, cell->kms.fd, cell->storage, KEY_WAIT_MS, fault));
+    status taken = take_key(&key, dek, cell, silo_fd, &message, fault);
+    secret_wipe(cell->storage, IPC_HEADER_BYTES + message.body.length);
+    ipc_message_close(&message);
+    TRY(taken);
+    key.wrapped = (struct span){0}; /* it was borrowed from what is wiped now */
+    return open_silo(cell, silo_fd, &key, dek, fault);
+}
+
+static status open_with_key(struct cell *cell, int silo_fd, struct fault *fault)
+{
+    uint8_t *dek = secret_alloc(KEY_BYTES);
+    if (!dek)
+        return FAIL(INTERNAL, fault, "no memory that can be locked");
+    status opened = fetch_key_and_open(cell, silo_fd, dek, fault);
+    secret_free(dek, KEY_BYTES);
+    return opened;
+}
+
+static status trust_issuer(struct cell *cell, struct fault *fault)
+{
+    struct token_issuer builtin = token_issuer_builtin(cell->issuer_key);
+    TRY(token_verifier_create(&cell->verifier, fault));
+    TRY(token_verifier_put(cell->verifier, &builtin, fault));
+    return token_cache_create(&cell->tokens, TOKENS_KEPT, fault);
+}
+
+static status tell_ready(struct cell *cell, struct fault *fault)
+{
+    uint8_t storage[8];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u64(&body, silo_bytes(cell->silo));
+    return ipc_send_wait(cell->supervisor, MESSAGE_CELL_READY, 0, buffer_span(&body), NULL, 0,
+                         SEND_WAIT_MS, fault);
+}
+
+static void tell_failed(struct cell *cell, status why, const struct fault *fault)
+{
+    uint8_t storage[256];
+    struct fault ignored;
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u16(&body, (uint16_t)why);
+    buffer_put_text_field(&body, fault->detail);
+    if (ipc_send_wait(cell->supervisor, MESSAGE_CELL_FAILED, 0, buffer_span(&body), NULL, 0,
+                      SEND_WAIT_MS, &ignored) != OK)
+        log_event(LOG_ERROR, "cell.failed", "%s", fault->detail);
+}
+
+static status wake(struct cell *cell, cell_close_jail *close_jail, struct fault *fault)
+{
+    _cleanup_close_ int silo_fd = -1;
+    struct jail_proof proof;
+    TRY(await_assume(cell, &silo_fd, fault));
+    TRY(close_jail(&proof, silo_fd, fault));
+    TRY(tell_jailed(cell, &proof, fault));
+    status opened = open_with_key(cell, silo_fd, fault);
+    if (opened == OK)
+        opened = trust_issuer(cell, fault);
+    if (opened != OK)
+        tell_failed(cell, opened, fault);
+    TRY(opened);
+    cell->silo_fd = take_fd(&silo_fd);
+    return tell_ready(cell, fault);
+}
+
+status cell_wake(struct cell **ret, int supervisor, struct loop *loop,
+                 cell_close_jail *close_jail, struct fault *fault)
+{
+    struct cell *cell = calloc(1, sizeof *cell);
+    uint8_t *storage = malloc(IPC_PACKET_MAX);
+    if (!cell || !storage) {
+        free(cell);
+        free(storage);
+        return FAIL(INTERNAL, fault, "cell: out of memory");
+    }
+    *cell = (struct cell){.loop = loop, .supervisor = supervisor, .silo_fd = -1,
+                          .storage = storage, .kms.fd = -1,
+                          .turn.body = buffer_of(CELL_RESPONSE_MAX),
+                          .turn.frame = buffer_of(IPC_BODY_MAX)};
+    status awake = wake(cell, close_jail, fault);
+    if (awake != OK) {
+        cell_free(cell);
+        return awake;
+    }
+    *ret = cell;
+    return OK;
+}
+
+struct cell *cell_free(struct cell *cell)
+{
+    if (!cell)
+        return NULL;
+    for (uint32_t i = 0; i < GATEWAYS_MAX; i++)
+        if (cell->relays[i])
+            relay_end(cell->relays[i]);
+    relay_sweep(cell);
+    relay_free_spares(cell);
+    export_drop_all(cell);
+    kms_close(cell);
+    loop_unwatch(cell->loop, cell->supervisor_source);
+    struct loop_timer *timers[] = {
+        &cell->kms.timer, &cell->turn.commit_timer, &cell->turn.expire_timer,
+        &cell->turn.again_timer, &cell->park.idle_timer, &cell->park.deadline_timer,
+    };
+    for (size_t i = 0; i < sizeof timers / sizeof *timers; i++)
+        loop_timer_stop(cell->loop, timers[i]);
+    token_cache_free(cell->tokens);
+    token_verifier_free(cell->verifier);
+    silo_close(cell->silo);
+    if (cell->silo_fd >= 0)
+        close(cell->silo_fd);
+    buffer_free(&cell->wrapped);
+    buffer_free(&cell->turn.body);
+    buffer_free(&cell->turn.frame);
+    free(cell->storage);
+    free(cell);
+    return NULL;
+}
