@@ -7,6 +7,7 @@
 
 #include "authz/envelope.h"
 #include "base/arena.h"
+#include "crypt/merkle.h"
 #include "store/store.h"
 #include "wire/json.h"
 #include "wire/messages.h"
