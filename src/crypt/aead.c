@@ -18,7 +18,7 @@ static const uint64_t PREPARED = 0x6b65795f72656164u;
 struct aead {
     uint64_t prepared;
     EVP_CIPHER_CTX *block; /* holds the schedule of the long-term key */
-    EVP_CIPHER_CTX *page;  /* takes a page's derived key; that of the last page stays until the next */
+    EVP_CIPHER_CTX *page;  /* takes a page's derived key, and keeps it until the next page */
     uint8_t subkey[BLOCK_BYTES]; /* K1 of CMAC */
     uint32_t nonces_left;
     uint8_t nonces[NONCES_AHEAD][AEAD_NONCE_BYTES];

@@ -13,7 +13,7 @@ enum { HASH_BLOCK_BYTES = 64 }; /* SHA-256's */
 
 struct algorithms crypt_algorithms;
 
-/* One context a thread, made at its first hash and kept: a fresh one costs more than a short hash. */
+/* One context a thread, made at its first hash and kept: a new one costs more than a short hash. */
 static _Thread_local EVP_MD_CTX *digest;
 
 void demand(bool held)

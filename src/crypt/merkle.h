@@ -19,7 +19,8 @@ struct merkle_edge {
 };
 
 struct hash_value merkle_leaf(struct span bytes);
-struct hash_value merkle_leaf_parts(const struct span *parts, size_t count); /* H(0x00 || parts...) */
+/* H(0x00 || parts...), at most 15 of them */
+struct hash_value merkle_leaf_parts(const struct span *parts, size_t count);
 struct hash_value merkle_node(const struct hash_value *left, const struct hash_value *right);
 
 /* Appends; when on_node is not NULL it is told of every complete node made, the leaf first:

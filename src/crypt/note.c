@@ -113,7 +113,7 @@ status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
         return FAIL(BAD_FIELD, fault, "origin: 1 to %d bytes of UTF-8 without control characters",
                     ORIGIN_MAX - 1);
     if (!is_key_name(span_of_text(key_name)))
-        return FAIL(BAD_FIELD, fault, "key name: UTF-8 without spaces, plus and control characters");
+        return FAIL(BAD_FIELD, fault, "key name: UTF-8 without spaces, plus, control characters");
     uint8_t storage[NOTE_MAX], signature[SIGNATURE_BYTES], public_key[SIGN_PUBLIC_BYTES];
     uint8_t id[KEY_ID_BYTES], tagged_storage[KEY_ID_BYTES + SIGNATURE_BYTES];
     struct buffer note = buffer_over(storage, sizeof storage);

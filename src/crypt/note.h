@@ -1,9 +1,9 @@
-/* note.h: signed notes (C2SP signed-note) and tree heads in them (C2SP tlog-checkpoint): the form of
- * every checkpoint. Text:
+/* note.h: signed notes (C2SP signed-note) and tree heads in them (C2SP tlog-checkpoint): the form
+ * of every checkpoint. Text:
  *
  *   <origin>\n<size>\n<base64 root>\n\n— <key name> <base64(key id (4 bytes) || signature)>\n
  *
- * key id = the first 4 bytes of SHA-256(key name || 0x0A || 0x01 || public key), as the standard says. */
+ * key id = the first 4 bytes of SHA-256(key name || 0x0A || 0x01 || public key), by the standard. */
 #pragma once
 
 #include "base/buffer.h"
@@ -18,7 +18,8 @@ enum {
 };
 
 struct checkpoint {
-    char origin[ORIGIN_MAX]; /* "bulkhead/silo/<tenant id>", "bulkhead/ledger/<platform fingerprint>" */
+    /* "bulkhead/silo/<tenant id>", "bulkhead/ledger/<platform fingerprint>" */
+    char origin[ORIGIN_MAX];
     uint64_t size;
     struct hash_value root;
 };
@@ -26,15 +27,16 @@ struct checkpoint {
 /* The text that is signed (the first three lines). */
 void checkpoint_put_body(struct buffer *out, const struct checkpoint *checkpoint);
 
-/* The whole note: body, empty line, signature line. BAD_FIELD when the origin is empty, not UTF-8 or
- * holds control characters, or the key name is no key name; out then stays as it was. */
+/* The whole note: body, empty line, signature line. BAD_FIELD when the origin is empty, not UTF-8
+ * or holds control characters, or the key name is no key name; out then stays as it was. */
 MUST_CHECK status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
                                   const char *key_name, struct signer *signer, struct fault *fault);
 
 /* Strict: exactly three lines of text (the standard's extension lines are refused: we sign none),
  * one spelling of the number and of every base64. Signature lines of other keys are passed over,
- * but must be well formed; each line that bears this key's name and id must verify. CORRUPT when the
- * note is malformed or no signature line of (key_name, key) verifies; BAD_FIELD when key is none. */
+ * but must be well formed; each line that bears this key's name and id must verify. CORRUPT when
+ * the note is malformed or no signature line of (key_name, key) verifies; BAD_FIELD when key is
+ * none. */
 MUST_CHECK status checkpoint_open(struct checkpoint *ret, struct span note, const char *key_name,
                                   const uint8_t key[SIGN_PUBLIC_BYTES], struct fault *fault);
 

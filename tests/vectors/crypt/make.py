@@ -74,15 +74,15 @@ def main():
     print("/* Roots of trees of 0, 1, 2, ... leaves; leaf i is the two bytes i >> 8, i & 255. */")
     leaves = [bytes([i >> 8, i & 255]) for i in range(TREE_SIZES)]
     as_array("tree_roots", [tree_root(leaves[:n]).hex() for n in range(TREE_SIZES)])
-    print("/* Checkpoints of \"bulkhead/silo/test\" signed as \"bulkhead\" with the seed 00 01 .. 1f;")
+    print('/* Checkpoints of "bulkhead/silo/test" signed as "bulkhead", seed 00 01 .. 1f;')
     print(" * the root is SHA-256 of the size's digits. */")
     print(f"static const uint64_t note_sizes[] = {{\n    {', '.join(f'{n}u' for n in NOTE_SIZES)}")
     print("};")
     as_array("notes", [as_literal(note(n)) for n in NOTE_SIZES])
-    print("/* HKDF-SHA-256, key 00 01 .. 1f, info \"bulkhead pages v1\"; salt empty, then \"salt\". */")
+    print('/* HKDF-SHA-256, key 00 01 .. 1f, info "bulkhead pages v1"; salt empty, then "salt". */')
     as_array("derived", [HKDF(hashes.SHA256(), 32, salt, b"bulkhead pages v1")
                          .derive(bytes(range(32))).hex() for salt in (b"", b"salt")])
-    print("/* XAES-256-GCM, key 00 01 .. 1f, nonce 40 41 .. 57, associated data \"page\": SHA-256 of")
+    print('/* XAES-256-GCM, key 00 01 .. 1f, nonce 40 41 .. 57, associated data "page": SHA-256 of')
     print(" * ciphertext || tag of 00 01 02 .. (modulo 256), by the text's length. */")
     print(f"static const size_t page_lengths[] = {{{', '.join(map(str, PAGE_LENGTHS))}}};")
     as_array("page_hashes", [
