@@ -3,7 +3,7 @@
  *
  *   <origin>\n<size>\n<base64 root>\n\n— <key name> <base64(key id (4 bytes) || signature)>\n
  *
- * key id = the first 4 bytes of SHA-256(key name || 0x0A || 0x01 || public key), by the standard. */
+ * key id = the first 4 bytes of SHA-256(key name || 0x0A || 0x01 || public key): the standard. */
 #pragma once
 
 #include "base/buffer.h"

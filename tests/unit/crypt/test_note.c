@@ -12,8 +12,8 @@ static const char golang_key[] = "ce3372d75ad1ee5ecdaf8727293d4b111d87eb37531d7c
     "\xe2\x80\x94 sum.golang.org Az3grp1rvWOs5NKlr/xR4GLN/CDyzzakmt1o61uSxYKpK1SerqOP2ClbX/pe" \
     "KUZjYnyomH5Xz7GZG3TpB7OeKn4E2ww=\n"
 #define WITNESS_LINE \
-    "\xe2\x80\x94 test.example.com qTGhC/xIPQ0AXKHK6Y+9ypRfuvMZWPjRXM8NiOg5M1WREn07VQXyuIXM3NRN" \
-    "av3ieVFLUqDRK77PWDmL6w8w84UqeAw=\n"
+    "\xe2\x80\x94 test.example.com qTGhC/xIPQ0AXKHK6Y+9ypRfuvMZWPjRXM8NiOg5M1WREn07VQXyuIXM3" \
+    "NRNav3ieVFLUqDRK77PWDmL6w8w84UqeAw=\n"
 #define GOLANG_BODY \
     "go.sum database tree\n15067302\ngJyioq6dwR9n+NjEWORfYmH+ubeYm3kH42BBQ0bTpYI=\n"
 
