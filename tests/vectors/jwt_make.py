@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Makes jwt.tsv: tokens to accept and to refuse, by the number of the check:
 
-01 compact form, base64url  02 size  03 UTF-8, duplicate names  04 alg  05 none  06 kid and its one alg
-07 crit  08 keys in the header  09 kid is opaque  10 typ  11 iss  12 aud  13 times  14 sub  15 client_id
-17 scope  18 tenant  19 act  24 JWE  (RFC 7515, 7519, 8725, 8693, 9068)
+01 compact form, base64url  02 size  03 UTF-8, duplicate names  04 alg  05 none
+06 kid and its one alg  07 crit  08 keys in the header  09 kid is opaque  10 typ  11 iss  12 aud
+13 times  14 sub  15 client_id  17 scope  18 tenant  19 act  24 JWE
+(RFC 7515, 7519, 8725, 8693, 9068)
 
 Signed with the `cryptography` package, so that nothing of ours is on both sides of the test.
     python3 jwt_make.py > jwt.tsv
+    python3 jwt_make.py ../fuzz/corpus/jwt      seeds of fuzz_jwt: one accept and one reject a check
 Lines: "key <name> <public key, hex>" and "<check> accept|reject <reason> <name> <token>",
 separated by tabs. All times are around NOW; test_token.c sets up the issuers named here.
 """
@@ -14,6 +16,8 @@ import base64
 import hashlib
 import hmac
 import json
+import pathlib
+import sys
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -27,7 +31,8 @@ ODD_KID = "../../keys/one' OR '1'='1"
 
 
 def seed_key(name):
-    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"bulkhead test key " + name).digest())
+    seed = hashlib.sha256(b"bulkhead test key " + name).digest()
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 KEYS = {name: seed_key(name.encode()) for name in ["builtin", "ext1", "ext2", "bound", "stranger"]}
@@ -130,10 +135,12 @@ def form():
     reject("01", "bad_signature", "empty signature", head + "." + body + ".")
     reject("01", "bad_json", "empty header", "." + body + "." + signature)
     reject("01", "bad_json", "empty payload", head + ".." + signature)
-    reject("01", "bad_encoding", "plain base64 alphabet", "+/" + head[2:] + "." + body + "." + signature)
+    reject("01", "bad_encoding", "plain base64 alphabet",
+           "+/" + head[2:] + "." + body + "." + signature)
     reject("01", "bad_encoding", "leading blank", " " + good)
     reject("01", "bad_signature", "trailing blank", good + " ")
-    reject("01", "bad_signature", "stray bits in the last character", good[:-1] + chr(ord(good[-1]) + 1))
+    reject("01", "bad_signature", "stray bits in the last character",
+           good[:-1] + chr(ord(good[-1]) + 1))
     accept("02", "as large as allowed", padded_to(16384))
     reject("02", "too_large", "larger than allowed", token(pad="p" * 12288))
     accept("02", "header as large as allowed", header_of(2048))
@@ -142,8 +149,10 @@ def form():
     plain = text(PAYLOAD)
     reject("03", "bad_json", "not UTF-8", raw_payload(plain.replace(b'"ada"', b'"a\xff"')))
     reject("03", "bad_json", "claim twice", raw_payload(plain[:-1] + b',"sub":"eve"}'))
-    reject("03", "bad_json", "claim twice, once escaped", raw_payload(plain[:-1] + b',"\\u0073ub":"eve"}'))
-    reject("03", "bad_json", "header member twice", raw_header(text(HEADER)[:-1] + b',"alg":"EdDSA"}'))
+    reject("03", "bad_json", "claim twice, once escaped",
+           raw_payload(plain[:-1] + b',"\\u0073ub":"eve"}'))
+    reject("03", "bad_json", "header member twice",
+           raw_header(text(HEADER)[:-1] + b',"alg":"EdDSA"}'))
     reject("03", "bad_json", "payload followed by more", raw_payload(plain + b"{}"))
     reject("03", "bad_json", "payload is an array", raw_payload([PAYLOAD]))
     reject("03", "bad_json", "header is an array", raw_header([HEADER]))
@@ -162,7 +171,8 @@ def algorithms():
     reject("04", "bad_alg", "HS256 with the public key as secret", token({"alg": "HS256"}, key=mac))
     accept("05", "signed", token())
     for name in ["none", "None", "NONE", "nOnE"]:
-        reject("05", "bad_alg", f"{name}, no signature", token({"alg": name}, key=lambda message: b""))
+        reject("05", "bad_alg", f"{name}, no signature",
+               token({"alg": name}, key=lambda message: b""))
         reject("05", "bad_alg", f"{name}, a signature all the same", token({"alg": name}))
     accept("06", "the second key of an issuer", ext({"kid": "two"}, key="ext2"))
     reject("06", "bad_signature", "kid one, signed by key two", ext({"kid": "one"}, key="ext2"))
@@ -180,11 +190,12 @@ def header_members():
     reject("07", "bad_crit", "crit null", token({"crit": None}))
     reject("07", "bad_crit", "crit b64", token({"crit": ["b64"], "b64": False}))
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": b64(public("stranger")), "kid": BUILTIN_KID}
-    lures = {"jwk": jwk, "jku": "https://stranger.example/jwks", "x5u": "https://stranger.example/x",
+    lures = {"jwk": jwk, "jku": "https://stranger.example/jwks", "x5u": "https://stranger.example/",
              "x5c": ["MIIB"]}
     accept("08", "lures beside the right signature", token(lures))
     for name, value in lures.items():
-        reject("08", "bad_signature", f"stranger's key by {name}", token({name: value}, key="stranger"))
+        reject("08", "bad_signature", f"stranger's key by {name}",
+               token({name: value}, key="stranger"))
     accept("09", "kid of 64 bytes", ext({"kid": LONG_KID}, key="ext1"))
     accept("09", "kid like a path is only compared", ext({"kid": ODD_KID}, key="ext2"))
     reject("09", "bad_kid", "kid of 65 bytes", ext({"kid": LONG_KID + "k"}))
@@ -201,7 +212,8 @@ def header_members():
     reject("10", "bad_typ", "typ a number", token({"typ": 1}))
     accept("24", "a JWS", token())
     reject("24", "encrypted", "five segments", token() + ".AAAA.AAAA")
-    reject("24", "encrypted", "a JWE", b64(text({"alg": "dir", "enc": "A256GCM"})) + "..AAAA.AAAA.AAAA")
+    reject("24", "encrypted", "a JWE",
+           b64(text({"alg": "dir", "enc": "A256GCM"})) + "..AAAA.AAAA.AAAA")
     reject("24", "encrypted", "enc in the header", token({"enc": "A256GCM"}))
 
 
@@ -213,7 +225,8 @@ def parties():
     reject("11", "bad_iss", "no iss", token(iss=DROP))
     reject("11", "bad_iss", "iss a list", token(iss=["bulkhead"]))
     reject("11", "bad_kid", "built-in key under another iss", token(iss="https://id.example/"))
-    reject("11", "bad_signature", "registered key under another iss", ext(iss="https://acme.example/"))
+    reject("11", "bad_signature", "registered key under another iss",
+           ext(iss="https://acme.example/"))
     reject("11", "bad_kid", "registered key under the built-in iss", ext(iss="bulkhead"))
     accept("12", "aud as text", token())
     accept("12", "aud in a list", token(aud=["a", "bulkhead"]))
@@ -255,7 +268,8 @@ def times():
     reject("13", "too_long_lived", "lifetime over the cap", token(iat=NOW, exp=NOW + 86401))
     reject("13", "too_long_lived", "registered issuer, over its cap", ext(iat=NOW, exp=NOW + 3601))
     reject("13", "too_long_lived", "no iat, long", ext(iat=DROP, exp=NOW + 3601))
-    for exp in [None, "1800000890", True, -1, 0, 1e30, 253402300800, [NOW + 890], 9223372036854775807]:
+    for exp in [None, "1800000890", True, -1, 0, 1e30, 253402300800, [NOW + 890],
+                9223372036854775807]:
         reject("13", "bad_time", f"exp {json.dumps(exp)}", token(exp=exp))
     reject("13", "bad_time", "no exp", token(exp=DROP))
     reject("13", "bad_time", "exp before iat", token(iat=NOW + 50, exp=NOW + 40))
@@ -280,11 +294,15 @@ def rights():
     accept("18", "claim named by the issuer", ext(org="acme"))
     accept("18", "the one tenant of a tenant's issuer", bound())
     accept("18", "a tenant's issuer and a name, to be matched later", bound(tenant_id="acme"))
-    reject("18", "bad_tenant", "a tenant's issuer and another tenant", bound(tenant_id=OTHER_TENANT))
-    for name, tenant in [("null", None), ("empty", ""), ("upper case", "Acme"), ("64 bytes", "a" * 64),
+    reject("18", "bad_tenant", "a tenant's issuer and another tenant",
+           bound(tenant_id=OTHER_TENANT))
+    for name, tenant in [("null", None), ("empty", ""), ("upper case", "Acme"),
+                         ("64 bytes", "a" * 64),
                          ("leading hyphen", "-acme"), ("closing hyphen", "acme-"), ("dot", "a.b"),
                          ("path", "../acme"), ("list", [TENANT]), ("number", 1),
-                         ("all-zero id", "0" * 32), ("31 digits and G", TENANT[1:] + "G"), ("NUL", TENANT + "\0"), ("blank", TENANT + " "), ("two", TENANT + "," + TENANT)]:
+                         ("all-zero id", "0" * 32), ("31 digits and G", TENANT[1:] + "G"),
+                         ("NUL", TENANT + "\0"), ("blank", TENANT + " "),
+                         ("two", TENANT + "," + TENANT)]:
         reject("18", "bad_tenant", f"tenant {name}", token(tenant_id=tenant))
     reject("18", "bad_tenant", "no tenant", token(tenant_id=DROP))
     reject("18", "bad_tenant", "another issuer's claim name", token(tenant_id=DROP, org="acme"))
@@ -303,7 +321,8 @@ def actors():
     accept("19", "one agent", token(act=chain(1)))
     accept("19", "chain of four", token(act=chain(4)))
     reject("19", "bad_act", "chain of five", token(act=chain(5)))
-    for name, act in [("without sub", {"iss": "x"}), ("text", "agent"), ("null", None), ("list", [chain(1)]),
+    for name, act in [("without sub", {"iss": "x"}), ("text", "agent"), ("null", None),
+                      ("list", [chain(1)]),
                       ("sub a number", {"sub": 1}), ("sub empty", {"sub": ""}),
                       ("sub too long", {"sub": "a" * 256}), ("sub with a control", {"sub": "a\r"}),
                       ("inner without sub", {"sub": "a", "act": {}}),
@@ -312,11 +331,13 @@ def actors():
     for clearance in ["public", "internal", "confidential", "restricted"]:
         accept("clearance", clearance, token(clearance=clearance))
     accept("clearance", "none stated", token())
-    for clearance in ["", "Public", "secret", "top", 3, None, ["restricted"], "restricted ", "restricted\0"]:
+    for clearance in ["", "Public", "secret", "top", 3, None, ["restricted"], "restricted ",
+                      "restricted\0"]:
         reject("clearance", "bad_clearance", json.dumps(clearance), token(clearance=clearance))
     accept("roles", "two", token(roles=["admin", "ops"]))
     accept("roles", "64 of 128 bytes", token(roles=["r" * 128] * 64))
-    for name, roles in [("text", "admin"), ("65", ["r"] * 65), ("129 bytes", ["r" * 129]), ("number", [1]),
+    for name, roles in [("text", "admin"), ("65", ["r"] * 65), ("129 bytes", ["r" * 129]),
+                        ("number", [1]),
                         ("empty", [""]), ("null", None)]:
         reject("roles", "bad_roles", name, token(roles=roles))
     accept("jti", "none", token(jti=DROP))
@@ -325,8 +346,24 @@ def actors():
         reject("jti", "bad_jti", name, token(jti=jti))
 
 
+def write_corpus(folder):
+    """A token after a 0, a payload (which the target signs) after a 1."""
+    seen = set()
+    for check, verdict, _, _, value in ROWS:
+        segments = value.split(".")
+        if (check, verdict) in seen or len(segments) != 3 or not 256 < len(value) < 4096:
+            continue
+        seen.add((check, verdict))
+        payload = base64.urlsafe_b64decode(segments[1].rstrip("=") + "==")
+        pathlib.Path(folder, f"{check}-{verdict}-token").write_bytes(b"0" + value.encode())
+        pathlib.Path(folder, f"{check}-{verdict}-payload").write_bytes(b"1" + payload)
+
+
 for make in [form, algorithms, header_members, parties, times, rights, actors]:
     make()
+if len(sys.argv) == 2:
+    write_corpus(sys.argv[1])
+    sys.exit()
 for key in KEYS:
     print("key", key, public(key).hex(), sep="\t")
 for row in ROWS:

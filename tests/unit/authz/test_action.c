@@ -28,7 +28,8 @@ static void the_table_is_sound(void **state)
     (void)state;
     struct fault fault = {""};
     assert_int_equal(action_table_check(&action_table, &fault), OK);
-    assert_int_equal(action_count(&action_table), MEMORY_ACTIONS + TENANT_ACTIONS);
+    uint32_t memory = MEMORY_ACTIONS, tenant = TENANT_ACTIONS;
+    assert_int_equal(action_count(&action_table), memory + tenant);
 }
 
 static void every_row_is_reached_by_its_own_method_and_path(void **state)
@@ -86,7 +87,8 @@ static void what_has_no_row_does_not_exist(void **state)
     const char *paths[] = {
         "", "/", "//", "*", "v1/memories", "/v1", "/v1/", "/v1/memory", "/V1/memories",
         "/v1/memories/", "/v1//memories", "//v1/memories", "/v1/memories/x/",
-        "/v1/memories//history", "/v1/memories/.", "/v1/memories/..", "/v1/./memories", "/v1/../v1/memories",
+        "/v1/memories//history", "/v1/memories/.", "/v1/memories/..", "/v1/./memories",
+        "/v1/../v1/memories",
         "/v1/memories/../tenant", "/v1/memories/x/histor", "/v1/memories/x/history/y",
         "/v1/memories/x/y/z/a/b/c/d/e/f/g", "/v1/memories?user_id=u", "/v1/memories/a\nb",
         "/v1/memories/\xff", "/v1/memories/\x7f", "/v1/memoriess", "/v1/tenant/x", "/v1/{id}",
