@@ -104,6 +104,23 @@ void checkpoint_put_body(struct buffer *out, const struct checkpoint *checkpoint
     buffer_put_u8(out, '\n');
 }
 
+void checkpoint_put_signature(struct buffer *out, const char *key_name,
+                              const uint8_t key[SIGN_PUBLIC_BYTES],
+                              const uint8_t signature[SIGNATURE_BYTES])
+{
+    uint8_t id[KEY_ID_BYTES], tagged_storage[KEY_ID_BYTES + SIGNATURE_BYTES];
+    struct buffer tagged = buffer_over(tagged_storage, sizeof tagged_storage);
+    key_id(id, span_of_text(key_name), key);
+    buffer_put(&tagged, SPAN_OF(id));
+    buffer_put(&tagged, (struct span){signature, SIGNATURE_BYTES});
+    buffer_put_u8(out, '\n');
+    buffer_put(out, SIGNATURE_PREFIX);
+    buffer_put_text(out, key_name);
+    buffer_put_u8(out, ' ');
+    base64_put(out, buffer_span(&tagged));
+    buffer_put_u8(out, '\n');
+}
+
 status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
                        const char *key_name, struct signer *signer, struct fault *fault)
 {
@@ -115,23 +132,12 @@ status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
     if (!is_key_name(span_of_text(key_name)))
         return FAIL(BAD_FIELD, fault, "key name: UTF-8 without spaces, plus, control characters");
     uint8_t storage[NOTE_MAX], signature[SIGNATURE_BYTES], public_key[SIGN_PUBLIC_BYTES];
-    uint8_t id[KEY_ID_BYTES], tagged_storage[KEY_ID_BYTES + SIGNATURE_BYTES];
     struct buffer note = buffer_over(storage, sizeof storage);
     checkpoint_put_body(&note, checkpoint);
     TRY(buffer_check(&note, "checkpoint", fault));
     TRY(signer_sign(signature, signer, buffer_span(&note), fault));
     signer_public(public_key, signer);
-    key_id(id, span_of_text(key_name), public_key);
-
-    struct buffer tagged = buffer_over(tagged_storage, sizeof tagged_storage);
-    buffer_put(&tagged, SPAN_OF(id));
-    buffer_put(&tagged, SPAN_OF(signature));
-    buffer_put_u8(&note, '\n');
-    buffer_put(&note, SIGNATURE_PREFIX);
-    buffer_put_text(&note, key_name);
-    buffer_put_u8(&note, ' ');
-    base64_put(&note, buffer_span(&tagged));
-    buffer_put_u8(&note, '\n');
+    checkpoint_put_signature(&note, key_name, public_key, signature);
     TRY(buffer_check(&note, "checkpoint", fault));
     buffer_put(out, buffer_span(&note));
     return buffer_check(out, "checkpoint", fault);

@@ -32,6 +32,12 @@ void checkpoint_put_body(struct buffer *out, const struct checkpoint *checkpoint
 MUST_CHECK status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
                                   const char *key_name, struct signer *signer, struct fault *fault);
 
+/* The rest of the note, behind its body, for a signature over the body that was made elsewhere (by a
+ * key that this process does not hold). */
+void checkpoint_put_signature(struct buffer *out, const char *key_name,
+                              const uint8_t key[SIGN_PUBLIC_BYTES],
+                              const uint8_t signature[SIGNATURE_BYTES]);
+
 /* Strict: exactly three lines of text (the standard's extension lines are refused: we sign none),
  * one spelling of the number and of every base64. Signature lines of other keys are passed over,
  * but must be well formed; each line that bears this key's name and id must verify. CORRUPT when

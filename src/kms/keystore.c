@@ -1,0 +1,612 @@
+#define _GNU_SOURCE
+#include "kms/keystore.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cursor.h"
+#include "base/hex.h"
+#include "base/secret.h"
+#include "crypt/note.h"
+#include "kms/file_provider.h"
+#include "kms/key_files.h"
+#include "kms/tombstone.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define DEK_MAGIC SPAN("BHDEK001")
+
+enum {
+    DEK_VERSION_FIRST = 1,
+    DEK_HEAD_BYTES = 8 + 4,
+    DEK_AAD_BYTES = DEK_HEAD_BYTES + TENANT_ID_BYTES,
+};
+
+struct keystore {
+    int directory; /* own, readable, so that it can be synced */
+    struct provider *provider;
+    struct anchors *anchors;
+    uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
+};
+
+static const struct key_name platform_name = {.kind = KEY_PLATFORM};
+static const struct key_name issuer_name = {.kind = KEY_ISSUER};
+static const uint8_t platform_id[TENANT_ID_BYTES];
+
+bool keystore_is_platform(const uint8_t id[TENANT_ID_BYTES])
+{
+    return span_equal((struct span){id, TENANT_ID_BYTES}, SPAN_OF(platform_id));
+}
+
+static struct key_name kek_of(const uint8_t id[TENANT_ID_BYTES])
+{
+    struct key_name name = {.kind = KEY_TENANT};
+    memcpy(name.id, id, TENANT_ID_BYTES);
+    return name;
+}
+
+static bool is_known(const uint8_t fingerprint[HASH_BYTES])
+{
+    static const uint8_t none[HASH_BYTES];
+    return !span_equal((struct span){fingerprint, HASH_BYTES}, SPAN_OF(none));
+}
+
+static status refuse(const uint8_t id[TENANT_ID_BYTES], const char *why, struct fault *fault)
+{
+    char text[TENANT_ID_TEXT];
+    hex_encode(text, (struct span){id, TENANT_ID_BYTES});
+    return FAIL(CORRUPT, fault, "key of tenant %s: %s", text, why);
+}
+
+static status find_kek(struct key_facts *ret, struct keystore *store,
+                       const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    const struct key_name name = kek_of(id);
+    return store->provider->methods->find(ret, store->provider, &name, fault);
+}
+
+static status create_kek(struct key_facts *ret, struct keystore *store,
+                         const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    const struct key_name name = kek_of(id);
+    return store->provider->methods->create(ret, store->provider, &name, fault);
+}
+
+static status destroy_kek(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                          struct fault *fault)
+{
+    const struct key_name name = kek_of(id);
+    return store->provider->methods->destroy(store->provider, &name, fault);
+}
+
+static status read_tombstone(struct tombstone *ret, struct keystore *store,
+                             const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    return tombstone_read(ret, store->directory, store->provider, id, fault);
+}
+
+static struct key_status shredded(const struct tombstone *tombstone)
+{
+    struct key_status key = {.state = KEY_SHREDDED, .anchor = tombstone->anchor};
+    memcpy(key.fingerprint, tombstone->fingerprint, HASH_BYTES);
+    return key;
+}
+
+/* The key as it is where there is no tombstone. */
+static status look_at_key(struct key_status *ret, struct keystore *store,
+                          const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    struct key_facts facts;
+    struct fault why;
+    const struct anchor_record *record = anchors_find(store->anchors, id);
+    status found = find_kek(&facts, store, id, &why);
+    if (found == NOT_FOUND && record && record->anchor.epoch > 0)
+        return refuse(id, "was released and is now missing", fault);
+    if (found == NOT_FOUND) { /* a record at epoch 0 is what an unfinished create left */
+        *ret = (struct key_status){.state = KEY_NONE};
+        return OK;
+    }
+    if (found != OK) {
+        *fault = why;
+        return found;
+    }
+    if (!record)
+        return refuse(id, "its anchor is missing or damaged", fault);
+    if (is_known(record->fingerprint) || record->anchor.epoch > 0)
+        if (!span_equal(SPAN_OF(record->fingerprint), SPAN_OF(facts.fingerprint)))
+            return refuse(id, "is not the one that its anchor names", fault);
+    *ret = (struct key_status){.state = KEY_LIVE, .anchor = record->anchor};
+    memcpy(ret->fingerprint, facts.fingerprint, HASH_BYTES);
+    return OK;
+}
+
+status keystore_look(struct key_status *ret, struct keystore *store,
+                     const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    struct tombstone tombstone;
+    struct fault why;
+    status buried = read_tombstone(&tombstone, store, id, &why);
+    if (buried == NOT_FOUND)
+        return look_at_key(ret, store, id, fault);
+    if (buried != OK) {
+        *fault = why;
+        return buried;
+    }
+    *ret = shredded(&tombstone);
+    return OK;
+}
+
+/* The KEK exists durably and its record names it; the latter in memory. */
+static status settle_kek(struct key_facts *ret, struct keystore *store,
+                         const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    struct key_facts facts;
+    TRY(create_kek(&facts, store, id, fault));
+    const struct anchor_record *record = anchors_find(store->anchors, id);
+    assert(record);
+    if (!is_known(record->fingerprint)) {
+        struct anchor_record named = *record;
+        memcpy(named.fingerprint, facts.fingerprint, HASH_BYTES);
+        TRY(anchors_set(store->anchors, &named, fault));
+    }
+    *ret = facts;
+    return OK;
+}
+
+status keystore_create(uint8_t ret_fingerprint[HASH_BYTES], struct keystore *store,
+                       const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    struct key_status key;
+    struct key_facts facts;
+    TRY(keystore_look(&key, store, id, fault));
+    if (key.state == KEY_SHREDDED)
+        return FAIL(CONFLICT, fault, "the key of this tenant was destroyed; an id is never reused");
+    if (key.state == KEY_NONE) {
+        /* the record first: a KEK without one reads as a tenant whose anchor was lost. One that is
+         * left of an earlier attempt may name another KEK. */
+        TRY(anchors_remove(store->anchors, id, fault));
+        TRY(anchors_add(store->anchors, id, fault));
+    }
+    TRY(settle_kek(&facts, store, id, fault));
+    memcpy(ret_fingerprint, facts.fingerprint, HASH_BYTES);
+    return OK;
+}
+
+status keystore_discard(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                        struct fault *fault)
+{
+    struct tombstone tombstone;
+    struct key_facts facts;
+    struct fault why;
+    status buried = read_tombstone(&tombstone, store, id, &why);
+    if (buried == OK)
+        return FAIL(CONFLICT, fault, "the key of this tenant was shredded");
+    if (buried != NOT_FOUND) {
+        *fault = why;
+        return buried;
+    }
+    const struct anchor_record *record = anchors_find(store->anchors, id);
+    if (record && record->anchor.epoch > 0)
+        return FAIL(CONFLICT, fault, "the key of this tenant was released; it can only be shredded");
+    if (!record) {
+        status found = find_kek(&facts, store, id, &why);
+        if (found == NOT_FOUND)
+            return OK;
+        return refuse(id, "its anchor is missing or damaged, so it may have been released", fault);
+    }
+    TRY(destroy_kek(store, id, fault));
+    return anchors_remove(store->anchors, id, fault);
+}
+
+/* The tombstone stands; what it announces is done, perhaps once more. */
+static status finish_shredding(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                               struct fault *fault)
+{
+    TRY(key_files_settle(store->directory, fault)); /* durable before the destruction */
+    TRY(destroy_kek(store, id, fault));
+    return anchors_remove(store->anchors, id, fault);
+}
+
+/* What the tombstone will say of a key that may be damaged: erasing is not refused for damage, as
+ * long as it is known which key is erased. */
+static status describe_for_burial(struct tombstone *ret, struct keystore *store,
+                                  const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    struct key_facts facts = {0};
+    struct fault why;
+    const struct anchor_record *record = anchors_find(store->anchors, id);
+    status found = find_kek(&facts, store, id, &why);
+    bool released = record && record->anchor.epoch > 0;
+    if (found == NOT_FOUND && !released)
+        return FAIL(NOT_FOUND, fault, "there is no key of this tenant");
+    bool named = record && is_known(record->fingerprint);
+    if (found != OK && ((found != CORRUPT && found != NOT_FOUND) || !named)) {
+        *fault = why;
+        return found;
+    }
+    *ret = (struct tombstone){.anchor = record ? record->anchor : anchor_beginning(),
+                              .shredded_at_us = clock_wall_us()};
+    memcpy(ret->fingerprint, named ? record->fingerprint : facts.fingerprint, HASH_BYTES);
+    return OK;
+}
+
+status keystore_shred(struct key_status *ret, struct keystore *store,
+                      const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    struct tombstone tombstone;
+    struct fault why;
+    if (keystore_is_platform(id))
+        return FAIL(FORBIDDEN_POLICY, fault, "the platform's own key is not shredded");
+    status buried = read_tombstone(&tombstone, store, id, &why);
+    if (buried != OK && buried != NOT_FOUND) {
+        *fault = why;
+        return buried;
+    }
+    if (buried == NOT_FOUND) {
+        TRY(describe_for_burial(&tombstone, store, id, fault));
+        TRY(tombstone_write(store->directory, store->provider, id, &tombstone, fault));
+    }
+    TRY(finish_shredding(store, id, fault));
+    *ret = shredded(&tombstone);
+    return OK;
+}
+
+/* ---- releasing ---- */
+
+/* The AAD binds the DEK to its tenant and version. */
+static void put_dek_aad(struct buffer *out, uint32_t version, const uint8_t id[TENANT_ID_BYTES])
+{
+    buffer_put(out, DEK_MAGIC);
+    buffer_put_u32(out, version);
+    buffer_put(out, (struct span){id, TENANT_ID_BYTES});
+}
+
+static status make_dek(struct released_key *key, struct keystore *store,
+                       const struct key_name *kek, struct fault *fault)
+{
+    uint8_t aad_storage[DEK_AAD_BYTES];
+    struct buffer aad = buffer_over(aad_storage, sizeof aad_storage);
+    struct buffer wrapped = buffer_over(key->wrapped, sizeof key->wrapped);
+    key->version = DEK_VERSION_FIRST;
+    key->made = true;
+    crypt_random(key->dek, sizeof key->dek);
+    put_dek_aad(&aad, key->version, kek->id);
+    buffer_put(&wrapped, DEK_MAGIC);
+    buffer_put_u32(&wrapped, key->version);
+    TRY(store->provider->methods->wrap(&wrapped, store->provider, kek, SPAN_OF(key->dek),
+                                       buffer_span(&aad), fault));
+    assert(wrapped.length == WRAPPED_DEK_BYTES);
+    return OK;
+}
+
+static status open_dek(struct released_key *key, struct keystore *store,
+                       const struct key_name *kek, struct span wrapped, struct fault *fault)
+{
+    uint8_t aad_storage[DEK_AAD_BYTES];
+    struct buffer aad = buffer_over(aad_storage, sizeof aad_storage);
+    struct cursor cursor = cursor_over(wrapped);
+    struct span magic, sealed;
+    if (wrapped.length != WRAPPED_DEK_BYTES)
+        return FAIL(CORRUPT, fault, "wrapped key: %zu bytes, %d are due", wrapped.length,
+                    (int)WRAPPED_DEK_BYTES);
+    TRY(cursor_bytes(&magic, &cursor, DEK_MAGIC.length, fault));
+    TRY(cursor_u32(&key->version, &cursor, fault));
+    TRY(cursor_bytes(&sealed, &cursor, KEY_BYTES + PROVIDER_WRAP_BYTES, fault));
+    if (!span_equal(magic, DEK_MAGIC) || key->version == 0)
+        return FAIL(CORRUPT, fault, "wrapped key: not in the form of one");
+    put_dek_aad(&aad, key->version, kek->id);
+    return store->provider->methods->unwrap(key->dek, store->provider, kek, sealed,
+                                            buffer_span(&aad), fault);
+}
+
+static bool has_history(const struct anchor *anchor)
+{
+    return anchor->commits > 0 || anchor->map_generation > 0 || anchor->log_size > 0;
+}
+
+static status raise_epoch(struct anchor *ret, struct keystore *store,
+                          const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    struct anchor_record record = *anchors_find(store->anchors, id);
+    assert(is_known(record.fingerprint) && record.anchor.epoch < UINT64_MAX);
+    record.anchor.epoch++;
+    TRY(anchors_set(store->anchors, &record, fault));
+    *ret = record.anchor;
+    return OK;
+}
+
+static status release(struct released_key *key, struct keystore *store,
+                      const struct key_status *state, const uint8_t id[TENANT_ID_BYTES],
+                      struct span wrapped, struct fault *fault)
+{
+    const struct key_name kek = kek_of(id);
+    struct key_facts facts;
+    if (wrapped.length == 0 && has_history(&state->anchor))
+        return FAIL(ROLLED_BACK, fault, "silo.keys is missing, but the silo has %ju commits",
+                    (uintmax_t)state->anchor.commits);
+    if (state->anchor.epoch == 0) /* nothing is sealed under a key that a crash could lose */
+        TRY(settle_kek(&facts, store, id, fault));
+    TRY(wrapped.length ? open_dek(key, store, &kek, wrapped, fault)
+                       : make_dek(key, store, &kek, fault));
+    return raise_epoch(&key->anchor, store, id, fault);
+}
+
+status keystore_release(struct released_key *ret, struct keystore *store,
+                        const uint8_t id[TENANT_ID_BYTES], struct span wrapped,
+                        struct fault *fault)
+{
+    struct key_status state;
+    TRY(keystore_look(&state, store, id, fault));
+    if (state.state != KEY_LIVE)
+        return FAIL(NOT_FOUND, fault, "there is no live key of this tenant");
+    *ret = (struct released_key){0};
+    status released = release(ret, store, &state, id, wrapped, fault);
+    if (released != OK)
+        secret_wipe(ret, sizeof *ret);
+    return released;
+}
+
+/* ---- anchors ---- */
+
+/* The root of an empty log is said as all zero by who has no tree yet. */
+static struct anchor normalised(const struct anchor *anchor)
+{
+    static const uint8_t unsaid[HASH_BYTES];
+    struct anchor normal = *anchor;
+    const struct anchor beginning = anchor_beginning();
+    if (anchor->log_size == 0 && span_equal(SPAN_OF(anchor->log_root), SPAN_OF(unsaid)))
+        memcpy(normal.log_root, beginning.log_root, HASH_BYTES);
+    return normal;
+}
+
+static status check_growth(const struct anchor *from, const struct anchor *to,
+                           struct fault *fault)
+{
+    if (to->commits < from->commits || to->map_generation < from->map_generation
+        || to->log_size < from->log_size)
+        return FAIL(CORRUPT, fault, "anchor: it would shrink");
+    if (has_history(from) && to->map_generation == from->map_generation
+        && !span_equal(SPAN_OF(to->map_hash), SPAN_OF(from->map_hash)))
+        return FAIL(CORRUPT, fault, "anchor: another map hash of the same generation");
+    if (to->log_size == from->log_size
+        && !span_equal(SPAN_OF(to->log_root), SPAN_OF(from->log_root)))
+        return FAIL(CORRUPT, fault, "anchor: another root of the same log size");
+    return OK;
+}
+
+static status check_proof(const struct anchor *from, const struct anchor *to,
+                          const struct hash_value *proof, uint32_t count, struct fault *fault)
+{
+    struct hash_value from_root, to_root;
+    if (to->log_size == from->log_size && count != 0)
+        return FAIL(CORRUPT, fault, "anchor: a proof where nothing is to be proven");
+    memcpy(from_root.bytes, from->log_root, HASH_BYTES);
+    memcpy(to_root.bytes, to->log_root, HASH_BYTES);
+    return merkle_check_consistency(from->log_size, to->log_size, proof, count, &from_root,
+                                    &to_root, fault);
+}
+
+static status sign_checkpoint(struct buffer *out, struct keystore *store,
+                              const uint8_t id[TENANT_ID_BYTES], const struct anchor *anchor,
+                              struct fault *fault)
+{
+    struct checkpoint checkpoint = {.size = anchor->log_size};
+    char text[TENANT_ID_TEXT];
+    uint8_t storage[NOTE_MAX], signature[SIGNATURE_BYTES];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    memcpy(checkpoint.root.bytes, anchor->log_root, HASH_BYTES);
+    hex_encode(text, (struct span){id, TENANT_ID_BYTES});
+    if (keystore_is_platform(id))
+        snprintf(checkpoint.origin, sizeof checkpoint.origin, "bulkhead/ledger");
+    else
+        snprintf(checkpoint.origin, sizeof checkpoint.origin, "bulkhead/silo/%s", text);
+    checkpoint_put_body(&body, &checkpoint);
+    TRY(buffer_check(&body, "checkpoint", fault));
+    TRY(keystore_sign(signature, store, KEY_PLATFORM, buffer_span(&body), fault));
+    buffer_put(out, buffer_span(&body));
+    checkpoint_put_signature(out, PLATFORM_KEY_NAME, store->platform_key, signature);
+    return buffer_check(out, "checkpoint", fault);
+}
+
+status keystore_move(struct buffer *out, struct keystore *store,
+                     const uint8_t id[TENANT_ID_BYTES], uint64_t epoch,
+                     const struct anchor *anchor, const struct hash_value *proof,
+                     uint32_t proof_count, struct fault *fault)
+{
+    const struct anchor_record *record = anchors_find(store->anchors, id);
+    if (!record)
+        return FAIL(NOT_FOUND, fault, "there is no live key of this tenant");
+    if (anchor->epoch != epoch || record->anchor.epoch != epoch)
+        return FAIL(CORRUPT, fault, "anchor: epoch %ju, %ju is in force",
+                    (uintmax_t)anchor->epoch, (uintmax_t)record->anchor.epoch);
+    struct anchor_record moved = *record;
+    moved.anchor = normalised(anchor);
+    TRY(check_growth(&record->anchor, &moved.anchor, fault));
+    TRY(check_proof(&record->anchor, &moved.anchor, proof, proof_count, fault));
+    TRY(sign_checkpoint(out, store, id, &moved.anchor, fault));
+    return anchors_set(store->anchors, &moved, fault);
+}
+
+status keystore_sync(struct keystore *store, struct fault *fault)
+{
+    return anchors_flush(store->anchors, fault);
+}
+
+status keystore_sign(uint8_t ret[SIGNATURE_BYTES], struct keystore *store, enum key_kind kind,
+                     struct span message, struct fault *fault)
+{
+    uint8_t storage[SIGNATURE_BYTES];
+    struct buffer signature = buffer_over(storage, sizeof storage);
+    assert(kind == KEY_PLATFORM || kind == KEY_ISSUER);
+    const struct key_name *name = kind == KEY_PLATFORM ? &platform_name : &issuer_name;
+    TRY(store->provider->methods->sign(&signature, store->provider, name, message, fault));
+    assert(signature.length == SIGNATURE_BYTES);
+    memcpy(ret, storage, sizeof storage);
+    return OK;
+}
+
+void keystore_public_keys(uint8_t ret_platform[SIGN_PUBLIC_BYTES],
+                          uint8_t ret_issuer[SIGN_PUBLIC_BYTES], const struct keystore *store)
+{
+    memcpy(ret_platform, store->platform_key, SIGN_PUBLIC_BYTES);
+    memcpy(ret_issuer, store->issuer_key, SIGN_PUBLIC_BYTES);
+}
+
+/* ---- opening ---- */
+
+static status find_tombstone(void *context, const char *name, struct fault *fault)
+{
+    bool *found = context;
+    (void)fault;
+    *found = *found || key_file_has_suffix(name, TOMBSTONE_SUFFIX);
+    return OK;
+}
+
+/* A store whose anchors file is not there is new, or one whose anchors were lost: then every silo
+ * could be rolled back, so nothing is released. */
+static status initialise(struct keystore *store, anchors_report *report, void *context,
+                         struct fault *fault)
+{
+    struct provider *provider = store->provider;
+    struct key_facts facts;
+    bool used, buried = false;
+    TRY(provider->methods->holds(&used, provider, KEY_TENANT, fault));
+    TRY(key_files_each(store->directory, find_tombstone, &buried, fault));
+    if (used || buried)
+        return FAIL(CORRUPT, fault, "anchors: missing in a key store that is in use: restore it");
+    TRY(provider->methods->create(&facts, provider, &platform_name, fault));
+    TRY(provider->methods->create(&facts, provider, &issuer_name, fault));
+    TRY(anchors_make(store->directory, provider, fault));
+    return anchors_open(&store->anchors, store->directory, provider, report, context, fault);
+}
+
+static status find_signing_key(uint8_t ret[SIGN_PUBLIC_BYTES], struct keystore *store,
+                               const struct key_name *name, struct fault *fault)
+{
+    struct key_facts facts;
+    struct fault why;
+    status found = store->provider->methods->find(&facts, store->provider, name, &why);
+    if (found == OK)
+        memcpy(ret, facts.public_key, SIGN_PUBLIC_BYTES);
+    else if (found == NOT_FOUND)
+        return FAIL(CORRUPT, fault, "%.120s in a key store that is in use: restore it",
+                    why.detail);
+    else
+        *fault = why;
+    return found;
+}
+
+struct start {
+    struct keystore *store;
+    anchors_report *report;
+    void *context;
+};
+
+/* A tombstone beside a KEK or an anchor: the shredding was cut short. */
+static status finish_burial(void *context, const char *name, struct fault *fault)
+{
+    struct start *start = context;
+    struct keystore *store = start->store;
+    uint8_t id[TENANT_ID_BYTES];
+    struct tombstone tombstone;
+    struct key_facts facts;
+    struct fault why;
+    if (tombstone_id(id, name, &why) != OK)
+        return OK;
+    bool kept = find_kek(&facts, store, id, &why) != NOT_FOUND
+             || anchors_find(store->anchors, id) != NULL;
+    if (!kept)
+        return OK;
+    status buried = read_tombstone(&tombstone, store, id, &why);
+    if (buried == CORRUPT) { /* not proof enough to destroy a key; the tenant is refused */
+        start->report(start->context, why.detail);
+        return OK;
+    }
+    if (buried != OK) {
+        *fault = why;
+        return buried;
+    }
+    return finish_shredding(store, id, fault);
+}
+
+/* A record without a KEK, never released: a create or a discard was cut short. */
+static status finish_create(void *context, const struct anchor_record *record,
+                            struct fault *fault)
+{
+    struct keystore *store = context;
+    struct key_facts facts;
+    struct fault why;
+    if (find_kek(&facts, store, record->id, &why) != NOT_FOUND)
+        return OK;
+    return anchors_remove(store->anchors, record->id, fault);
+}
+
+/* The registry's KEK is made at the first start. One that is damaged refuses the registry alone. */
+static status make_platform_kek(struct start *start, struct fault *fault)
+{
+    uint8_t fingerprint[HASH_BYTES];
+    struct fault why;
+    status made = keystore_create(fingerprint, start->store, platform_id, &why);
+    if (made == CORRUPT)
+        start->report(start->context, why.detail);
+    else if (made != OK)
+        *fault = why;
+    return made == CORRUPT ? OK : made;
+}
+
+static status open_store(struct start *start, struct fault *fault)
+{
+    struct keystore *store = start->store;
+    TRY(file_provider_open(&store->provider, store->directory, fault));
+    TRY(key_files_recover(store->directory, fault));
+    struct fault why;
+    status opened = anchors_open(&store->anchors, store->directory, store->provider,
+                                 start->report, start->context, &why);
+    if (opened == NOT_FOUND) {
+        TRY(initialise(store, start->report, start->context, fault));
+    } else if (opened != OK) {
+        *fault = why;
+        return opened;
+    }
+    TRY(find_signing_key(store->platform_key, store, &platform_name, fault));
+    TRY(find_signing_key(store->issuer_key, store, &issuer_name, fault));
+    TRY(key_files_each(store->directory, finish_burial, start, fault));
+    TRY(anchors_each_unreleased(store->anchors, finish_create, store, fault));
+    TRY(make_platform_kek(start, fault));
+    return keystore_sync(store, fault);
+}
+
+status keystore_open(struct keystore **ret, int directory, anchors_report *report, void *context,
+                     struct fault *fault)
+{
+    struct keystore *store = calloc(1, sizeof *store);
+    if (!store)
+        return FAIL(INTERNAL, fault, "key store: out of memory");
+    struct start start = {store, report, context};
+    store->directory = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    status opened = OK;
+    if (store->directory < 0)
+        opened = FAIL(INTERNAL, fault, "key store directory: open: %s", strerror(errno));
+    if (opened == OK)
+        opened = open_store(&start, fault);
+    if (opened != OK) {
+        keystore_close(store);
+        return opened;
+    }
+    *ret = store;
+    return OK;
+}
+
+struct keystore *keystore_close(struct keystore *store)
+{
+    if (!store)
+        return NULL;
+    store->anchors = anchors_close(store->anchors);
+    if (store->provider)
+        store->provider->methods->close(store->provider);
+    cleanup_close(&store->directory);
+    free(store);
+    return NULL;
+}

@@ -1,0 +1,83 @@
+/* keystore.h: what the kms keeps: KEKs and signing keys (in a provider), anchors, tombstones; and the
+ * rules by which keys are made, released and destroyed. Knows nothing of channels.
+ *
+ * The states of a tenant's key: none, live, shredded; shredded for ever. A damaged file is CORRUPT,
+ * names the file, and refuses that tenant alone; nothing damaged is ever replaced. What changes an
+ * anchor (create, release, move) is durable only after keystore_sync, which one turn of the loop
+ * calls once, before it answers. */
+#pragma once
+
+#include "crypt/merkle.h"
+#include "kms/anchors.h"
+#include "kms/provider.h"
+
+struct keystore;
+
+enum { WRAPPED_DEK_BYTES = 8 + 4 + KEY_BYTES + PROVIDER_WRAP_BYTES };
+
+/* directory: any descriptor of it; borrowed during the call only. An empty one becomes a new store.
+ * Finishes what a crash left. report hears of damage that does not stop the start. CORRUPT when the
+ * store as a whole cannot be trusted: root key, signing keys or anchors missing or damaged. */
+MUST_CHECK status keystore_open(struct keystore **ret, int directory, anchors_report *report,
+                                void *context, struct fault *fault);
+struct keystore *keystore_close(struct keystore *store); /* NULL; takes NULL; does not sync */
+
+void keystore_public_keys(uint8_t ret_platform[SIGN_PUBLIC_BYTES],
+                          uint8_t ret_issuer[SIGN_PUBLIC_BYTES], const struct keystore *store);
+
+enum key_state { KEY_NONE = 0, KEY_LIVE = 1, KEY_SHREDDED = 2 };
+
+struct key_status {
+    enum key_state state;
+    uint8_t fingerprint[HASH_BYTES]; /* of the KEK */
+    struct anchor anchor;            /* of a shredded one: the last */
+};
+
+MUST_CHECK status keystore_look(struct key_status *ret, struct keystore *store,
+                                const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
+
+/* A live one is left as it is. CONFLICT once shredded. */
+MUST_CHECK status keystore_create(uint8_t ret_fingerprint[HASH_BYTES], struct keystore *store,
+                                  const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
+
+/* Destroys a KEK that was never released, also a damaged one. CONFLICT when it was released or
+ * shredded. OK when there is none. Durable when OK. */
+MUST_CHECK status keystore_discard(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                                   struct fault *fault);
+
+/* Destroys the KEK, also a damaged one; ret is the tombstone. Durable when OK; after a failure the
+ * key may already be shredded, and calling again finishes it. NOT_FOUND when there never was one. */
+MUST_CHECK status keystore_shred(struct key_status *ret, struct keystore *store,
+                                 const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
+
+struct released_key { /* the caller's, in secret memory, wiped by the caller */
+    uint8_t dek[KEY_BYTES];
+    uint32_t version;
+    bool made; /* then wrapped is to be kept by the silo */
+    uint8_t wrapped[WRAPPED_DEK_BYTES];
+    struct anchor anchor; /* its epoch is new */
+};
+
+/* wrapped: what an earlier release made, or empty. NOT_FOUND unless the key is live. ROLLED_BACK
+ * when wrapped is empty although the silo has a history; CORRUPT when it is not this tenant's. */
+MUST_CHECK status keystore_release(struct released_key *ret, struct keystore *store,
+                                   const uint8_t id[TENANT_ID_BYTES], struct span wrapped,
+                                   struct fault *fault);
+
+/* Moves the anchor and appends the signed checkpoint to out. epoch: of the caller's release. CORRUPT
+ * when the epoch is another, something shrinks, or the consistency proof does not hold. */
+MUST_CHECK status keystore_move(struct buffer *out, struct keystore *store,
+                                const uint8_t id[TENANT_ID_BYTES], uint64_t epoch,
+                                const struct anchor *anchor, const struct hash_value *proof,
+                                uint32_t proof_count, struct fault *fault);
+
+/* Makes every change of an anchor durable. When it fails, what was created, released and moved since
+ * the last must be answered with the failure. */
+MUST_CHECK status keystore_sync(struct keystore *store, struct fault *fault);
+
+/* KEY_PLATFORM or KEY_ISSUER. */
+MUST_CHECK status keystore_sign(uint8_t ret[SIGNATURE_BYTES], struct keystore *store,
+                                enum key_kind kind, struct span message, struct fault *fault);
+
+/* The platform's own silo, registry and ledger. */
+bool keystore_is_platform(const uint8_t id[TENANT_ID_BYTES]);
