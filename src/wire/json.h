@@ -53,7 +53,8 @@ MUST_CHECK status json_only(const struct json *object, const char *const *names,
 
 /* Writing: appends to a buffer, commas kept by the writer; names are C literals of ours. A NULL
  * name inside an array. Nothing is checked here but the buffer's bound (buffer_check at the end).
- * Bytes that are not UTF-8 become U+FFFD, a double that is not finite becomes null. */
+ * Bytes that are not UTF-8 become U+FFFD, a double that is not finite becomes null. A
+ * double reads back as that very double (2.0, not 2), an integer as that integer. */
 struct json_writer {
     struct buffer *out;
     bool comma;

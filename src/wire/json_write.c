@@ -117,6 +117,14 @@ void json_put_integer(struct json_writer *writer, const char *name, int64_t valu
     buffer_printf(writer->out, "%lld", (long long)value);
 }
 
+static bool looks_whole(const char *number)
+{
+    for (; *number; number++)
+        if (*number == '.' || *number == 'e')
+            return false;
+    return true;
+}
+
 void json_put_double(struct json_writer *writer, const char *name, double value)
 {
     begin(writer, name);
@@ -131,6 +139,8 @@ void json_put_double(struct json_writer *writer, const char *name, double value)
             break;
     }
     buffer_put_text(writer->out, text);
+    if (looks_whole(text)) /* so that it is read back as a double, too */
+        buffer_put(writer->out, SPAN(".0"));
 }
 
 void json_put_bool(struct json_writer *writer, const char *name, bool value)

@@ -393,6 +393,7 @@ static void written_doubles_read_back_as_they_were(void **state)
         json_put_double(&writer, NULL, values[i]);
         assert_int_equal(parse(&value, &arena, buffer_span(&out)), OK);
         assert_memory_equal(&value.number, &values[i], sizeof(double));
+        assert_int_equal(value.kind, JSON_DOUBLE);
         arena_free(&arena);
     }
     static const double none[] = {NAN, INFINITY, -INFINITY};

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Runs the fuzz targets: scripts/fuzz.sh [SECONDS [NAME...]]   (30 seconds each, all of them)
+# Builds with clang-19 in its own directory (FUZZ_BUILD, default build-fuzz). What the fuzzer learns stays in
+# that directory; the checked-in corpus is read only. Findings: FUZZ_BUILD/findings. Exit 1 on any.
+set -eu
+cd "$(dirname "$0")/.."
+seconds=${1:-30}
+[ $# -gt 0 ] && shift
+build=${FUZZ_BUILD:-build-fuzz}
+names=${*:-$(sed -n "s/.*'name': '\([a-z0-9_]*\)'.*/\1/p" tests/fuzz/meson.build)}
+
+if [ ! -f "$build/build.ninja" ]; then
+    CC=${FUZZ_CC:-clang-19} meson setup "$build" -Dfuzz=true -Db_sanitize=address,undefined \
+        -Db_lundef=false -Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=all'
+fi
+targets=
+for name in $names; do targets="$targets tests/fuzz/fuzz_$name"; done
+# shellcheck disable=SC2086 # one word a target
+ninja -C "$build" $targets
+
+failed=
+for name in $names; do
+    learnt=$build/learnt/$name
+    mkdir -p "$learnt" "$build/findings"
+    log=$build/findings/$name.log
+    if "$build/tests/fuzz/fuzz_$name" -max_total_time="$seconds" -max_len=16384 -timeout=10 \
+        -rss_limit_mb=2048 -artifact_prefix="$build/findings/$name-" \
+        "$learnt" "tests/fuzz/corpus/$name" >"$log" 2>&1; then
+        echo "$name: $(tail -n 1 "$log")"
+    else
+        echo "$name: FOUND something, see $log:"
+        tail -n 30 "$log"
+        failed="$failed $name"
+    fi
+done
+[ -z "$failed" ] || { echo "findings in:$failed" >&2; exit 1; }
