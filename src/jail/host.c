@@ -58,7 +58,8 @@ status jail_kernel_check(struct fault *fault)
     return try_namespaces(fault);
 }
 
-static status limit(int resource, const char *name, rlim_t wanted, struct fault *fault)
+static status limit(__rlimit_resource_t resource, const char *name, rlim_t wanted,
+                    struct fault *fault)
 {
     struct rlimit old;
     if (getrlimit(resource, &old))

@@ -135,6 +135,18 @@ static const struct section sections[] = {
     {ALL, JAIL_STAGE_BLANK, ROWS(closing)},
 };
 
+/* AddressSanitizer asks for the signal stack before every call that does not return. */
+#ifndef __has_feature
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+static const struct row sanitizer = CALL(sigaltstack, IS(0, 0));
+static const bool sanitized = true;
+#else
+static const struct row sanitizer = CALL(read);
+static const bool sanitized = false;
+#endif
+
 static bool applies(const struct section *section, enum jail_role role, enum jail_stage stage)
 {
     return section->who & 1u << role && stage <= section->until;
@@ -183,6 +195,8 @@ static status add_rows(scmp_filter_ctx context, enum jail_role role, enum jail_s
         error = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree, not a list */
     if (error)
         return FAIL(INTERNAL, fault, "seccomp: %s", strerror(-error));
+    if (sanitized)
+        TRY(add_row(context, &sanitizer, fault));
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         if (applies(&sections[i], role, stage))
             for (size_t j = 0; j < sections[i].count; j++)

@@ -1,5 +1,5 @@
-/* inmate.h: the prisoner of the jail's tests: the test program itself, run again by jail_spawn under
- * the name "inmate-<role>". It obeys messages on JAIL_FD_SUPERVISOR. */
+/* inmate.h: the prisoner of the jail's tests: the test program itself, run again by jail_spawn
+ * under the name "inmate-<role>". It obeys messages on JAIL_FD_SUPERVISOR. */
 #pragma once
 
 #include "jail/jail.h"

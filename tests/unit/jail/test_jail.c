@@ -93,7 +93,7 @@ static void close_behind(struct prison *prison, enum inmate_closing how, const i
                          uint32_t count, uid_t uid)
 {
     assert_ok(jail_map(&prison->child, uid, uid, &fault));
-    order(prison, INMATE_CLOSE, how, fds, count);
+    order(prison, INMATE_CLOSE, (int)how, fds, count);
     prison->abi = heard(prison, INMATE_CLOSED);
 }
 
@@ -501,6 +501,12 @@ static void a_supervisor_of_few_capabilities_can_still_do_all_of_it(void **state
 static void a_caller_without_root_gets_jails_of_its_own_id(void **state)
 {
     (void)state;
+    struct stat top;
+    assert_int_equal(stat("/", &top), 0);
+    if (!(top.st_mode & S_IXOTH)) {
+        print_message("\"/\" is closed to all but root here\n");
+        skip();
+    }
     pid_t pid = fork();
     if (pid == 0) {
         /* both directories were made for this id; the program and the empty root are readable */

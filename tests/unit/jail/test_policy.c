@@ -1,5 +1,5 @@
-/* test_policy.c: the seccomp lists, as people read them, against tests/unit/jail/golden: a list
- * that grows does so in a reviewed file. Written anew by: JAIL_GOLDEN_WRITE=1 test_policy FOLDER. */
+/* test_policy.c: the seccomp lists, as people read them, against tests/unit/jail/golden: a
+ * list that grows does so in a reviewed file. To write them anew: JAIL_GOLDEN_WRITE=1. */
 #include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/limits.h"
