@@ -22,6 +22,11 @@
 
 static bool root_by_namespace; /* set by jail_become_root */
 
+bool jail_rootless(void)
+{
+    return root_by_namespace;
+}
+
 /* Whether this kernel (or its sysctls, or the container around us) lets us have the namespaces is
  * only known by trying. */
 static status try_namespaces(struct fault *fault)

@@ -48,7 +48,7 @@ static struct {
 } blank;
 
 /* So that sanitized programs can be jailed too: AddressSanitizer maps terabytes of shadow that count
- * as data, sets a signal stack, and clones for its leak check at exit. */
+ * as data, sets a signal stack, clones for its leak check at exit, and catches SIGSEGV. */
 #ifndef __has_feature
 #define __has_feature(name) 0
 #endif
@@ -62,7 +62,7 @@ int __lsan_is_turned_off(void)
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
-    return "use_sigaltstack=0";
+    return "use_sigaltstack=0:handle_segv=0";
 }
 #else
 static const bool data_bounded = true;

@@ -14,7 +14,8 @@
  * from the kernel (verify.h) that all of it is in force before it trusts the process with anything.
  *
  * Every jailed process is pid 1 of its own pid namespace: a signal without a handler other than
- * SIGKILL does not end it, so the supervisor stops it by a message or by SIGKILL. It has one
+ * SIGKILL does not end it, so the supervisor stops it by a message or by SIGKILL; abort and a
+ * failed assert end it by SIGSEGV, a forbidden call by SIGSYS. It has one
  * thread: no filter allows clone. Nothing may be loaded (dlopen) after jail_blank. */
 #pragma once
 

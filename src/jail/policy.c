@@ -14,6 +14,7 @@
 #include <seccomp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -94,6 +95,7 @@ static const struct row files[] = { /* what they can name is up to Landlock and 
     CALL(unlinkat), CALL(renameat), CALL(renameat2), CALL(mkdirat), CALL(getdents64),
     CALL(preadv), CALL(pwritev), CALL(fsync), CALL(fdatasync),
     CALL(fallocate, ONLY(1, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)),
+    CALL(flock, ONLY(1, LOCK_EX | LOCK_NB)),
     CALL(fcntl, IS(1, F_GETLK)), CALL(fcntl, IS(1, F_SETLK)),
     CALL(fcntl, IS(1, F_OFD_GETLK)), CALL(fcntl, IS(1, F_OFD_SETLK)),
 };

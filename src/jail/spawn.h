@@ -29,6 +29,7 @@ MUST_CHECK status jail_supervisor(struct fault *fault);
  * jails share the caller's one id (outside uid and gid 0 for jail_map), which is weaker: processes
  * are apart by namespaces, Landlock and seccomp, not by uid. Before jail_supervisor. */
 MUST_CHECK status jail_become_root(struct fault *fault);
+bool jail_rootless(void); /* jail_become_root was used */
 
 /* The directory as a detached mount of its own: ".." cannot leave it; nosuid, nodev, noexec,
  * nosymfollow, and read-only unless writable. directory: any fd of it. ret: the caller's, O_PATH,
@@ -68,7 +69,8 @@ struct jail_child {
 MUST_CHECK status jail_spawn(struct jail_child *ret, const struct jail_plan *plan,
                              struct fault *fault);
 
-/* Gives the blank its one id, once: JAIL_ID inside, uid and gid outside; setgroups is denied. */
+/* Gives the blank its one id, once: JAIL_ID inside, uid and gid outside; setgroups is denied.
+ * FORBIDDEN_POLICY for uid or gid 0, unless rootless. */
 MUST_CHECK status jail_map(struct jail_child *child, uid_t uid, gid_t gid, struct fault *fault);
 
 /* SIGKILL; for pid reuse the pidfd is used. Harmless when it has ended. */

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -113,7 +114,7 @@ static int try_file(void)
         folder = openat(given[0], "folder", O_RDONLY | O_DIRECTORY);
     int file = openat(given[0], "draft", O_RDWR | O_CREAT | O_EXCL, 0600);
     struct stat info;
-    bool good = folder >= 0 && file >= 0 && pwrite(file, "bytes", 5, 0) == 5 && !fdatasync(file)
+    bool good = folder >= 0 && file >= 0 && !flock(file, LOCK_EX | LOCK_NB) && pwrite(file, "bytes", 5, 0) == 5 && !fdatasync(file)
              && !ftruncate(file, 3) && !fstat(file, &info) && info.st_size == 3
              && info.st_uid == JAIL_ID && !renameat(given[0], "draft", folder, "kept")
              && !fsync(folder) && !unlinkat(folder, "kept", 0)
@@ -189,6 +190,7 @@ static int attempt_allowed(enum inmate_attempt attempt)
     case TRY_SORT: return try_sort();
     case TRY_GROW: return try_grow();
     case TRY_LOOP: return try_loop();
+    case TRY_ABORT: abort();
     case TRY_FILE: return try_file();
     case TRY_CLIMB: return try_climb();
     case TRY_SYMLINK: return try_openat(given[0], "link", O_RDONLY);

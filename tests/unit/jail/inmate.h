@@ -18,6 +18,7 @@ enum inmate_closing { CLOSE_WELL, CLOSE_NOT, CLOSE_BY_ID_ONLY };
 enum inmate_attempt {
     /* every role may */
     TRY_MEMORY, TRY_SECRET, TRY_MESSAGE, TRY_CLOCK, TRY_RANDOM, TRY_SORT, TRY_GROW, TRY_LOOP,
+    TRY_ABORT,
     /* those that keep files may, within directory 0 */
     TRY_FILE, TRY_CLIMB, TRY_SYMLINK, TRY_ABSOLUTE, TRY_WRITE_SECOND, TRY_READ_SECOND,
     TRY_MAKE_DEVICE_NODE,

@@ -417,6 +417,25 @@ static void what_nobody_may_do_kills_in_every_role(void **state)
     assert_killed_by(JAIL_CELL, TRY_NODELAY);
 }
 
+static void a_failed_assertion_ends_the_process_and_is_told_from_a_forbidden_call(void **state)
+{
+    (void)state;
+    struct prison prison = jailed(JAIL_CELL);
+    order(&prison, INMATE_ATTEMPT, TRY_ABORT, NULL, 0);
+    int result = release(&prison);
+    assert_true(result == 128 + SIGSEGV || result == 128 + SIGABRT);
+}
+
+static void root_is_never_the_id_of_a_jail(void **state)
+{
+    (void)state;
+    struct prison prison = blank_of(JAIL_CELL);
+    assert_int_equal(jail_map(&prison.child, 0, TENANT_UID, &fault), FORBIDDEN_POLICY);
+    assert_int_equal(jail_map(&prison.child, TENANT_UID, 0, &fault), FORBIDDEN_POLICY);
+    assert_ok(jail_map(&prison.child, TENANT_UID, TENANT_UID, &fault));
+    assert_int_equal(release(&prison), 0);
+}
+
 static void an_inmate_dies_with_its_supervisor(void **state)
 {
     (void)state;
@@ -661,6 +680,8 @@ int main(int count, char **arguments)
         cmocka_unit_test(the_gateway_serves_connections_and_opens_no_file),
         cmocka_unit_test(only_control_makes_memfds),
         cmocka_unit_test(what_nobody_may_do_kills_in_every_role),
+        cmocka_unit_test(a_failed_assertion_ends_the_process_and_is_told_from_a_forbidden_call),
+        cmocka_unit_test(root_is_never_the_id_of_a_jail),
         cmocka_unit_test(an_inmate_dies_with_its_supervisor),
         cmocka_unit_test(an_executable_that_is_none_ends_with_127),
         cmocka_unit_test(a_supervisor_of_few_capabilities_can_still_do_all_of_it),
