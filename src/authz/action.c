@@ -66,21 +66,30 @@ static bool is_id(struct span segment)
     return segment.length <= ACTION_ID_MAX && span_is_plain_text(segment);
 }
 
+/* The next segment of a row's pattern, which is a constant of ours; empty at its end. */
+static struct span next_segment(const char **pattern)
+{
+    const char *from = *pattern + (**pattern == '/'), *to = from;
+    while (*to && *to != '/')
+        to++;
+    *pattern = to;
+    return (struct span){(const uint8_t *)from, (size_t)(to - from)};
+}
+
 /* ret_literals: one bit a literal segment, the first the highest, so that the pattern that is
  * literal earlier is the greater number. */
 static bool fits(uint32_t *ret_literals, const char *pattern, const struct segments *path)
 {
-    struct segments wanted;
-    if (!split(&wanted, span_of_text(pattern)) || wanted.count != path->count)
-        return false;
-    *ret_literals = 0;
+    uint32_t literals = 0;
     for (uint32_t i = 0; i < path->count; i++) {
-        bool placeholder = is_placeholder(wanted.items[i]);
-        if (placeholder ? !is_id(path->items[i]) : !span_equal(wanted.items[i], path->items[i]))
+        struct span wanted = next_segment(&pattern);
+        bool placeholder = is_placeholder(wanted);
+        if (placeholder ? !is_id(path->items[i]) : !span_equal(wanted, path->items[i]))
             return false;
-        *ret_literals |= placeholder ? 0 : UINT32_C(1) << (SEGMENTS_MAX - 1 - i);
+        literals |= placeholder ? 0 : UINT32_C(1) << (SEGMENTS_MAX - 1 - i);
     }
-    return true;
+    *ret_literals = literals;
+    return *pattern == '\0';
 }
 
 static void take_ids(struct route *route, const struct segments *path, uint32_t literals)

@@ -133,6 +133,11 @@ def form():
     reject("01", "bad_encoding", "padded payload", head + "." + body + "=." + signature)
     reject("01", "bad_signature", "padded signature", good + "==")
     reject("01", "bad_signature", "empty signature", head + "." + body + ".")
+    for extra in [1, 2, 3]:
+        reject("01", "bad_signature", f"the right signature and {extra} bytes more",
+               token(key=lambda message: KEYS["builtin"].sign(message) + bytes(extra)))
+    reject("01", "bad_signature", "a byte less than the right signature",
+           token(key=lambda message: KEYS["builtin"].sign(message)[:-1]))
     reject("01", "bad_json", "empty header", "." + body + "." + signature)
     reject("01", "bad_json", "empty payload", head + ".." + signature)
     reject("01", "bad_encoding", "plain base64 alphabet",
@@ -143,6 +148,8 @@ def form():
            good[:-1] + chr(ord(good[-1]) + 1))
     accept("02", "as large as allowed", padded_to(16384))
     reject("02", "too_large", "larger than allowed", token(pad="p" * 12288))
+    reject("02", "too_large", "a signature larger than allowed",
+           token(key=lambda message: bytes(12288)))
     accept("02", "header as large as allowed", header_of(2048))
     reject("02", "too_large", "header larger than allowed", header_of(2053))
     accept("03", "UTF-8 in sub", token(sub="Zoë 🚢"))
