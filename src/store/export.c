@@ -177,7 +177,7 @@ static status take_entry(struct export_verifier *verifier, const struct json *li
     TRY(json_text(&text, line, "salt", 1, BASE64_KEY_MAX, fault));
     TRY(decode(salt, sizeof salt, text, "salt", fault));
     const struct json *entry = json_member(line, "entry");
-    const struct json *index = json_member(entry, "index");
+    const struct json *index = entry == NULL ? NULL : json_member(entry, "index");
     if (index == NULL || index->kind != JSON_INTEGER)
         return wrong(fault, "entry: without an index");
     if (index->integer < 0 || (uint64_t)index->integer != verifier->edge.size)

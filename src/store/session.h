@@ -1,0 +1,44 @@
+/* session.h: inner header of the room: what an open store is made of. */
+#pragma once
+
+#include "store/files.h"
+#include "store/statement.h"
+#include "store/store.h"
+
+#include <sqlite3.h>
+
+struct statement {
+    struct store *store;
+    sqlite3_stmt *handle;
+    const char *sql; /* by address: the key */
+    int bind_error;  /* SQLite's, of the first bind that failed */
+    bool taken;
+    struct statement *next; /* in the store's list, last used first */
+};
+
+enum { MIGRATED_MAX = 16 };
+
+struct store {
+    struct files *files;
+    sqlite3 *db;
+    sqlite3_vfs vfs;
+    char vfs_name[32];
+    struct statement *statements;
+    uint32_t statement_count;
+    bool in_transaction;
+    status lost;       /* OK, or why SQLite gave up the whole transaction */
+    uint64_t commits;  /* durable */
+    uint32_t next_checkpoint; /* frames */
+    const struct store_schema *migrated[MIGRATED_MAX]; /* known to be up to date */
+    uint32_t migrated_count;
+};
+
+/* The store's code for one of SQLite's; notices when the transaction is gone. what: for people, no
+ * content of the tenant. */
+status store_failure(struct store *store, int code, const char *what, struct fault *fault);
+
+/* Runs a script; the caller has seen to the transaction. */
+MUST_CHECK status store_script(struct store *store, const char *sql, struct fault *fault);
+
+/* All prepared statements that nobody holds. */
+void statements_drop(struct store *store);
