@@ -142,7 +142,8 @@ static void no_changed_character_is_accepted(void **state)
     for (size_t at = 0; at < length; at++) {
         char right = token[at];
         for (size_t i = 0; i < sizeof tries + 2; i++) { /* the NUL of tries is tried as well */
-            token[at] = i < sizeof tries ? tries[i] : (char)(right ^ (1 << (i - sizeof tries)));
+            char flip = i == sizeof tries ? 1 : 2;
+            token[at] = i < sizeof tries ? tries[i] : (char)(right ^ flip);
             struct claims claims;
             enum token_reason reason;
             struct span changed = {(const uint8_t *)token, length};
