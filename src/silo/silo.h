@@ -39,9 +39,9 @@ struct silo_response {
 
 /* What opening needs from the kms besides the key. */
 struct silo_opening {
-    int silo_fd;
+    int silo_fd;        /* stays open as long as the silo */
     uint8_t tenant_id[TENANT_ID_BYTES];
-    const uint8_t *dek; /* 32 bytes, used during the call only */
+    const uint8_t *dek; /* 32 bytes, for the call; an empty silo keeps a copy in secret memory until used */
     uint32_t key_version;
     struct anchor anchor;
     struct silo_posture posture;

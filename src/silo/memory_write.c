@@ -1,0 +1,431 @@
+#include "silo/memory.h"
+
+#include "wire/json.h"
+
+enum {
+    IDEMPOTENCY_KEY_MAX = 255, /* bytes of the header */
+    KEY_HASH_PARTS_MAX = USER_MAX + IDEMPOTENCY_KEY_MAX + 16,
+};
+#define US_PER_SECOND ((int64_t)1000000)
+
+/* The members of a body that both writes know. */
+struct fields {
+    bool has_text, has_metadata, has_ttl;
+    struct span text, metadata;
+    int64_t expires_us;
+};
+
+static status read_metadata(struct fields *fields, const struct json *body, struct fault *fault)
+{
+    const struct json *metadata = json_member(body, "metadata");
+    if (metadata == NULL)
+        return OK;
+    fields->has_metadata = true;
+    if (metadata->kind == JSON_NULL)
+        return OK;
+    if (metadata->kind != JSON_OBJECT)
+        return FAIL(BAD_FIELD, fault, "metadata: must be an object");
+    if (metadata->source.length > MEMORY_METADATA_MAX)
+        return FAIL(BAD_FIELD, fault, "metadata: at most %d bytes of JSON are allowed",
+                    (int)MEMORY_METADATA_MAX);
+    fields->metadata = metadata->source;
+    return OK;
+}
+
+static status read_ttl(struct fields *fields, const struct json *body, int64_t now_us,
+                       struct fault *fault)
+{
+    int64_t ttl_seconds = 0;
+    fields->has_ttl = json_member(body, "ttl_seconds") != NULL;
+    TRY(json_optional_integer(&ttl_seconds, body, "ttl_seconds", 1, TTL_SECONDS_MAX, fault));
+    if (ttl_seconds > 0)
+        fields->expires_us = now_us + ttl_seconds * US_PER_SECOND;
+    return OK;
+}
+
+/* A session or agent: a name like a user's, or absent. */
+static status read_name(struct span *ret, const struct json *body, const char *name, size_t max,
+                        struct fault *fault)
+{
+    struct span text = {0};
+    TRY(json_optional_text(&text, body, name, 1, max, fault));
+    if (text.length > 0 && !principal_is_valid(text))
+        return FAIL(BAD_FIELD, fault, "%s: 1 to %zu bytes without control characters", name, max);
+    *ret = text;
+    return OK;
+}
+
+/* What a token says of the agent stands; only a platform's own back end may name another. */
+static status read_agent(struct span *ret, const struct json *body,
+                         const struct envelope *envelope, struct fault *fault)
+{
+    struct span own = span_of_text(envelope->agent), named = {0};
+    TRY(read_name(&named, body, "agent_id", USER_MAX, fault));
+    if (named.length > 0 && own.length > 0 && !span_equal(own, named) &&
+        !scope_holds(envelope->scopes, SCOPE_MEMORY_ANY_USER))
+        return FAIL(FORBIDDEN_SCOPE, fault, "agent_id: another agent than the token's needs the "
+                    "scope %s", scope_name(SCOPE_MEMORY_ANY_USER));
+    *ret = named.length > 0 ? named : own;
+    return OK;
+}
+
+static status read_classification(enum clearance *ret, const struct json *body,
+                                  const struct envelope *envelope, struct fault *fault)
+{
+    struct span text = {0};
+    enum clearance classification = CLEARANCE_INTERNAL;
+    TRY(json_optional_text(&text, body, "classification", 1, 32, fault));
+    if (text.length > 0)
+        TRY(clearance_read(&classification, text, "classification", fault));
+    if (!clearance_covers(envelope->clearance, classification))
+        return FAIL(FORBIDDEN_CLEARANCE, fault, "classification: %s is above the caller's "
+                    "clearance %s", clearance_name(classification),
+                    clearance_name(envelope->clearance));
+    *ret = classification;
+    return OK;
+}
+
+static status read_new(struct memory_row *ret, const struct call *call, const struct json *body,
+                       struct fault *fault)
+{
+    static const char *const names[] = {
+        "text", "kind", "user_id", "session_id", "agent_id", "metadata", "ttl_seconds",
+        "classification", NULL};
+    const struct envelope *envelope = call->request->envelope;
+    struct memory_row row = {.version = 1, .created_us = call->request->now_us,
+                             .updated_us = call->request->now_us,
+                             .user_id = span_of_text(envelope->user)};
+    struct fields fields = {0};
+    struct span kind = {0};
+    TRY(json_only(body, names, fault));
+    TRY(json_text(&row.text, body, "text", 1, MEMORY_TEXT_MAX, fault));
+    TRY(json_optional_text(&kind, body, "kind", 1, 32, fault));
+    if (kind.length > 0)
+        TRY(memory_kind_read(&row.kind, kind, "kind", fault));
+    TRY(json_optional_text(&row.user_id, body, "user_id", 1, USER_MAX, fault));
+    TRY(authz_acts_for(envelope, row.user_id, fault));
+    TRY(read_name(&row.session_id, body, "session_id", SESSION_MAX, fault));
+    TRY(read_agent(&row.agent_id, body, envelope, fault));
+    TRY(read_metadata(&fields, body, fault));
+    TRY(read_ttl(&fields, body, call->request->now_us, fault));
+    TRY(read_classification(&row.classification, body, envelope, fault));
+    row.metadata = fields.metadata;
+    row.expires_us = fields.expires_us;
+    *ret = row;
+    return OK;
+}
+
+static status number_user(int64_t *ret, struct silo *silo, struct span user_id,
+                          struct fault *fault)
+{
+    status found = memory_user_find(ret, silo, user_id, fault);
+    if (found != NOT_FOUND)
+        return found;
+    _cleanup_statement_ struct statement *insert = NULL;
+    TRY(statement_open(&insert, silo->store, "INSERT INTO memory_users (user_id) VALUES (?1)",
+                       fault));
+    statement_bind_text(insert, 1, user_id);
+    TRY(statement_run(insert, fault));
+    *ret = store_last_rowid(silo->store);
+    return OK;
+}
+
+static void bind_text_or_null(struct statement *statement, int parameter, struct span text)
+{
+    if (text.length > 0)
+        statement_bind_text(statement, parameter, text);
+    else
+        statement_bind_null(statement, parameter);
+}
+
+static void bind_time_or_null(struct statement *statement, int parameter, int64_t wall_us)
+{
+    if (wall_us != 0)
+        statement_bind_int(statement, parameter, wall_us);
+    else
+        statement_bind_null(statement, parameter);
+}
+
+static status insert_row(struct memory_row *row, struct silo *silo, struct fault *fault)
+{
+    _cleanup_statement_ struct statement *insert = NULL;
+    TRY(statement_open(&insert, silo->store,
+                       "INSERT INTO memories (id, user, kind, classification, version, "
+                       "created_at, updated_at, expires_at, session_id, agent_id, metadata, "
+                       "text) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                       fault));
+    statement_bind_blob(insert, 1, SPAN_OF(row->id.bytes));
+    statement_bind_int(insert, 2, row->user);
+    statement_bind_int(insert, 3, row->kind);
+    statement_bind_int(insert, 4, row->classification);
+    statement_bind_int(insert, 5, row->version);
+    statement_bind_int(insert, 6, row->created_us);
+    statement_bind_int(insert, 7, row->updated_us);
+    bind_time_or_null(insert, 8, row->expires_us);
+    bind_text_or_null(insert, 9, row->session_id);
+    bind_text_or_null(insert, 10, row->agent_id);
+    bind_text_or_null(insert, 11, row->metadata);
+    statement_bind_text(insert, 12, row->text);
+    TRY(statement_run(insert, fault));
+    row->n = store_last_rowid(silo->store);
+    return OK;
+}
+
+static void answer(struct call *call, int http_status, const struct memory_row *row)
+{
+    struct json_writer writer = json_writer_on(call->response->body);
+    call->response->http_status = http_status;
+    call->classification = (int)row->classification;
+    call->count = 1;
+    memory_row_put(&writer, call->silo, row, NULL);
+}
+
+struct idempotency {
+    bool wanted;
+    uint8_t key[HASH_BYTES], body[HASH_BYTES]; /* both keyed: neither can be guessed at rest */
+};
+
+static status read_idempotency(struct idempotency *ret, const struct call *call,
+                               struct fault *fault)
+{
+    struct span header = call->request->idempotency_key;
+    struct idempotency idempotency = {.wanted = header.length > 0};
+    if (header.length > IDEMPOTENCY_KEY_MAX)
+        return FAIL(BAD_FIELD, fault, "Idempotency-Key: at most %d bytes are allowed",
+                    (int)IDEMPOTENCY_KEY_MAX);
+    if (idempotency.wanted) {
+        struct span key = SPAN_OF(call->silo->keys->idempotency);
+        uint8_t storage[KEY_HASH_PARTS_MAX];
+        struct buffer named = buffer_over(storage, sizeof storage);
+        buffer_put_text_field(&named, call->request->envelope->user);
+        buffer_put_field(&named, header);
+        TRY(buffer_check(&named, "Idempotency-Key", fault));
+        hash_keyed(idempotency.key, key, buffer_span(&named));
+        hash_keyed(idempotency.body, key, call->request->body);
+    }
+    *ret = idempotency;
+    return OK;
+}
+
+/* The answer of the first request: the item as it was made, from the history when it has changed. */
+static status first_version(struct memory_row *row, struct statement **ret_statement,
+                            struct silo *silo, struct fault *fault)
+{
+    if (row->version == 1 || !silo->memory.has_versions)
+        return OK;
+    struct statement *first;
+    TRY(statement_open(&first, silo->store,
+                       "SELECT expires_at, metadata, text FROM memory_versions "
+                       "WHERE n = ?1 AND version = 1", fault));
+    statement_bind_int(first, 1, row->n);
+    status found = statement_step(first, fault);
+    if (found != OK) {
+        statement_close(first);
+        return found == NOT_FOUND ? OK : found;
+    }
+    row->version = 1;
+    row->updated_us = row->created_us;
+    row->expires_us = statement_int(first, 0);
+    row->metadata = statement_span(first, 1);
+    row->text = statement_span(first, 2);
+    *ret_statement = first;
+    return OK;
+}
+
+static status repeat_answer(struct call *call, const struct memory_id *id, struct fault *fault)
+{
+    _cleanup_statement_ struct statement *rows = NULL, *first = NULL;
+    struct memory_row row;
+    bool hidden = false;
+    status found = memory_row_find(&row, &rows, call->silo, id, fault);
+    if (found != OK && found != NOT_FOUND)
+        return found;
+    if (found == NOT_FOUND || !memory_row_visible(call, &row, &hidden))
+        return FAIL(CONFLICT, fault, "Idempotency-Key: what it made is gone");
+    TRY(first_version(&row, &first, call->silo, fault));
+    answer(call, 201, &row);
+    return OK;
+}
+
+/* NOT_FOUND: this key made nothing within the last 24 hours. */
+static status repeat(struct call *call, const struct idempotency *idempotency,
+                     struct fault *fault)
+{
+    struct fault inner;
+    struct memory_id id;
+    if (!idempotency->wanted || !call->silo->memory.has_keys)
+        return NOT_FOUND;
+    _cleanup_statement_ struct statement *find = NULL;
+    TRY(statement_open(&find, call->store,
+                       "SELECT body, id FROM memory_keys WHERE key = ?1 AND made_at > ?2", fault));
+    statement_bind_blob(find, 1, SPAN_OF(idempotency->key));
+    statement_bind_int(find, 2, call->request->now_us - MEMORY_KEY_LIFE_US);
+    status found = statement_step(find, &inner);
+    if (found == NOT_FOUND)
+        return NOT_FOUND;
+    if (found != OK)
+        return FAIL(found, fault, "%s", inner.detail);
+    struct cursor stored = cursor_over(statement_span(find, 1));
+    TRY(cursor_copy(id.bytes, &stored, sizeof id.bytes, fault));
+    if (!span_equal(statement_span(find, 0), SPAN_OF(idempotency->body)))
+        return FAIL(CONFLICT, fault, "Idempotency-Key: was used with another body");
+    return repeat_answer(call, &id, fault);
+}
+
+static status remember(struct call *call, const struct idempotency *idempotency,
+                       const struct memory_row *row, struct fault *fault)
+{
+    if (!idempotency->wanted)
+        return OK;
+    TRY(memory_make_keys(call->silo, fault));
+    _cleanup_statement_ struct statement *put = NULL;
+    TRY(statement_open(&put, call->store,
+                       "INSERT OR REPLACE INTO memory_keys (key, body, n, id, made_at) "
+                       "VALUES (?1, ?2, ?3, ?4, ?5)", fault));
+    statement_bind_blob(put, 1, SPAN_OF(idempotency->key));
+    statement_bind_blob(put, 2, SPAN_OF(idempotency->body));
+    statement_bind_int(put, 3, row->n);
+    statement_bind_blob(put, 4, SPAN_OF(row->id.bytes));
+    statement_bind_int(put, 5, call->request->now_us);
+    return statement_run(put, fault);
+}
+
+status memory_add(struct call *call, struct fault *fault)
+{
+    struct json body;
+    struct memory_row row;
+    struct idempotency idempotency;
+    TRY(call_body(&body, call, fault));
+    TRY(read_new(&row, call, &body, fault));
+    TRY(read_idempotency(&idempotency, call, fault));
+    TRY(memory_make(call->silo, fault));
+    status repeated = repeat(call, &idempotency, fault);
+    if (repeated != NOT_FOUND)
+        return repeated;
+    char id[ITEM_ID_TEXT];
+    row.id = memory_id_new(call->silo);
+    memory_id_text(id, &row.id);
+    call->item = arena_copy(call->request->arena, span_of_text(id));
+    TRY(number_user(&row.user, call->silo, row.user_id, fault));
+    TRY(insert_row(&row, call->silo, fault));
+    TRY(memory_index_add(call->silo, &row, fault));
+    TRY(remember(call, &idempotency, &row, fault));
+    call->silo->memory.due_known = false;
+    answer(call, 201, &row);
+    return OK;
+}
+
+/* What the item said so far becomes history, the oldest beyond the limit goes. */
+static status keep_version(struct silo *silo, const struct memory_row *row, struct fault *fault)
+{
+    TRY(memory_make_versions(silo, fault));
+    _cleanup_statement_ struct statement *insert = NULL, *drop = NULL;
+    TRY(statement_open(&insert, silo->store,
+                       "INSERT INTO memory_versions (n, version, updated_at, expires_at, "
+                       "metadata, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)", fault));
+    statement_bind_int(insert, 1, row->n);
+    statement_bind_int(insert, 2, row->version);
+    statement_bind_int(insert, 3, row->updated_us);
+    bind_time_or_null(insert, 4, row->expires_us);
+    bind_text_or_null(insert, 5, row->metadata);
+    statement_bind_text(insert, 6, row->text);
+    TRY(statement_run(insert, fault));
+    if (row->version + 1 < MEMORY_VERSIONS_MAX)
+        return OK;
+    TRY(statement_open(&drop, silo->store,
+                       "DELETE FROM memory_versions WHERE n = ?1 AND version <= ?2", fault));
+    statement_bind_int(drop, 1, row->n);
+    statement_bind_int(drop, 2, row->version + 1 - MEMORY_VERSIONS_MAX);
+    return statement_run(drop, fault);
+}
+
+static status read_changes(struct fields *ret, const struct call *call, const struct json *body,
+                           struct fault *fault)
+{
+    static const char *const names[] = {"text", "metadata", "ttl_seconds", NULL};
+    struct fields fields = {0};
+    TRY(json_only(body, names, fault));
+    if (json_member(body, "text") != NULL) {
+        fields.has_text = true;
+        TRY(json_text(&fields.text, body, "text", 1, MEMORY_TEXT_MAX, fault));
+    }
+    TRY(read_metadata(&fields, body, fault));
+    TRY(read_ttl(&fields, body, call->request->now_us, fault));
+    if (!fields.has_text && !fields.has_metadata && !fields.has_ttl)
+        return FAIL(BAD_FIELD, fault, "text, metadata or ttl_seconds: one of them is needed");
+    *ret = fields;
+    return OK;
+}
+
+static status update_row(struct silo *silo, const struct memory_row *row, struct fault *fault)
+{
+    _cleanup_statement_ struct statement *update = NULL;
+    TRY(statement_open(&update, silo->store,
+                       "UPDATE memories SET version = ?2, updated_at = ?3, expires_at = ?4, "
+                       "metadata = ?5, text = ?6 WHERE n = ?1", fault));
+    statement_bind_int(update, 1, row->n);
+    statement_bind_int(update, 2, row->version);
+    statement_bind_int(update, 3, row->updated_us);
+    bind_time_or_null(update, 4, row->expires_us);
+    bind_text_or_null(update, 5, row->metadata);
+    statement_bind_text(update, 6, row->text);
+    return statement_run(update, fault);
+}
+
+/* A row whose statement may be given back: its texts move into the request's arena. */
+static status own_row(struct memory_row *row, const struct call *call, struct fault *fault)
+{
+    struct span *const texts[] = {&row->user_id, &row->session_id, &row->agent_id, &row->metadata,
+                                  &row->text};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        if (texts[i]->length == 0)
+            continue;
+        *texts[i] = arena_copy(call->request->arena, *texts[i]);
+        if (texts[i]->data == NULL)
+            return FAIL(TOO_LARGE, fault, "the item does not fit the memory of one request");
+    }
+    return OK;
+}
+
+status memory_update(struct call *call, struct fault *fault)
+{
+    struct json body;
+    struct fields fields;
+    struct memory_row row;
+    _cleanup_statement_ struct statement *rows = NULL;
+    TRY(memory_item(&row, &rows, call, fault));
+    TRY(call_body(&body, call, fault));
+    TRY(read_changes(&fields, call, &body, fault));
+    TRY(own_row(&row, call, fault));
+    rows = statement_close(rows);
+    TRY(keep_version(call->silo, &row, fault));
+    struct memory_row changed = row;
+    changed.version++;
+    changed.updated_us = call->request->now_us;
+    if (fields.has_text)
+        changed.text = fields.text;
+    if (fields.has_metadata)
+        changed.metadata = fields.metadata;
+    if (fields.has_ttl)
+        changed.expires_us = fields.expires_us;
+    if (fields.has_text) /* the old words leave the index before the row changes under it */
+        TRY(memory_index_remove(call->silo, &row, fault));
+    TRY(update_row(call->silo, &changed, fault));
+    if (fields.has_text)
+        TRY(memory_index_add(call->silo, &changed, fault));
+    call->silo->memory.due_known = false;
+    answer(call, 200, &changed);
+    return OK;
+}
+
+status memory_delete(struct call *call, struct fault *fault)
+{
+    struct memory_row row;
+    _cleanup_statement_ struct statement *rows = NULL;
+    TRY(memory_item(&row, &rows, call, fault));
+    TRY(own_row(&row, call, fault));
+    rows = statement_close(rows);
+    TRY(memory_remove(call->silo, &row, fault));
+    call->response->http_status = 204;
+    return OK;
+}

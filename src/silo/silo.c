@@ -1,0 +1,481 @@
+#include "silo/silo.h"
+
+#include "base/clock.h"
+#include "base/hex.h"
+#include "base/secret.h"
+#include "silo/audit.h"
+#include "silo/memory.h"
+#include "silo/tenant.h"
+#include "store/export.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { EXPORT_PIECE_BYTES = KIB(256) };
+
+static const char *const state_sql[] = {
+    "CREATE TABLE silo_state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
+};
+static const struct store_schema state_schema = {"silo", state_sql, 1};
+
+static silo_handler *const memory_handlers[MEMORY_ACTIONS] = {
+    [MEMORY_ADD] = memory_add,
+    [MEMORY_LIST] = memory_list,
+    [MEMORY_FORGET_USER] = memory_forget_user,
+    [MEMORY_SEARCH] = memory_search,
+    [MEMORY_READ] = memory_read,
+    [MEMORY_UPDATE] = memory_update,
+    [MEMORY_DELETE] = memory_delete,
+    [MEMORY_HISTORY] = memory_history,
+};
+static silo_handler *const tenant_handlers[TENANT_ACTIONS] = {
+    [TENANT_READ] = tenant_read,
+};
+static silo_handler *const *const handlers[ACTION_KINDS] = {
+    [ACTIONS_MEMORY] = memory_handlers,
+    [ACTIONS_TENANT] = tenant_handlers,
+};
+
+/* NULL: not a row of the table. */
+static silo_handler *find_handler(const struct action *action)
+{
+    for (uint32_t i = 0; i < action_table.count; i++)
+        for (uint32_t row = 0; row < action_table.sets[i].count; row++)
+            if (&action_table.sets[i].rows[row] == action)
+                return handlers[i][row];
+    return NULL;
+}
+
+/* ---- opening ---- */
+
+static status derive_keys(struct silo *silo, const struct silo_opening *opening,
+                          struct fault *fault)
+{
+    struct span salt = SPAN_OF(silo->tenant_id);
+    uint8_t cursors[KEY_BYTES];
+    silo->keys = secret_alloc(sizeof *silo->keys);
+    if (silo->keys == NULL)
+        return FAIL(INTERNAL, fault, "no locked memory for the silo's keys");
+    key_derive(silo->keys->audit, opening->dek, salt, "bulkhead audit hashes v1");
+    key_derive(silo->keys->idempotency, opening->dek, salt, "bulkhead idempotency v1");
+    key_derive(cursors, opening->dek, salt, "bulkhead cursors v1");
+    status made = aead_create(&silo->cursor_key, cursors, fault);
+    secret_wipe(cursors, sizeof cursors);
+    silo->keys->dek.version = opening->key_version;
+    for (size_t i = 0; i < KEY_BYTES; i++)
+        silo->keys->dek.dek[i] = opening->dek[i];
+    return made;
+}
+
+static status read_state(struct silo *silo, struct fault *fault)
+{
+    TRY(store_has(&silo->has_state, silo->store, &state_schema, fault));
+    silo->had_state = silo->has_state;
+    if (!silo->has_state)
+        return OK;
+    TRY(store_migrate(silo->store, &state_schema, fault));
+    _cleanup_statement_ struct statement *read = NULL;
+    TRY(statement_open(&read, silo->store,
+                       "SELECT value FROM silo_state WHERE name = 'checkpoint'", fault));
+    status found = statement_step(read, fault);
+    if (found == NOT_FOUND)
+        return OK;
+    TRY(found);
+    silo_keep_checkpoint(silo, statement_span(read, 0));
+    silo->note_is_new = false;
+    return OK;
+}
+
+static status open_store(struct silo *silo, const struct anchor *anchor, struct fault *fault)
+{
+    struct store_anchor known = {0};
+    if (anchor != NULL) {
+        known.commits = anchor->commits;
+        known.map_generation = anchor->map_generation;
+        for (size_t i = 0; i < sizeof known.map_hash; i++)
+            known.map_hash[i] = anchor->map_hash[i];
+    }
+    const struct store_options options = {
+        .silo_fd = silo->silo_fd,
+        .silo_id = silo->tenant_id,
+        .keys = &silo->keys->dek,
+        .key_count = 1,
+        .anchor = &known,
+    };
+    TRY(store_open(&silo->store, &options, fault));
+    secret_wipe(&silo->keys->dek, sizeof silo->keys->dek);
+    TRY(store_log_open(&silo->log, silo->store, fault));
+    return read_state(silo, fault);
+}
+
+/* The log must continue the one that was anchored: a store that was never rolled back may still have
+ * been rewritten by whoever had its key. */
+static status check_log(struct silo *silo, const struct anchor *anchor, struct fault *fault)
+{
+    struct hash_value root;
+    uint64_t size = store_log_size(silo->log);
+    if (size < anchor->log_size)
+        return FAIL(ROLLED_BACK, fault, "the audit log has %llu entries, anchored were %llu",
+                    (unsigned long long)size, (unsigned long long)anchor->log_size);
+    if (anchor->log_size == 0)
+        return OK;
+    TRY(store_log_root_at(&root, silo->log, anchor->log_size, fault));
+    if (!span_equal(SPAN_OF(root.bytes), SPAN_OF(anchor->log_root)))
+        return FAIL(CORRUPT, fault, "the audit log is not the one that was anchored");
+    return OK;
+}
+
+static status open_silo(struct silo *silo, const struct silo_opening *opening,
+                        struct fault *fault)
+{
+    TRY(derive_keys(silo, opening, fault));
+    if (opening->anchor.commits == 0 && opening->anchor.log_size == 0 &&
+        !store_exists(silo->silo_fd))
+        return OK;
+    TRY(open_store(silo, &opening->anchor, fault));
+    return check_log(silo, &opening->anchor, fault);
+}
+
+/* Nothing more is written. */
+static struct silo *drop(struct silo *silo)
+{
+    silo->log = store_log_close(silo->log);
+    silo->store = store_abandon(silo->store);
+    silo->cursor_key = aead_free(silo->cursor_key);
+    secret_free(silo->keys, sizeof *silo->keys);
+    if (silo->pending.bytes.data != NULL)
+        secret_wipe(silo->pending.bytes.data, silo->pending.bytes.length);
+    buffer_free(&silo->pending.bytes);
+    free(silo);
+    return NULL;
+}
+
+status silo_open(struct silo **ret, const struct silo_opening *opening, struct fault *fault)
+{
+    struct silo *silo = calloc(1, sizeof *silo);
+    if (silo == NULL)
+        return FAIL(INTERNAL, fault, "out of memory for a silo");
+    silo->silo_fd = opening->silo_fd;
+    silo->posture = opening->posture;
+    silo->epoch = opening->anchor.epoch;
+    silo->now_us = clock_wall_us();
+    silo->memory.rewritten_us = silo->now_us;
+    for (size_t i = 0; i < TENANT_ID_BYTES; i++)
+        silo->tenant_id[i] = opening->tenant_id[i];
+    hex_encode(silo->tenant_text, SPAN_OF(silo->tenant_id));
+    status opened = open_silo(silo, opening, fault);
+    if (opened != OK) {
+        drop(silo);
+        return opened;
+    }
+    *ret = silo;
+    return OK;
+}
+
+struct silo *silo_close(struct silo *silo)
+{
+    struct fault ignored; /* what could not be checkpointed stands in the WAL, durable as it is */
+    if (silo == NULL)
+        return NULL;
+    silo->log = store_log_close(silo->log);
+    if (silo->store != NULL) {
+        status closed = store_close(silo->store, NULL, &ignored);
+        (void)closed;
+        silo->store = NULL;
+    }
+    return drop(silo);
+}
+
+/* ---- turns ---- */
+
+void silo_begin(struct silo *silo, int64_t now_us)
+{
+    assert(silo->store == NULL || !store_in_transaction(silo->store));
+    silo->now_us = now_us;
+    silo->wrote = false;
+    silo->read_strictly = false;
+}
+
+static status use_store(struct silo *silo, struct fault *fault)
+{
+    return silo->store != NULL ? OK : open_store(silo, NULL, fault);
+}
+
+status silo_write(struct silo *silo, struct fault *fault)
+{
+    TRY(use_store(silo, fault));
+    return store_in_transaction(silo->store) ? OK : store_begin(silo->store, fault);
+}
+
+/* What a mutation did stays only together with its entry. */
+static status mutate(struct call *call, silo_handler *handler, struct fault *fault)
+{
+    struct silo *silo = call->silo;
+    struct fault entry_fault;
+    TRY(silo_write(silo, fault));
+    TRY(store_savepoint(silo->store, fault));
+    status done = handler(call, fault);
+    status noted = audit_request(call, done, &entry_fault);
+    if (done == OK && noted == OK) {
+        TRY(store_release(silo->store, fault));
+        silo->wrote = true;
+        return OK;
+    }
+    memory_forget(silo);
+    TRY(store_undo(silo->store, fault));
+    if (noted != OK)
+        return FAIL(noted, fault, "%s", entry_fault.detail);
+    return done;
+}
+
+static status look(struct call *call, silo_handler *handler, struct fault *fault)
+{
+    struct fault entry_fault;
+    status done = handler(call, fault);
+    call->silo->read_strictly |= call->silo->posture.strict_audit;
+    status noted = audit_request(call, done, &entry_fault);
+    if (noted != OK)
+        return FAIL(noted, fault, "%s", entry_fault.detail);
+    return done;
+}
+
+static status handle(struct call *call, struct fault *fault)
+{
+    silo_handler *handler = find_handler(call->request->action);
+    assert(handler != NULL);
+    TRY(audit_has_room(call->silo, fault));
+    TRY(use_store(call->silo, fault));
+    call->store = call->silo->store;
+    TRY(memory_know(call->silo, fault));
+    return call->request->action->mutates ? mutate(call, handler, fault)
+                                          : look(call, handler, fault);
+}
+
+status silo_handle(struct silo_response *response, struct silo *silo,
+                   const struct silo_request *request, struct fault *fault)
+{
+    struct call call = {.silo = silo, .request = request, .response = response,
+                        .classification = -1, .count = -1};
+    /* the wall between tenants, once more: an envelope of another tenant must never come so far */
+    assert(span_is(span_of_text(request->envelope->tenant), silo->tenant_text));
+    assert(request->envelope->action == request->action);
+    status done = handle(&call, fault);
+    if (done != OK)
+        buffer_clear(response->body);
+    return done;
+}
+
+status silo_refuse(struct silo *silo, const struct silo_request *request, status why,
+                   struct fault *fault)
+{
+    struct call call = {.silo = silo, .request = request, .classification = -1, .count = -1};
+    assert(why != OK);
+    assert(span_is(span_of_text(request->envelope->tenant), silo->tenant_text));
+    if (request->envelope->id_count > 0)
+        call.item = span_of_text(request->envelope->ids[0]);
+    return audit_request(&call, why, fault);
+}
+
+bool silo_must_commit(const struct silo *silo)
+{
+    return silo->wrote || silo->read_strictly || audit_is_urgent(silo);
+}
+
+int64_t silo_pending_since_us(const struct silo *silo)
+{
+    return silo->pending.since_us;
+}
+
+static status write_note(struct silo *silo, struct fault *fault)
+{
+    if (!silo->note_is_new)
+        return OK;
+    if (!silo->has_state) {
+        TRY(store_migrate(silo->store, &state_schema, fault));
+        silo->has_state = true;
+    }
+    _cleanup_statement_ struct statement *put = NULL;
+    TRY(statement_open(&put, silo->store,
+                       "INSERT OR REPLACE INTO silo_state (name, value) "
+                       "VALUES ('checkpoint', ?1)", fault));
+    statement_bind_blob(put, 1, (struct span){silo->note, silo->note_length});
+    return statement_run(put, fault);
+}
+
+static status write_all(struct silo *silo, struct fault *fault)
+{
+    TRY(audit_write(silo, fault));
+    TRY(write_note(silo, fault));
+    return store_commit(silo->store, fault);
+}
+
+static void take_back(struct silo *silo)
+{
+    store_rollback(silo->store);
+    store_log_rolled_back(silo->log);
+    audit_taken_back(silo);
+    memory_forget(silo);
+    silo->has_state = silo->had_state;
+}
+
+status silo_commit(struct silo *silo, struct fault *fault)
+{
+    bool open = silo->store != NULL && store_in_transaction(silo->store);
+    silo->wrote = false;
+    silo->read_strictly = false;
+    if (silo->pending.count == 0 && !open)
+        return OK;
+    TRY(silo_write(silo, fault));
+    status committed = write_all(silo, fault);
+    if (committed != OK) {
+        take_back(silo);
+        return committed;
+    }
+    store_log_committed(silo->log);
+    audit_written(silo);
+    silo->had_state = silo->has_state;
+    silo->note_is_new = false;
+    return OK;
+}
+
+/* ---- anchor, expiry, what the supervisor wants to know ---- */
+
+static status prove(struct hash_value *proof, uint32_t *ret_count, struct silo *silo,
+                    uint64_t from, struct fault *fault)
+{
+    if (silo->store != NULL)
+        return store_log_consistency(proof, ret_count, silo->log, from,
+                                     store_log_size(silo->log), fault);
+    if (from != 0)
+        return FAIL(BAD_FIELD, fault, "the log is empty");
+    *ret_count = 0;
+    return OK;
+}
+
+status silo_anchor(struct anchor *ret, struct hash_value *proof, uint32_t *ret_proof_count,
+                   struct silo *silo, uint64_t anchored_log_size, struct fault *fault)
+{
+    const struct merkle_edge nothing = {0};
+    struct anchor anchor = {.epoch = silo->epoch};
+    struct hash_value root = merkle_root(&nothing);
+    TRY(prove(proof, ret_proof_count, silo, anchored_log_size, fault));
+    if (silo->store != NULL) {
+        struct store_anchor durable = store_anchor(silo->store);
+        anchor.commits = durable.commits;
+        anchor.map_generation = durable.map_generation;
+        for (size_t i = 0; i < sizeof anchor.map_hash; i++)
+            anchor.map_hash[i] = durable.map_hash[i];
+        anchor.log_size = store_log_size(silo->log);
+        root = store_log_root(silo->log);
+    }
+    for (size_t i = 0; i < HASH_BYTES; i++)
+        anchor.log_root[i] = root.bytes[i];
+    *ret = anchor;
+    return OK;
+}
+
+status silo_checkpoint(struct silo *silo, struct fault *fault)
+{
+    return silo->store != NULL ? store_checkpoint(silo->store, fault) : OK;
+}
+
+void silo_keep_checkpoint(struct silo *silo, struct span note)
+{
+    if (note.length > sizeof silo->note)
+        return; /* none of ours is so long: an export without it says so */
+    for (size_t i = 0; i < note.length; i++)
+        silo->note[i] = note.data[i];
+    silo->note_length = (uint32_t)note.length;
+    silo->note_is_new = true;
+}
+
+status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
+                   struct fault *fault)
+{
+    silo->now_us = now_us;
+    if (silo->store != NULL)
+        return memory_expire(ret_more, silo, parking, fault);
+    *ret_more = false;
+    return OK;
+}
+
+int64_t silo_next_expiry_us(struct silo *silo)
+{
+    return silo->store != NULL ? memory_due_us(silo) : 0;
+}
+
+uint64_t silo_bytes(struct silo *silo)
+{
+    return silo->store != NULL ? store_bytes(silo->store) : 0;
+}
+
+uint32_t silo_damage(struct silo *silo, char *where, size_t size)
+{
+    struct buffer text = buffer_over((uint8_t *)where, size - 1);
+    struct store_damage damage = {0};
+    if (silo->store != NULL)
+        damage = store_damage(silo->store);
+    if (damage.count > 0)
+        buffer_printf(&text, "%s page %u", damage.last_file, damage.last_page);
+    where[text.length] = '\0';
+    return damage.count < UINT32_MAX ? (uint32_t)damage.count : UINT32_MAX;
+}
+
+/* ---- export ---- */
+
+struct export_piece {
+    struct buffer *out;
+    size_t end; /* of out's length */
+    uint64_t next;
+};
+
+static status put_entry(void *context, const struct store_log_entry *entry, bool *stop,
+                        struct fault *fault)
+{
+    struct export_piece *piece = context;
+    export_put_entry(piece->out, entry->salt, entry->entry);
+    piece->next = entry->index + 1;
+    *stop = piece->out->length >= piece->end;
+    return buffer_check(piece->out, "export", fault);
+}
+
+/* The newest checkpoint, if the platform signed it for this very log. */
+static status open_note(struct checkpoint *ret, struct silo *silo, const uint8_t key[32],
+                        struct fault *fault)
+{
+    struct hash_value root;
+    struct span note = {silo->note, silo->note_length};
+    const struct merkle_edge nothing = {0};
+    if (note.length == 0)
+        return FAIL(UNAVAILABLE, fault, "there is no signed checkpoint yet");
+    TRY(checkpoint_open(ret, note, PLATFORM_KEY_NAME, key, fault));
+    if (silo->store != NULL)
+        TRY(store_log_root_at(&root, silo->log, ret->size, fault));
+    else
+        root = merkle_root(&nothing);
+    if (!span_equal(SPAN_OF(root.bytes), SPAN_OF(ret->root.bytes)) ||
+        (silo->store == NULL && ret->size != 0))
+        return FAIL(CORRUPT, fault, "the checkpoint is not of this log");
+    return OK;
+}
+
+status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
+                         struct silo *silo, const uint8_t platform_key[32], struct fault *fault)
+{
+    struct checkpoint checkpoint;
+    struct export_piece piece = {out, out->length + EXPORT_PIECE_BYTES, *from_index};
+    TRY(open_note(&checkpoint, silo, platform_key, fault));
+    if (piece.next > checkpoint.size)
+        return FAIL(BAD_FIELD, fault, "the export begins behind the checkpoint");
+    if (piece.next == 0)
+        export_put_header(out, checkpoint.origin, platform_key);
+    if (piece.next < checkpoint.size)
+        TRY(store_log_read(silo->log, piece.next, checkpoint.size, put_entry, &piece, fault));
+    bool done = piece.next == checkpoint.size;
+    if (done)
+        export_put_checkpoint(out, (struct span){silo->note, silo->note_length});
+    TRY(buffer_check(out, "export", fault));
+    *from_index = piece.next;
+    *ret_done = done;
+    return OK;
+}

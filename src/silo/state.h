@@ -1,0 +1,98 @@
+/* state.h: what the files of this room share: an open silo, and one request on its way through it.
+ * Nobody outside the room includes it. */
+#pragma once
+
+#include "crypt/aead.h"
+#include "crypt/note.h"
+#include "silo/actions.h"
+#include "silo/silo.h"
+#include "store/log.h"
+#include "store/statement.h"
+
+/* In secret memory. */
+struct silo_keys {
+    uint8_t audit[KEY_BYTES];       /* of the hashes in audit entries */
+    uint8_t idempotency[KEY_BYTES]; /* of the names of Idempotency-Keys */
+    struct store_key dek;           /* of an empty silo until its first use; then wiped */
+};
+
+/* Entries that are not in the log yet. bytes: u8 effect, field text, one after another. */
+struct audit_pending {
+    struct buffer bytes;
+    uint32_t count;
+    int64_t since_us; /* monotonic, of the oldest; 0: none */
+};
+
+/* How far the full-text index of one classification is. */
+struct memory_index {
+    bool exists;      /* has its tables */
+    bool stale;       /* holds words of rows that were deleted */
+    int64_t built_to; /* rows up to this one are in it; INT64_MAX: all, as ever unless it is rebuilt */
+};
+
+struct memory_state {
+    bool known; /* read from the store; forgotten whenever something is taken back */
+    bool exists, has_versions, has_keys; /* their tables */
+    struct memory_index indexes[CLEARANCE_COUNT];
+    uint8_t last_id[16];      /* the newest this process gave out */
+    int64_t rewritten_us;     /* wall: when the indexes were last rewritten, or the silo opened */
+    int64_t damaged_until_us; /* wall: rows that could not be deleted are left alone so long */
+    bool due_known;
+    int64_t due_us;           /* when silo_expire has work; 0 never */
+};
+
+struct silo {
+    struct store *store; /* NULL until first used: an empty silo has no files */
+    int silo_fd;         /* the caller's */
+    struct store_log *log;
+    struct silo_keys *keys;
+    struct aead *cursor_key;
+    struct silo_posture posture;
+    uint8_t tenant_id[TENANT_ID_BYTES];
+    char tenant_text[TENANT_ID_TEXT];
+    uint64_t epoch;
+    int64_t now_us;      /* wall, of the present turn */
+    bool wrote;          /* the turn has an effect that must be durable before its answers */
+    bool read_strictly;  /* a read under strict audit */
+    struct audit_pending pending;
+    bool note_is_new;    /* not stored yet */
+    bool has_state, had_state; /* the table of the note; when the turn began */
+    uint32_t note_length;
+    uint8_t note[NOTE_MAX]; /* the newest signed checkpoint */
+    struct memory_state memory;
+};
+
+/* One request. The handler fills in what the audit entry shall say beyond the envelope. */
+struct call {
+    struct silo *silo;
+    struct store *store;
+    const struct silo_request *request;
+    struct silo_response *response;
+    struct span item;       /* the id of the item, as text; empty: none */
+    int classification;     /* of the item; -1: none */
+    int64_t count;          /* items returned, made, changed or deleted; -1: does not apply */
+    bool hidden;            /* not_found because of the caller's clearance or user: a denial */
+};
+
+typedef status silo_handler(struct call *call, struct fault *fault);
+
+/* silo.c: begins the store's transaction for a turn that writes. */
+MUST_CHECK status silo_write(struct silo *silo, struct fault *fault);
+
+/* Lookups that every kind needs (request.c). */
+
+/* The body as a JSON object: UNSUPPORTED_MEDIA, BAD_JSON, BAD_FIELD. */
+MUST_CHECK status call_body(struct json *ret, const struct call *call, struct fault *fault);
+
+/* limit: 1..LIST_LIMIT_MAX, LIST_LIMIT_DEFAULT when text is NULL. */
+MUST_CHECK status read_limit(uint32_t *ret, const struct span *text, struct fault *fault);
+
+/* Positions in a list, as text that only this silo can make or read: sealed, so that a position says
+ * nothing and cannot be invented, and bound to the list (`scope`: action and filters). */
+enum { POSITION_BYTES = 16 };
+MUST_CHECK status position_put(struct json_writer *writer, const struct call *call,
+                               const uint8_t position[POSITION_BYTES], struct span scope,
+                               struct fault *fault);
+/* BAD_FIELD naming `cursor`. */
+MUST_CHECK status position_get(uint8_t position[POSITION_BYTES], const struct call *call,
+                               struct span text, struct span scope, struct fault *fault);
