@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs the fuzz targets: scripts/fuzz.sh [SECONDS [NAME...]]   (30 seconds each, all of them)
-# Builds with clang-19 in its own directory (FUZZ_BUILD, default build-fuzz). What the fuzzer learns stays in
-# that directory; the checked-in corpus is read only. Findings: FUZZ_BUILD/findings. Exit 1 on any.
+# Builds with clang-19 in its own directory (FUZZ_BUILD, default build-fuzz). What the fuzzer learns
+# stays in that directory; the checked-in corpus is only read. Findings: FUZZ_BUILD/findings.
+# Exit 1 on any.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-30}

@@ -30,19 +30,6 @@ static int decode_byte(struct span raw, size_t *at, const struct spelling *spell
     return high < 0 || low < 0 || is_slash ? -1 : decoded;
 }
 
-/* C0, DEL and, as UTF-8, C1. */
-static bool has_control(struct span text)
-{
-    for (size_t i = 0; i < text.length; i++) {
-        uint8_t byte = text.data[i];
-        if (byte < 0x20 || byte == 0x7F)
-            return true;
-        if (byte == 0xC2 && i + 1 < text.length && text.data[i + 1] < 0xA0)
-            return true;
-    }
-    return false;
-}
-
 static status decode(struct span *ret, struct arena *arena, struct span raw,
                      const struct spelling *spelling, struct fault *fault)
 {
@@ -59,7 +46,7 @@ static status decode(struct span *ret, struct arena *arena, struct span raw,
         decoded[length++] = (uint8_t)byte;
     }
     struct span text = {decoded, length};
-    if (!span_is_utf8(text) || has_control(text))
+    if (!span_is_plain_text(text))
         return FAIL(BAD_REQUEST, fault, "HTTP: the %s must be UTF-8 without control characters",
                     spelling->what);
     *ret = text;

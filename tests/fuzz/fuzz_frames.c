@@ -1,7 +1,7 @@
-/* Whatever a peer sends: a cursor stays inside its bytes and does not move on failure; a packet is taken
- * or refused by its size and its descriptors, and no descriptor is ever left open. The first byte of
- * the input says how many descriptors come along and whether the packet is blown up over its maximum;
- * the rest is the packet, and also the program of reads that is run on it. */
+/* Whatever a peer sends: a cursor stays inside its bytes and does not move on failure; a packet is
+ * taken or refused by its size and its descriptors, and no descriptor is ever left open. The first
+ * byte of the input says how many descriptors come along and whether the packet is blown up over
+ * its maximum; the rest is the packet, and also the program of reads that is run on it. */
 #include "fuzz.h"
 
 #include "base/cursor.h"

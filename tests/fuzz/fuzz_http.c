@@ -1,6 +1,6 @@
-/* The answer to a request does not depend on how its bytes were cut; a head that is accepted, written
- * anew and read again, is the same; a decoded path is in its normal form. The first byte of the input
- * says where the bytes are cut, the rest is what the client sends. */
+/* The answer to a request does not depend on how its bytes were cut; a head that is accepted,
+ * written anew and read again, is the same; a decoded path is in its normal form. The first byte
+ * of the input says where the bytes are cut, the rest is what the client sends. */
 #include "fuzz.h"
 
 #include "wire/http.h"
@@ -99,7 +99,8 @@ static void check_query(struct span raw)
 }
 
 /* Gives step bytes at a time; *ret_consumed: of the text. */
-static status decode_chunks(struct buffer *body, size_t *ret_consumed, struct span text, size_t step)
+static status decode_chunks(struct buffer *body, size_t *ret_consumed, struct span text,
+                            size_t step)
 {
     struct http_chunks chunks = http_chunks_of(HTTP_BODY_MAX);
     struct fault fault;

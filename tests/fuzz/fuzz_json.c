@@ -1,6 +1,6 @@
-/* Against a second opinion: what our reader accepts, jansson accepts with the same value, and what our
- * writer makes of it is that value again. What jansson accepts and ours does not is over one of our
- * limits, which is looked up in jansson's tree. */
+/* Against a second opinion: what our reader accepts, jansson accepts with the same value, and what
+ * our writer makes of it is that value again. What jansson accepts and ours does not is over one
+ * of our limits, which is looked up in jansson's tree. */
 #include "fuzz.h"
 
 #include "base/limits.h"
