@@ -1,0 +1,111 @@
+/* bulkhead.c: the table of commands. */
+#define _GNU_SOURCE
+#include "cli/cli.h"
+#include "crypt/crypt.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char help_text[] =
+    "bulkhead " BULKHEAD_VERSION ": sealed compartments for the tenants of an AI-agent platform\n"
+    "\n"
+    "  bulkhead serve  [--data DIR] [--keys DIR] [--listen ADDR:PORT] [--ops ADDR:PORT]\n"
+    "                  [--config FILE] [--behind-proxy]\n"
+    "  bulkhead tenant create NAME [--tier standard|regulated] [--region R] [--retention DAYS]\n"
+    "  bulkhead tenant list | show NAME | pause NAME | resume NAME\n"
+    "  bulkhead tenant erase NAME [--receipt FILE]\n"
+    "  bulkhead token  NAME --user U [--agent A] [--scope \"S S\"] [--clearance C] [--ttl 15m]\n"
+    "  bulkhead audit  export NAME [-o FILE] | verify FILE [--key K] [--checkpoint FILE] | tail NAME\n"
+    "  bulkhead receipt verify FILE [--key K]\n"
+    "  bulkhead ledger export [-o FILE] | verify FILE [--key K] [--checkpoint FILE]\n"
+    "  bulkhead platform-key      the public key that signs checkpoints and receipts\n"
+    "  bulkhead status            processes and the jails that are really in force\n"
+    "  bulkhead prove             the assume-breach battery against this running node\n"
+    "\n"
+    "--data DIR (or BULKHEAD_DATA; default ./bulkhead-data) and --json go with every command.\n"
+    "Exit: 0 done, 1 refused or failed, 2 usage.\n";
+
+static int command_help(struct cli *cli)
+{
+    (void)cli;
+    fputs(help_text, stdout);
+    return EXIT_DONE;
+}
+
+static int command_version(struct cli *cli)
+{
+    (void)cli;
+    puts(BULKHEAD_VERSION);
+    return EXIT_DONE;
+}
+
+/* The supervisor is a program of its own: it never shares an address space with this parser. */
+int command_serve(struct cli *cli)
+{
+    char path[PATH_MAX + 16];
+    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX);
+    char *slash = length > 0 ? memrchr(path, '/', (size_t)length) : NULL;
+    if (!slash)
+        return cli_refused("/proc is needed");
+    snprintf(slash, sizeof path - (size_t)(slash - path), "/bulkheadd");
+    char **argv = calloc((size_t)cli->argc + 4, sizeof *argv);
+    if (!argv)
+        return cli_refused("out of memory");
+    int count = 0;
+    argv[count++] = path;
+    for (int i = 0; i < cli->argc; i++)
+        argv[count++] = cli->argv[i];
+    argv[count++] = (char *)(uintptr_t)"--data";
+    argv[count++] = cli->data;
+    execv(path, argv);
+    fprintf(stderr, "bulkhead: %s: %s\n", path, strerror(errno));
+    free(argv);
+    return EXIT_REFUSED;
+}
+
+static const struct {
+    const char *name;
+    int (*run)(struct cli *cli);
+} commands[] = {
+    {"serve", command_serve},     {"tenant", command_tenant},
+    {"token", command_token},     {"audit", command_audit},
+    {"receipt", command_receipt}, {"ledger", command_ledger},
+    {"platform-key", command_platform_key},
+    {"status", command_status},   {"prove", command_prove},
+    {"help", command_help},       {"--help", command_help},
+    {"version", command_version}, {"--version", command_version},
+};
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {.argc = argc - 1, .argv = argv + 1};
+    struct fault fault;
+    const char *environment = getenv("BULKHEAD_DATA");
+    const char *data = cli_option(&cli, "--data");
+    const char *command = cli_word(&cli);
+    if (!data)
+        data = environment && *environment ? environment : "./bulkhead-data";
+    if (!span_to_text(cli.data, sizeof cli.data, span_of_text(data)) || !*data)
+        return cli_usage("--data: the path is empty or too long");
+    if (!command && cli.argc == 0)
+        return cli_usage("a command is needed");
+    if (!command) {
+        command = cli.argv[0];
+        cli.argc = 0;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(commands[i].name, command) != 0)
+            continue;
+        if (commands[i].run != command_serve) {
+            cli.json = cli_flag(&cli, "--json");
+            if (crypt_start(&fault) != OK)
+                return cli_refused(fault.detail);
+        }
+        return commands[i].run(&cli);
+    }
+    fprintf(stderr, "bulkhead: \"%.40s\" is no command; see `bulkhead help`\n", command);
+    return EXIT_USAGE;
+}

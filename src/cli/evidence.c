@@ -1,0 +1,358 @@
+/* evidence.c: exports, and their verification offline: by the file alone, no node needed. */
+#define _GNU_SOURCE
+#include "base/cleanup.h"
+#include "base/hex.h"
+#include "cli/cli.h"
+#include "store/export.h"
+#include "wire/base64.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { PIECE_BYTES = 256 * 1024, TAIL_LINES = 20, RECEIPT_FILE_MAX = 64 * 1024 };
+
+/* A public key as platform-key prints it (base64), or a file that holds it so. */
+static status read_key(uint8_t ret[SIGN_PUBLIC_BYTES], const char *text, struct fault *fault)
+{
+    char line[128] = "";
+    uint8_t storage[SIGN_PUBLIC_BYTES];
+    struct buffer key = buffer_over(storage, sizeof storage);
+    _cleanup_close_ int fd = open(text, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t count = read(fd, line, sizeof line - 1);
+        line[count > 0 ? count : 0] = '\0';
+        line[strcspn(line, "\r\n ")] = '\0';
+        text = line;
+    }
+    if (base64_decode(&key, span_of_text(text), "--key", fault) != OK || key.failed
+        || key.length != SIGN_PUBLIC_BYTES)
+        return FAIL(BAD_FIELD, fault, "--key: must be 32 bytes in base64, as `bulkhead "
+                    "platform-key` prints, or a file that holds them");
+    memcpy(ret, storage, SIGN_PUBLIC_BYTES);
+    return OK;
+}
+
+static status read_whole(struct buffer *out, const char *path, struct fault *fault)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return FAIL(NOT_FOUND, fault, "%.150s: %s", path, strerror(errno));
+    for (;;) {
+        uint8_t *room = buffer_reserve(out, 4096);
+        ssize_t count = room ? read(fd, room, 4096) : -1;
+        if (count < 0)
+            return FAIL(TOO_LARGE, fault, "%.150s: cannot be read or is too large", path);
+        if (count == 0)
+            return OK;
+        buffer_advance(out, (size_t)count);
+    }
+}
+
+static status feed_file(struct export_verifier *verifier, const char *path, struct fault *fault)
+{
+    _cleanup_free_ uint8_t *piece = malloc(PIECE_BYTES);
+    _cleanup_close_ int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO)
+                                                     : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || !piece)
+        return FAIL(NOT_FOUND, fault, "%.150s: %s", path, strerror(errno));
+    ssize_t count;
+    while ((count = read(fd, piece, PIECE_BYTES)) > 0)
+        TRY(export_verifier_feed(verifier, (struct span){piece, (size_t)count}, fault));
+    return count == 0 ? OK : FAIL(INTERNAL, fault, "%.150s: %s", path, strerror(errno));
+}
+
+static void print_summary(const struct cli *cli, const struct export_summary *summary)
+{
+    char fingerprint[2 * HASH_BYTES + 1], root[2 * HASH_BYTES + 1];
+    key_fingerprint(fingerprint, summary->key);
+    hex_encode(root, SPAN_OF(summary->checkpoint.root.bytes));
+    if (cli->json) {
+        printf("{\"valid\":true,\"origin\":\"%s\",\"entries\":%llu,\"root\":\"%s\","
+               "\"key_fingerprint\":\"%s\"}\n", summary->checkpoint.origin,
+               (unsigned long long)summary->checkpoint.size, root, fingerprint);
+        return;
+    }
+    printf("valid: %llu entries of %s\n", (unsigned long long)summary->checkpoint.size,
+           summary->checkpoint.origin);
+    printf("  root            %s\n  signed by       %s\n", root, fingerprint);
+    if (summary->has_earlier)
+        printf("  continues the checkpoint over %llu entries\n",
+               (unsigned long long)summary->earlier_size);
+}
+
+static status verify(struct export_summary *ret, const char *path, const char *key_text,
+                     const char *checkpoint_path, struct fault *fault)
+{
+    uint8_t key[SIGN_PUBLIC_BYTES];
+    _cleanup_buffer_ struct buffer note = buffer_of(NOTE_SIGNED_MAX + 4096);
+    struct export_demands demands = {0};
+    struct export_verifier *verifier;
+    if (key_text) {
+        TRY(read_key(key, key_text, fault));
+        demands.key = key;
+    }
+    if (checkpoint_path) {
+        TRY(read_whole(&note, checkpoint_path, fault));
+        demands.checkpoint = buffer_span(&note);
+    }
+    TRY(export_verifier_create(&verifier, &demands, fault));
+    status result = feed_file(verifier, path, fault);
+    if (result == OK)
+        result = export_verifier_end(ret, verifier, fault);
+    export_verifier_free(verifier);
+    return result;
+}
+
+static int command_verify(struct cli *cli)
+{
+    struct export_summary summary;
+    struct fault fault;
+    const char *key = cli_option(cli, "--key"), *checkpoint = cli_option(cli, "--checkpoint");
+    const char *path = cli_word(cli);
+    if (!path)
+        return cli_usage("verify: a file is needed");
+    if (cli_end(cli) != EXIT_DONE)
+        return EXIT_USAGE;
+    if (verify(&summary, path, key, checkpoint, &fault) != OK)
+        return cli_refused(fault.detail);
+    print_summary(cli, &summary);
+    return EXIT_DONE;
+}
+
+static bool copy_all(int from, int to)
+{
+    static uint8_t piece[PIECE_BYTES];
+    ssize_t count;
+    while ((count = read(from, piece, sizeof piece)) > 0)
+        for (ssize_t done = 0, written; done < count; done += written)
+            if ((written = write(to, piece + done, (size_t)(count - done))) <= 0)
+                return false;
+    return count == 0;
+}
+
+static int open_output(const char *path)
+{
+    return path ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : dup(STDOUT_FILENO);
+}
+
+/* The writer gets the one end of a pipe; we read until it closes it. */
+static status export_audit(struct cli *cli, struct span arguments, int output,
+                           struct fault *fault)
+{
+    int ends[2];
+    struct buffer answer;
+    if (pipe2(ends, O_CLOEXEC))
+        return FAIL(INTERNAL, fault, "pipe: %s", strerror(errno));
+    status asked = client_call(&answer, cli, "audit.export", arguments, ends[1], fault);
+    buffer_free(&answer);
+    close(ends[1]);
+    if (asked == OK && !copy_all(ends[0], output))
+        asked = FAIL(INTERNAL, fault, "the export was cut short: %s", strerror(errno));
+    close(ends[0]);
+    return asked;
+}
+
+static status named(struct buffer *arguments, const char *name, struct fault *fault)
+{
+    struct json_writer writer = json_writer_on(arguments);
+    json_open_object(&writer, NULL);
+    json_put_text(&writer, "name", name);
+    json_close_object(&writer);
+    return buffer_check(arguments, "name", fault);
+}
+
+static int audit_export(struct cli *cli)
+{
+    uint8_t storage[512];
+    struct buffer arguments = buffer_over(storage, sizeof storage);
+    struct fault fault;
+    const char *path = cli_option(cli, "-o"), *name = cli_word(cli);
+    if (!name)
+        return cli_usage("audit export: a name is needed");
+    if (cli_end(cli) != EXIT_DONE || named(&arguments, name, &fault) != OK)
+        return EXIT_USAGE;
+    _cleanup_close_ int output = open_output(path);
+    if (output < 0)
+        return cli_refused(strerror(errno));
+    status result = export_audit(cli, buffer_span(&arguments), output, &fault);
+    return result == OK ? EXIT_DONE : cli_refused(fault.detail);
+}
+
+/* The last entries of a file, without the header and the checkpoint. */
+static void print_tail(int fd)
+{
+    FILE *file = fdopen(dup(fd), "r");
+    char *lines[TAIL_LINES + 1] = {NULL}, *line = NULL;
+    size_t capacity = 0, count = 0;
+    if (!file)
+        return;
+    rewind(file);
+    while (getline(&line, &capacity, file) > 0) {
+        size_t at = count++ % (TAIL_LINES + 1);
+        free(lines[at]);
+        lines[at] = line;
+        line = NULL;
+        capacity = 0;
+    }
+    size_t first = count > TAIL_LINES ? count - TAIL_LINES - 1 : 0;
+    for (size_t i = first < 1 ? 1 : first; i + 1 < count; i++)
+        fputs(lines[i % (TAIL_LINES + 1)], stdout);
+    for (size_t i = 0; i <= TAIL_LINES; i++)
+        free(lines[i]);
+    free(line);
+    fclose(file);
+}
+
+static int audit_tail(struct cli *cli)
+{
+    uint8_t storage[512];
+    struct buffer arguments = buffer_over(storage, sizeof storage);
+    struct fault fault;
+    const char *name = cli_word(cli);
+    if (!name)
+        return cli_usage("audit tail: a name is needed");
+    if (cli_end(cli) != EXIT_DONE || named(&arguments, name, &fault) != OK)
+        return EXIT_USAGE;
+    _cleanup_close_ int file = memfd_create("tail", MFD_CLOEXEC);
+    if (file < 0)
+        return cli_refused(strerror(errno));
+    if (export_audit(cli, buffer_span(&arguments), file, &fault) != OK)
+        return cli_refused(fault.detail);
+    print_tail(file);
+    return EXIT_DONE;
+}
+
+int command_audit(struct cli *cli)
+{
+    const char *word = cli_word(cli);
+    if (word && strcmp(word, "export") == 0)
+        return audit_export(cli);
+    if (word && strcmp(word, "verify") == 0)
+        return command_verify(cli);
+    if (word && strcmp(word, "tail") == 0)
+        return audit_tail(cli);
+    return cli_usage("audit: export, verify or tail");
+}
+
+static int ledger_export(struct cli *cli)
+{
+    struct buffer answer;
+    struct fault fault;
+    const char *path = cli_option(cli, "-o");
+    if (cli_end(cli) != EXIT_DONE)
+        return EXIT_USAGE;
+    _cleanup_close_ int file = memfd_create("ledger", MFD_CLOEXEC);
+    _cleanup_close_ int output = open_output(path);
+    if (file < 0 || output < 0)
+        return cli_refused(strerror(errno));
+    status result = client_call(&answer, cli, "ledger.export", SPAN("{}"), file, &fault);
+    buffer_free(&answer);
+    if (result != OK)
+        return cli_refused(fault.detail);
+    if (lseek(file, 0, SEEK_SET) < 0 || !copy_all(file, output))
+        return cli_refused(strerror(errno));
+    return EXIT_DONE;
+}
+
+int command_ledger(struct cli *cli)
+{
+    const char *word = cli_word(cli);
+    if (word && strcmp(word, "export") == 0)
+        return ledger_export(cli);
+    if (word && strcmp(word, "verify") == 0)
+        return command_verify(cli);
+    return cli_usage("ledger: export or verify");
+}
+
+/* {"receipt":{...},"signature":"...","public_key":"..."}: the signature covers the receipt's very bytes. */
+static status verify_receipt(uint8_t ret_key[SIGN_PUBLIC_BYTES], struct json *ret_document,
+                             struct arena *arena, struct span text, const char *key_text,
+                             struct fault *fault)
+{
+    static const char *const known[] = {"receipt", "signature", "public_key", NULL};
+    static const char prefix[] = "bulkhead receipt v1\n";
+    uint8_t key_bytes[SIGN_PUBLIC_BYTES], signature_bytes[SIGNATURE_BYTES];
+    struct buffer key = buffer_over(key_bytes, sizeof key_bytes);
+    struct buffer signature = buffer_over(signature_bytes, sizeof signature_bytes);
+    struct span key_span, signature_span;
+    while (text.length && text.data[text.length - 1] == '\n')
+        text.length--;
+    TRY(json_parse(ret_document, arena, text, fault));
+    TRY(json_need_object(ret_document, "receipt file", fault));
+    TRY(json_only(ret_document, known, fault));
+    TRY(json_text(&key_span, ret_document, "public_key", 1, 64, fault));
+    TRY(json_text(&signature_span, ret_document, "signature", 1, 128, fault));
+    TRY(base64_decode(&key, key_span, "public_key", fault));
+    TRY(base64_decode(&signature, signature_span, "signature", fault));
+    const struct json *receipt = json_member(ret_document, "receipt");
+    if (!receipt || receipt->kind != JSON_OBJECT || key.length != sizeof key_bytes
+        || signature.length != sizeof signature_bytes)
+        return FAIL(CORRUPT, fault, "this is no receipt of bulkhead's");
+    if (key_text) {
+        uint8_t wanted[SIGN_PUBLIC_BYTES];
+        TRY(read_key(wanted, key_text, fault));
+        if (!span_equal(SPAN_OF(wanted), SPAN_OF(key_bytes)))
+            return FAIL(CORRUPT, fault, "the receipt is signed by another key than --key");
+    }
+    _cleanup_buffer_ struct buffer message = buffer_of(RECEIPT_FILE_MAX + sizeof prefix);
+    buffer_put_text(&message, prefix);
+    buffer_put(&message, receipt->source);
+    struct verifier *verifier;
+    TRY(verifier_create(&verifier, key_bytes, fault));
+    status held = verifier_check(verifier, buffer_span(&message), signature_bytes, fault);
+    verifier_free(verifier);
+    if (held != OK)
+        return FAIL(CORRUPT, fault, "the signature does not hold: the receipt was altered");
+    memcpy(ret_key, key_bytes, sizeof key_bytes);
+    return OK;
+}
+
+int command_receipt(struct cli *cli)
+{
+    uint8_t key[SIGN_PUBLIC_BYTES];
+    char fingerprint[2 * HASH_BYTES + 1];
+    struct fault fault;
+    struct json document;
+    const char *key_text = cli_option(cli, "--key"), *word = cli_word(cli), *path = cli_word(cli);
+    if (!word || strcmp(word, "verify") != 0 || !path)
+        return cli_usage("receipt: verify FILE");
+    if (cli_end(cli) != EXIT_DONE)
+        return EXIT_USAGE;
+    _cleanup_buffer_ struct buffer text = buffer_of(RECEIPT_FILE_MAX);
+    struct arena arena = arena_of(1024 * 1024);
+    status result = read_whole(&text, path, &fault);
+    if (result == OK)
+        result = verify_receipt(key, &document, &arena, buffer_span(&text), key_text, &fault);
+    if (result == OK) {
+        key_fingerprint(fingerprint, key);
+        struct span receipt = json_member(&document, "receipt")->source;
+        printf(cli->json ? "{\"valid\":true,\"key_fingerprint\":\"%s\",\"receipt\":%.*s}\n"
+                         : "valid: signed by %s\n%.*s\n", fingerprint, SPAN_ARG(receipt));
+    }
+    arena_free(&arena);
+    return result == OK ? EXIT_DONE : cli_refused(fault.detail);
+}
+
+static void print_key(const struct json *document)
+{
+    struct span key;
+    struct fault fault;
+    if (json_text(&key, document, "public_key", 1, 64, &fault) == OK)
+        printf("%.*s\n", SPAN_ARG(key));
+}
+
+int command_platform_key(struct cli *cli)
+{
+    struct buffer answer;
+    struct fault fault;
+    if (cli_end(cli) != EXIT_DONE)
+        return EXIT_USAGE;
+    status result = client_call(&answer, cli, "platform.key", SPAN("{}"), -1, &fault);
+    int code = result == OK ? cli_show(cli, buffer_span(&answer), print_key)
+                            : cli_refused(fault.detail);
+    buffer_free(&answer);
+    return code;
+}

@@ -1,0 +1,241 @@
+/* gateways.c: what gateways ask: which tenant is this, wake it; and what they tell: denials. */
+#include "base/hex.h"
+#include "base/log.h"
+#include "control/control.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+enum {
+    OUTBOX_BYTES = 1024 * 1024,
+    MESSAGES_PER_TURN = 64,
+    DENIALS_AFTER_US = 60 * 1000 * 1000, /* one ledger entry a minute at most, however many there are */
+};
+
+struct gateway_wake {
+    struct gateway_link *link;
+    int fd; /* of the link when it asked: a restarted gateway gets no answer of its predecessor's */
+    uint32_t request;
+};
+
+static void close_link(struct gateway_link *link)
+{
+    link->source = loop_unwatch(link->control->loop, link->source);
+    link->outbox = ipc_outbox_free(link->outbox);
+    if (link->fd >= 0)
+        close(link->fd);
+    link->fd = -1;
+}
+
+static void send(struct gateway_link *link, uint32_t type, uint32_t id, struct span body)
+{
+    struct fault fault;
+    if (link->fd < 0)
+        return;
+    if (ipc_outbox_send(link->outbox, type, id, body, NULL, 0, &fault) != OK) {
+        log_event(LOG_WARN, "gateway.lost", "gateway %u: %s", link->index, fault.detail);
+        close_link(link);
+    } else if (ipc_outbox_waiting(link->outbox)
+               && loop_change(link->control->loop, link->source, EPOLLIN | EPOLLOUT, &fault) != OK) {
+        close_link(link);
+    }
+}
+
+static void answer(struct gateway_link *link, uint32_t id, status code, const char *detail,
+                   struct span result)
+{
+    uint8_t storage[512];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    reply_put_head(&body, code, detail);
+    buffer_put(&body, result);
+    send(link, MESSAGE_REPLY, id, buffer_span(&body));
+}
+
+static status find(struct tenant *ret, struct control *control, struct cursor *body,
+                   struct fault *fault)
+{
+    char text[TENANT_NAME_MAX + 1];
+    uint8_t id[TENANT_ID_BYTES];
+    struct fault ignored;
+    TRY(cursor_text(text, sizeof text, body, "tenant", fault));
+    TRY(cursor_end(body, fault));
+    if (hex_decode(id, sizeof id, span_of_text(text), "tenant", &ignored) == OK)
+        return registry_by_id(ret, control, id, fault);
+    return registry_by_name(ret, control, span_of_text(text), fault);
+}
+
+static status on_find(struct gateway_link *link, uint32_t id, struct cursor *body,
+                      struct fault *fault)
+{
+    struct tenant tenant;
+    uint8_t storage[64];
+    struct fault why = {0};
+    status found = find(&tenant, link->control, body, &why);
+    if (found == BAD_REQUEST || found == TRUNCATED || found == TOO_LARGE || found == BAD_FIELD)
+        return FAIL(found, fault, "%s", why.detail);
+    if (found == OK && tenant.state == TENANT_CREATING)
+        found = NOT_FOUND;
+    if (found != OK) {
+        answer(link, id, found == NOT_FOUND ? NOT_FOUND : UNAVAILABLE, "", (struct span){0});
+        return OK;
+    }
+    struct buffer result = buffer_over(storage, sizeof storage);
+    buffer_put(&result, SPAN_OF(tenant.id));
+    buffer_put_u8(&result, (uint8_t)tenant.state);
+    buffer_put_u64(&result, (uint64_t)tenant.created_at_us);
+    answer(link, id, OK, "", buffer_span(&result));
+    return OK;
+}
+
+static void on_woken(void *context, status code, const char *detail, struct span json)
+{
+    struct gateway_wake *wake = context;
+    (void)json;
+    if (wake->link->fd == wake->fd)
+        answer(wake->link, wake->request, code == OK ? OK : UNAVAILABLE, detail, (struct span){0});
+    free(wake);
+}
+
+static status on_wake(struct gateway_link *link, uint32_t id, struct cursor *body,
+                      struct fault *fault)
+{
+    uint8_t tenant_id[TENANT_ID_BYTES];
+    struct tenant tenant;
+    struct fault why;
+    TRY(cursor_copy(tenant_id, body, sizeof tenant_id, fault));
+    TRY(cursor_end(body, fault));
+    if (registry_by_id(&tenant, link->control, tenant_id, &why) != OK
+        || tenant.state != TENANT_ACTIVE || link->control->stopping) {
+        answer(link, id, UNAVAILABLE, "the tenant is not active", (struct span){0});
+        return OK;
+    }
+    struct gateway_wake *wake = malloc(sizeof *wake);
+    if (!wake) {
+        answer(link, id, UNAVAILABLE, "out of memory", (struct span){0});
+        return OK;
+    }
+    *wake = (struct gateway_wake){.link = link, .fd = link->fd, .request = id};
+    wake_tenant(link->control, &tenant, link->index,
+                (struct outcome){.done = on_woken, .context = wake});
+    return OK;
+}
+
+static void put_denials(struct control *control, struct buffer *detail)
+{
+    char sample[2 * HASH_BYTES + 1];
+    struct json_writer writer = json_writer_on(detail);
+    json_open_object(&writer, NULL);
+    json_open_object(&writer, "by_reason");
+    for (int reason = 0; reason < 256; reason++) {
+        char name[8];
+        snprintf(name, sizeof name, "%d", reason);
+        if (control->denials[reason])
+            json_put_integer(&writer, name, (int64_t)control->denials[reason]);
+    }
+    json_close_object(&writer);
+    hex_encode(sample, SPAN_OF(control->denial_sample));
+    json_put_text(&writer, "client_sample", sample);
+    json_close_object(&writer);
+}
+
+static void on_denials(void *context)
+{
+    struct control *control = context;
+    struct fault fault;
+    uint8_t storage[6 * 1024];
+    struct buffer detail = buffer_over(storage, sizeof storage);
+    put_denials(control, &detail);
+    status result = registry_begin(control, &fault);
+    if (result == OK)
+        result = ledger_append(control, "requests.denied", NULL, -1, buffer_span(&detail), &fault);
+    if (result == OK)
+        result = registry_commit(control, &fault);
+    else
+        registry_undo(control);
+    if (result != OK)
+        log_event(LOG_WARN, "ledger.denials", "%s", fault.detail);
+    memset(control->denials, 0, sizeof control->denials);
+}
+
+static status on_denied(struct gateway_link *link, uint32_t id, struct cursor *body,
+                        struct fault *fault)
+{
+    struct control *control = link->control;
+    uint8_t reason;
+    uint32_t count;
+    (void)id;
+    TRY(cursor_u8(&reason, body, fault));
+    TRY(cursor_u32(&count, body, fault));
+    TRY(cursor_copy(control->denial_sample, body, HASH_BYTES, fault));
+    TRY(cursor_end(body, fault));
+    control->denials[reason] += count;
+    if (control->denial_timer.due_us == 0)
+        return loop_timer_start(control->loop, &control->denial_timer, DENIALS_AFTER_US,
+                                on_denials, control, fault);
+    return OK;
+}
+
+static const struct {
+    uint32_t type;
+    status (*handle)(struct gateway_link *link, uint32_t id, struct cursor *body,
+                     struct fault *fault);
+} permits[] = {
+    {MESSAGE_TENANT_FIND, on_find},
+    {MESSAGE_TENANT_WAKE, on_wake},
+    {MESSAGE_DENIED, on_denied},
+};
+
+static status dispatch(struct gateway_link *link, struct ipc_message *message,
+                       struct fault *fault)
+{
+    struct cursor body = cursor_over(message->body);
+    TRY(ipc_need_fds(message, 0, fault));
+    for (size_t i = 0; i < sizeof permits / sizeof permits[0]; i++)
+        if (permits[i].type == message->type)
+            return permits[i].handle(link, message->id, &body, fault);
+    return FAIL(FORBIDDEN_POLICY, fault, "message %#x is not permitted here", message->type);
+}
+
+static void on_event(void *context, uint32_t events)
+{
+    static uint8_t storage[IPC_PACKET_MAX];
+    struct gateway_link *link = context;
+    struct fault fault;
+    if ((events & EPOLLOUT) && ipc_outbox_flush(link->outbox, &fault) == OK
+        && !ipc_outbox_waiting(link->outbox)
+        && loop_change(link->control->loop, link->source, EPOLLIN, &fault) != OK)
+        close_link(link);
+    for (int i = 0; i < MESSAGES_PER_TURN && link->fd >= 0; i++) {
+        struct ipc_message message;
+        status got = ipc_receive(&message, link->fd, storage, &fault);
+        if (got == AGAIN)
+            return;
+        if (got == OK) {
+            got = dispatch(link, &message, &fault);
+            ipc_message_close(&message);
+        }
+        if (got != OK) { /* a gateway that errs loses this channel, nothing else */
+            log_event(LOG_WARN, "gateway.closed", "gateway %u: %s", link->index, fault.detail);
+            close_link(link);
+        }
+    }
+}
+
+void gateway_link_open(struct control *control, uint32_t index, int fd)
+{
+    struct gateway_link *link = &control->gateways[index];
+    struct fault fault;
+    close_link(link);
+    link->fd = fd;
+    if (ipc_outbox_create(&link->outbox, fd, OUTBOX_BYTES, &fault) != OK
+        || loop_watch(&link->source, control->loop, fd, EPOLLIN, on_event, link, &fault) != OK)
+        control_die("gateway channel", &fault);
+}
+
+void gateways_tell_changed(struct control *control, const uint8_t id[TENANT_ID_BYTES])
+{
+    for (uint32_t i = 0; i < control->gateway_count; i++)
+        send(&control->gateways[i], MESSAGE_TENANT_CHANGED, 0, (struct span){id, TENANT_ID_BYTES});
+}

@@ -1,0 +1,539 @@
+/* lifecycle.c: create, pause, erase, and what a crash left of them.
+ *
+ * The order makes every crash decidable at the next start, from two durable facts: the row in the
+ * registry and the state of the key in the kms.
+ *   create  row "creating" -> KEK -> directory -> row "active" + ledger. A row still "creating" is undone:
+ *           its key was never released, so the kms lets it be discarded.
+ *   erase   row "erasing" -> cell killed -> KEK destroyed -> directory removed -> receipt signed -> row
+ *           gone, receipt kept + ledger, in one commit. A row "erasing" whose key still lives is undone
+ *           (only an operator's connection can destroy a key); with its key destroyed it is finished. */
+#include "base/hex.h"
+#include "base/log.h"
+#include "control/control.h"
+#include "wire/base64.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECEIPT_MAX = 4096 };
+
+static const char *const state_names[] = {"creating", "active", "paused", "erasing"};
+
+struct work { /* one create or erase under way */
+    struct control *control;
+    struct tenant tenant;
+    struct key_state key;
+    int kms_admin; /* -1: nobody is connected; borrowed from the session, which waits for us */
+    int64_t operator_uid;
+    uint64_t files, bytes;
+    struct outcome outcome;
+};
+
+static void finish(struct work *work, status code, const char *detail, struct span json)
+{
+    struct outcome outcome = work->outcome;
+    if (outcome.done)
+        outcome.done(outcome.context, code, detail, json);
+    else if (code != OK)
+        log_event(LOG_ERROR, "lifecycle.reconcile", "%s: %s", work->tenant.name, detail);
+    free(work);
+}
+
+static void refuse(struct outcome outcome, status code, const char *detail)
+{
+    outcome.done(outcome.context, code, detail, (struct span){0});
+}
+
+void tenant_put_json(struct json_writer *writer, struct control *control,
+                     const struct tenant *tenant)
+{
+    char id[TENANT_ID_TEXT], created[CLOCK_TEXT_SIZE];
+    hex_encode(id, SPAN_OF(tenant->id));
+    clock_text(created, tenant->created_at_us);
+    json_open_object(writer, NULL);
+    json_put_text(writer, "id", id);
+    json_put_text(writer, "name", tenant->name);
+    json_put_text(writer, "state", state_names[tenant->state]);
+    json_put_text(writer, "tier", tenant->tier == TIER_REGULATED ? "regulated" : "standard");
+    if (tenant->region[0])
+        json_put_text(writer, "region", tenant->region);
+    else
+        json_put_null(writer, "region");
+    if (tenant->retention_days)
+        json_put_integer(writer, "retention_days", tenant->retention_days);
+    else
+        json_put_null(writer, "retention_days");
+    json_put_text(writer, "created_at", created);
+    json_put_integer(writer, "uid", tenant->uid);
+    json_open_object(writer, "usage");
+    json_put_integer(writer, "bytes_stored", tenant->bytes_stored);
+    json_close_object(writer);
+    json_put_bool(writer, "awake", wakes_is_awake(control, tenant->id));
+    json_close_object(writer);
+}
+
+static void finish_with_tenant(struct work *work)
+{
+    uint8_t storage[2048];
+    struct buffer json = buffer_over(storage, sizeof storage);
+    struct json_writer writer = json_writer_on(&json);
+    tenant_put_json(&writer, work->control, &work->tenant);
+    finish(work, OK, "", buffer_span(&json));
+}
+
+/* One registry transaction: a change of the row and its entry in the ledger, or neither. */
+static status record(struct control *control, const struct tenant *tenant, const char *event,
+                     status (*change)(struct control *, const struct tenant *, struct fault *),
+                     int64_t operator_uid, struct span detail, struct fault *fault)
+{
+    TRY(registry_begin(control, fault));
+    status result = change(control, tenant, fault);
+    if (result == OK && event)
+        result = ledger_append(control, event, tenant, operator_uid, detail, fault);
+    if (result != OK) {
+        registry_undo(control);
+        return result;
+    }
+    return registry_commit(control, fault);
+}
+
+static status change_insert(struct control *control, const struct tenant *tenant,
+                            struct fault *fault)
+{
+    struct tenant copy = *tenant;
+    return registry_insert(&copy, control, fault);
+}
+
+static status change_state(struct control *control, const struct tenant *tenant,
+                           struct fault *fault)
+{
+    return registry_set_state(control, tenant->id, tenant->state, fault);
+}
+
+static status change_remove(struct control *control, const struct tenant *tenant,
+                            struct fault *fault)
+{
+    return registry_remove(control, tenant->id, fault);
+}
+
+static void ask_silo_make(struct work *work, call_on_reply *on_reply)
+{
+    uint8_t storage[32];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put(&body, SPAN_OF(work->tenant.id));
+    buffer_put_u32(&body, work->tenant.uid);
+    call_supervisor(work->control, MESSAGE_SILO_MAKE, buffer_span(&body), NULL, 0, on_reply, work);
+}
+
+static void ask_silo_remove(struct work *work, call_on_reply *on_reply)
+{
+    call_supervisor(work->control, MESSAGE_SILO_REMOVE, SPAN_OF(work->tenant.id), NULL, 0,
+                    on_reply, work);
+}
+
+static void on_undone(void *context, status code, const char *detail, struct cursor *result,
+                      struct ipc_message *message)
+{
+    struct work *work = context;
+    struct fault fault = {0};
+    (void)result, (void)message;
+    if (code == OK)
+        code = record(work->control, &work->tenant, NULL, change_remove, -1, (struct span){0},
+                      &fault);
+    else
+        (void)FAIL(code, &fault, "%s", detail);
+    /* the caller of a failed create hears why it failed, kept in the tenant's region meanwhile */
+    finish(work, work->outcome.done ? UNAVAILABLE : code,
+           work->outcome.done ? "the tenant could not be created; nothing is left of it"
+                              : fault.detail, (struct span){0});
+}
+
+/* Of a create: discards the key, removes the directory, forgets the row. */
+static void undo_create(struct work *work, const char *why)
+{
+    struct cursor result;
+    struct fault fault;
+    log_event(LOG_WARN, "tenant.create.undone", "%s: %s", work->tenant.name, why);
+    status discarded = kms_call(&result, work->control->kms, MESSAGE_KEY_DISCARD,
+                                SPAN_OF(work->tenant.id), &fault);
+    if (discarded != OK && discarded != NOT_FOUND) {
+        finish(work, discarded, fault.detail, (struct span){0});
+        return;
+    }
+    ask_silo_remove(work, on_undone);
+}
+
+static void on_silo_made(void *context, status code, const char *detail, struct cursor *result,
+                         struct ipc_message *message)
+{
+    struct work *work = context;
+    struct fault fault = {0};
+    (void)result, (void)message;
+    if (code == OK) {
+        work->tenant.state = TENANT_ACTIVE;
+        code = record(work->control, &work->tenant, "tenant.create", change_state,
+                      work->operator_uid, (struct span){0}, &fault);
+        detail = fault.detail;
+    }
+    if (code != OK) {
+        undo_create(work, detail);
+        return;
+    }
+    gateways_tell_changed(work->control, work->tenant.id); /* a "no such name" may be cached */
+    finish_with_tenant(work);
+}
+
+static status check_wish(const struct tenant_wish *wish, struct fault *fault)
+{
+    struct span name = wish->name;
+    bool valid = name.length >= 1 && name.length <= TENANT_NAME_MAX && name.data[0] != '-'
+              && name.data[name.length - 1] != '-';
+    for (size_t i = 0; valid && i < name.length; i++) {
+        uint8_t character = name.data[i];
+        valid = (character >= 'a' && character <= 'z') || (character >= '0' && character <= '9')
+             || character == '-';
+    }
+    uint8_t ignored[TENANT_ID_BYTES];
+    struct fault unused;
+    if (!valid)
+        return FAIL(BAD_FIELD, fault, "name: 1 to %d characters of a-z, 0-9 and -, none of the "
+                    "latter at its ends", TENANT_NAME_MAX);
+    if (hex_decode(ignored, sizeof ignored, name, "name", &unused) == OK)
+        return FAIL(BAD_FIELD, fault, "name: must not look like a tenant id (32 hexadecimal digits)");
+    if (wish->tier == TIER_REGULATED && wish->retention_days == 0)
+        return FAIL(BAD_FIELD, fault, "retention: the tier regulated needs --retention DAYS");
+    return OK;
+}
+
+static bool same_wish(const struct tenant *tenant, const struct tenant_wish *wish)
+{
+    return tenant->tier == wish->tier && tenant->retention_days == wish->retention_days
+        && span_is(wish->region, tenant->region);
+}
+
+/* A tenant of that name exists: creating again is no error when it is the same wish. */
+static void create_again(struct control *control, const struct tenant *tenant,
+                         const struct tenant_wish *wish, struct outcome outcome)
+{
+    if (tenant->state == TENANT_CREATING || tenant->state == TENANT_ERASING) {
+        refuse(outcome, CONFLICT, "a tenant of this name is being created or erased right now");
+        return;
+    }
+    if (!same_wish(tenant, wish)) {
+        refuse(outcome, CONFLICT, "a tenant of this name exists with other settings");
+        return;
+    }
+    uint8_t storage[2048];
+    struct buffer json = buffer_over(storage, sizeof storage);
+    struct json_writer writer = json_writer_on(&json);
+    tenant_put_json(&writer, control, tenant);
+    outcome.done(outcome.context, OK, "", buffer_span(&json));
+}
+
+void lifecycle_create(struct control *control, const struct tenant_wish *wish, int kms_admin,
+                      struct outcome outcome)
+{
+    struct fault fault = {0};
+    struct tenant tenant = {.state = TENANT_CREATING, .tier = wish->tier,
+                            .retention_days = wish->retention_days,
+                            .created_at_us = clock_wall_us()};
+    status result = check_wish(wish, &fault);
+    if (result == OK && !span_to_text(tenant.region, sizeof tenant.region, wish->region))
+        result = FAIL(BAD_FIELD, &fault, "region: at most %d characters", TENANT_NAME_MAX);
+    if (result != OK) {
+        refuse(outcome, result, fault.detail);
+        return;
+    }
+    struct tenant existing;
+    status found = registry_by_name(&existing, control, wish->name, &fault);
+    if (found != NOT_FOUND) {
+        if (found == OK)
+            create_again(control, &existing, wish, outcome);
+        else
+            refuse(outcome, found, fault.detail);
+        return;
+    }
+    span_to_text(tenant.name, sizeof tenant.name, wish->name);
+    crypt_random(tenant.id, sizeof tenant.id);
+    struct work *work = calloc(1, sizeof *work);
+    if (!work) {
+        refuse(outcome, INTERNAL, "out of memory");
+        return;
+    }
+    *work = (struct work){.control = control, .kms_admin = kms_admin,
+                          .operator_uid = wish->operator_uid, .outcome = outcome};
+    result = record(control, &tenant, NULL, change_insert, -1, (struct span){0}, &fault);
+    if (result == OK)
+        result = registry_by_id(&work->tenant, control, tenant.id, &fault); /* with its uid */
+    if (result != OK) {
+        finish(work, result, fault.detail, (struct span){0});
+        return;
+    }
+    struct cursor fingerprint;
+    if (kms_call(&fingerprint, kms_admin, MESSAGE_KEY_CREATE, SPAN_OF(tenant.id), &fault) != OK)
+        undo_create(work, fault.detail);
+    else
+        ask_silo_make(work, on_silo_made);
+}
+
+static void put_receipt(struct buffer *out, const struct work *work)
+{
+    char id[TENANT_ID_TEXT], fingerprint[2 * HASH_BYTES + 1], root[2 * HASH_BYTES + 1];
+    char created[CLOCK_TEXT_SIZE], erased[CLOCK_TEXT_SIZE];
+    struct json_writer writer = json_writer_on(out);
+    hex_encode(id, SPAN_OF(work->tenant.id));
+    hex_encode(fingerprint, SPAN_OF(work->key.fingerprint));
+    hex_encode(root, SPAN_OF(work->key.anchor.log_root));
+    clock_text(created, work->tenant.created_at_us);
+    clock_text(erased, clock_wall_us());
+    json_open_object(&writer, NULL);
+    json_put_text(&writer, "format", "bulkhead-receipt/1");
+    json_put_text(&writer, "tenant_id", id);
+    json_put_text(&writer, "tenant_name", work->tenant.name);
+    json_put_text(&writer, "created_at", created);
+    json_put_text(&writer, "erased_at", erased);
+    json_open_object(&writer, "destroyed");
+    json_put_text(&writer, "kek_fingerprint", fingerprint);
+    json_put_text(&writer, "key_store", "file");
+    json_put_integer(&writer, "files", (int64_t)work->files);
+    json_put_integer(&writer, "bytes", (int64_t)work->bytes);
+    json_close_object(&writer);
+    json_open_object(&writer, "last_checkpoint");
+    json_put_integer(&writer, "audit_entries", (int64_t)work->key.anchor.log_size);
+    json_put_text(&writer, "root", root);
+    json_put_integer(&writer, "commits", (int64_t)work->key.anchor.commits);
+    json_close_object(&writer);
+    json_put_integer(&writer, "ledger_index", (int64_t)store_log_next(work->control->log));
+    json_close_object(&writer);
+}
+
+static status sign_receipt(struct buffer *document, struct work *work, struct span receipt,
+                           struct fault *fault)
+{
+    uint8_t storage[RECEIPT_MAX + 64];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    struct cursor result;
+    struct span signature;
+    buffer_put(&body, SPAN_OF(work->tenant.id));
+    buffer_put_field(&body, receipt);
+    TRY(buffer_check(&body, "receipt", fault));
+    TRY(kms_call(&result, work->control->kms, MESSAGE_RECEIPT_SIGN, buffer_span(&body), fault));
+    TRY(cursor_bytes(&signature, &result, SIGNATURE_BYTES, fault));
+    buffer_put_text(document, "{\"receipt\":");
+    buffer_put(document, receipt);
+    buffer_put_text(document, ",\"signature\":\"");
+    base64_put(document, signature);
+    buffer_put_text(document, "\",\"public_key\":\"");
+    base64_put(document, SPAN_OF(work->control->platform_key));
+    buffer_put_text(document, "\"}");
+    return buffer_check(document, "receipt", fault);
+}
+
+static status record_erased(struct work *work, struct span document, struct span receipt,
+                            struct fault *fault)
+{
+    struct control *control = work->control;
+    TRY(registry_begin(control, fault));
+    status result = registry_remove(control, work->tenant.id, fault);
+    if (result == OK)
+        result = registry_keep_receipt(control, &work->tenant, document, fault);
+    if (result == OK)
+        result = ledger_append(control, "tenant.erase", &work->tenant, work->operator_uid, receipt,
+                               fault);
+    if (result != OK) {
+        registry_undo(control);
+        return result;
+    }
+    return registry_commit(control, fault);
+}
+
+static void on_silo_removed(void *context, status code, const char *detail,
+                            struct cursor *result, struct ipc_message *message)
+{
+    struct work *work = context;
+    struct fault fault = {0};
+    uint8_t receipt_bytes[RECEIPT_MAX], document_bytes[2 * RECEIPT_MAX];
+    struct buffer receipt = buffer_over(receipt_bytes, sizeof receipt_bytes);
+    struct buffer document = buffer_over(document_bytes, sizeof document_bytes);
+    (void)message;
+    if (code != OK)
+        (void)FAIL(code, &fault, "%s", detail);
+    if (code == OK && (code = cursor_u64(&work->files, result, &fault)) == OK)
+        code = cursor_u64(&work->bytes, result, &fault);
+    if (code == OK) {
+        put_receipt(&receipt, work);
+        code = buffer_check(&receipt, "receipt", &fault);
+    }
+    if (code == OK)
+        code = sign_receipt(&document, work, buffer_span(&receipt), &fault);
+    if (code == OK)
+        code = record_erased(work, buffer_span(&document), buffer_span(&receipt), &fault);
+    gateways_tell_changed(work->control, work->tenant.id);
+    finish(work, code, fault.detail, buffer_span(&document));
+}
+
+/* The key lives: nothing is lost yet, so the erasure is taken back. */
+static void undo_erase(struct work *work, const char *why)
+{
+    struct fault fault = {0};
+    work->tenant.state = TENANT_ACTIVE;
+    status result = record(work->control, &work->tenant, "tenant.erase.undone", change_state,
+                           work->operator_uid, (struct span){0}, &fault);
+    gateways_tell_changed(work->control, work->tenant.id);
+    finish(work, result == OK ? UNAVAILABLE : result, why, (struct span){0});
+}
+
+static void on_cell_killed(void *context, status code, const char *detail, struct cursor *result,
+                           struct ipc_message *message)
+{
+    struct work *work = context;
+    struct cursor shredded;
+    struct fault fault = {0};
+    (void)result, (void)message;
+    if (code != OK) {
+        undo_erase(work, detail);
+        return;
+    }
+    status destroyed = kms_call(&shredded, work->kms_admin, MESSAGE_KEY_SHRED,
+                                SPAN_OF(work->tenant.id), &fault);
+    if (destroyed == OK)
+        destroyed = cursor_copy(work->key.fingerprint, &shredded, HASH_BYTES, &fault);
+    if (destroyed == OK)
+        destroyed = anchor_get(&work->key.anchor, &shredded, &fault);
+    if (destroyed != OK) {
+        struct key_state now;
+        struct fault second;
+        if (kms_key_state(&now, work->control, work->tenant.id, &second) == OK && now.state == 1)
+            undo_erase(work, fault.detail);
+        else /* unknown or destroyed: the next start decides */
+            finish(work, destroyed, fault.detail, (struct span){0});
+        return;
+    }
+    ask_silo_remove(work, on_silo_removed);
+}
+
+static void answer_receipt(struct control *control, struct span name, struct outcome outcome)
+{
+    uint8_t storage[2 * RECEIPT_MAX];
+    struct buffer document = buffer_over(storage, sizeof storage);
+    struct fault fault;
+    if (registry_receipt(&document, control, name, &fault) == OK)
+        outcome.done(outcome.context, OK, "", buffer_span(&document)); /* erased before */
+    else
+        refuse(outcome, NOT_FOUND, "there is no tenant of this name");
+}
+
+void lifecycle_erase(struct control *control, struct span name, int kms_admin,
+                     int64_t operator_uid, struct outcome outcome)
+{
+    struct fault fault = {0};
+    struct tenant tenant;
+    status result = registry_by_name(&tenant, control, name, &fault);
+    if (result == NOT_FOUND) {
+        answer_receipt(control, name, outcome);
+        return;
+    }
+    if (result == OK && (tenant.state == TENANT_CREATING || tenant.state == TENANT_ERASING))
+        result = FAIL(CONFLICT, &fault, "it is being created or erased right now");
+    struct work *work = result == OK ? calloc(1, sizeof *work) : NULL;
+    if (result == OK && work) {
+        *work = (struct work){.control = control, .tenant = tenant, .kms_admin = kms_admin,
+                              .operator_uid = operator_uid, .outcome = outcome};
+        work->tenant.state = TENANT_ERASING;
+        result = record(control, &work->tenant, NULL, change_state, -1, (struct span){0}, &fault);
+    }
+    if (result != OK || !work) {
+        free(work);
+        refuse(outcome, result == OK ? INTERNAL : result, fault.detail);
+        return;
+    }
+    gateways_tell_changed(control, tenant.id);
+    uint8_t storage[32];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put(&body, SPAN_OF(tenant.id));
+    buffer_put_u8(&body, CELL_STOP_KILL);
+    call_supervisor(control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, on_cell_killed, work);
+}
+
+static void ignore_reply(void *context, status code, const char *detail, struct cursor *result,
+                         struct ipc_message *message)
+{
+    (void)context, (void)result, (void)message;
+    if (code != OK)
+        log_event(LOG_WARN, "tenant.pause", "%s", detail);
+}
+
+void lifecycle_pause(struct control *control, struct span name, bool pause, int64_t operator_uid,
+                     struct outcome outcome)
+{
+    struct fault fault = {0};
+    struct tenant tenant;
+    uint8_t storage[2048];
+    status result = registry_by_name(&tenant, control, name, &fault);
+    if (result == NOT_FOUND)
+        result = FAIL(NOT_FOUND, &fault, "there is no tenant of this name");
+    if (result == OK && (tenant.state == TENANT_CREATING || tenant.state == TENANT_ERASING))
+        result = FAIL(CONFLICT, &fault, "it is being created or erased right now");
+    enum tenant_state wanted = pause ? TENANT_PAUSED_STATE : TENANT_ACTIVE;
+    if (result == OK && tenant.state != wanted) {
+        tenant.state = wanted;
+        result = record(control, &tenant, pause ? "tenant.pause" : "tenant.resume", change_state,
+                        operator_uid, (struct span){0}, &fault);
+        gateways_tell_changed(control, tenant.id);
+    }
+    if (result != OK) {
+        refuse(outcome, result, fault.detail);
+        return;
+    }
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put(&body, SPAN_OF(tenant.id));
+    buffer_put_u8(&body, CELL_STOP_PARK);
+    if (pause)
+        call_supervisor(control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, ignore_reply,
+                        NULL);
+    buffer_clear(&body);
+    struct json_writer writer = json_writer_on(&body);
+    tenant_put_json(&writer, control, &tenant);
+    outcome.done(outcome.context, OK, "", buffer_span(&body));
+}
+
+struct leftovers {
+    struct control *control;
+    struct work *found[256]; /* more are taken up at the next start */
+    uint32_t count;
+};
+
+static status collect(void *context, const struct tenant *tenant, struct fault *fault)
+{
+    struct leftovers *leftovers = context;
+    (void)fault;
+    if (tenant->state != TENANT_CREATING && tenant->state != TENANT_ERASING)
+        return OK;
+    struct work *work = leftovers->count < 256 ? calloc(1, sizeof *work) : NULL;
+    if (!work)
+        return OK;
+    *work = (struct work){.control = leftovers->control, .tenant = *tenant, .kms_admin = -1,
+                          .operator_uid = -1};
+    leftovers->found[leftovers->count++] = work;
+    return OK;
+}
+
+void lifecycle_reconcile(struct control *control)
+{
+    struct leftovers leftovers = {.control = control};
+    struct fault fault;
+    if (registry_all(control, collect, &leftovers, &fault) != OK)
+        control_die("registry", &fault);
+    for (uint32_t i = 0; i < leftovers.count; i++) {
+        struct work *work = leftovers.found[i];
+        status asked = kms_key_state(&work->key, control, work->tenant.id, &fault);
+        if (asked != OK)
+            finish(work, asked, fault.detail, (struct span){0});
+        else if (work->tenant.state == TENANT_CREATING)
+            undo_create(work, "found half made");
+        else if (work->key.state == 1)
+            undo_erase(work, "found half erased, its key alive");
+        else
+            ask_silo_remove(work, on_silo_removed);
+    }
+}

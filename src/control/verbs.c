@@ -1,0 +1,373 @@
+/* verbs.c: what an operator may ask, by name. Arguments are checked as strictly as a stranger's. */
+#include "base/cleanup.h"
+#include "base/hex.h"
+#include "base/secret.h"
+#include "control/control.h"
+#include "wire/base64.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { LIST_MAX = 256 * 1024 * 1024, DAYS_MAX = 36500 };
+
+typedef status verb_run(struct session *session, const struct json *arguments,
+                        struct ipc_message *message, struct fault *fault);
+
+static void on_done(void *context, status code, const char *detail, struct span json)
+{
+    session_answer(context, code, detail, json);
+}
+
+static struct outcome answer_of(struct session *session)
+{
+    return (struct outcome){.done = on_done, .context = session};
+}
+
+static status tier_of(enum tenant_tier *ret, const struct json *arguments, struct fault *fault)
+{
+    struct span tier = SPAN("standard");
+    TRY(json_optional_text(&tier, arguments, "tier", 1, 32, fault));
+    if (!span_is(tier, "standard") && !span_is(tier, "regulated"))
+        return FAIL(BAD_FIELD, fault, "tier: must be standard or regulated");
+    *ret = span_is(tier, "regulated") ? TIER_REGULATED : TIER_STANDARD;
+    return OK;
+}
+
+static status tenant_create(struct session *session, const struct json *arguments,
+                            struct ipc_message *message, struct fault *fault)
+{
+    static const char *const known[] = {"name", "tier", "region", "retention_days", NULL};
+    struct tenant_wish wish = {.operator_uid = session->uid};
+    int64_t days = 0;
+    (void)message;
+    TRY(json_only(arguments, known, fault));
+    TRY(json_text(&wish.name, arguments, "name", 1, TENANT_NAME_MAX, fault));
+    TRY(json_optional_text(&wish.region, arguments, "region", 1, TENANT_NAME_MAX, fault));
+    TRY(json_optional_integer(&days, arguments, "retention_days", 1, DAYS_MAX, fault));
+    TRY(tier_of(&wish.tier, arguments, fault));
+    wish.retention_days = (uint32_t)days;
+    lifecycle_create(session->control, &wish, session->kms_admin, answer_of(session));
+    return OK;
+}
+
+static status name_of(struct span *ret, const struct json *arguments, struct fault *fault)
+{
+    return json_text(ret, arguments, "name", 1, TENANT_NAME_MAX, fault);
+}
+
+static status only_name(struct span *ret, const struct json *arguments, struct fault *fault)
+{
+    static const char *const known[] = {"name", NULL};
+    TRY(json_only(arguments, known, fault));
+    return name_of(ret, arguments, fault);
+}
+
+static status tenant_named(struct tenant *ret, struct control *control, struct span name,
+                           struct fault *fault)
+{
+    status found = registry_by_name(ret, control, name, fault);
+    if (found == NOT_FOUND)
+        return FAIL(NOT_FOUND, fault, "there is no tenant of this name");
+    return found;
+}
+
+static status tenant_erase(struct session *session, const struct json *arguments,
+                           struct ipc_message *message, struct fault *fault)
+{
+    struct span name;
+    (void)message;
+    TRY(only_name(&name, arguments, fault));
+    lifecycle_erase(session->control, name, session->kms_admin, session->uid, answer_of(session));
+    return OK;
+}
+
+static status tenant_pause(struct session *session, const struct json *arguments,
+                           struct ipc_message *message, struct fault *fault)
+{
+    struct span name;
+    (void)message;
+    TRY(only_name(&name, arguments, fault));
+    lifecycle_pause(session->control, name, true, session->uid, answer_of(session));
+    return OK;
+}
+
+static status tenant_resume(struct session *session, const struct json *arguments,
+                            struct ipc_message *message, struct fault *fault)
+{
+    struct span name;
+    (void)message;
+    TRY(only_name(&name, arguments, fault));
+    lifecycle_pause(session->control, name, false, session->uid, answer_of(session));
+    return OK;
+}
+
+struct listing {
+    struct control *control;
+    struct json_writer writer;
+};
+
+static status list_one(void *context, const struct tenant *tenant, struct fault *fault)
+{
+    struct listing *listing = context;
+    (void)fault;
+    tenant_put_json(&listing->writer, listing->control, tenant);
+    return OK;
+}
+
+static status tenant_list(struct session *session, const struct json *arguments,
+                          struct ipc_message *message, struct fault *fault)
+{
+    static const char *const known[] = {NULL};
+    _cleanup_buffer_ struct buffer text = buffer_of(LIST_MAX);
+    struct listing listing = {session->control, json_writer_on(&text)};
+    (void)message;
+    TRY(json_only(arguments, known, fault));
+    json_open_object(&listing.writer, NULL);
+    json_open_array(&listing.writer, "data");
+    TRY(registry_all(session->control, list_one, &listing, fault));
+    json_close_array(&listing.writer);
+    json_close_object(&listing.writer);
+    TRY(buffer_check(&text, "list", fault));
+    session_answer(session, OK, "", buffer_span(&text));
+    return OK;
+}
+
+static status tenant_show(struct session *session, const struct json *arguments,
+                          struct ipc_message *message, struct fault *fault)
+{
+    uint8_t storage[2048];
+    struct buffer text = buffer_over(storage, sizeof storage);
+    struct json_writer writer = json_writer_on(&text);
+    struct tenant tenant;
+    struct span name;
+    (void)message;
+    TRY(only_name(&name, arguments, fault));
+    TRY(tenant_named(&tenant, session->control, name, fault));
+    tenant_put_json(&writer, session->control, &tenant);
+    session_answer(session, OK, "", buffer_span(&text));
+    return OK;
+}
+
+static status put_mint(struct buffer *body, const struct tenant *tenant,
+                       const struct json *arguments, struct fault *fault)
+{
+    struct span user, agent = {0}, clearance = {0};
+    struct span scope = SPAN("memory:read memory:write audit:read tenant:read");
+    int64_t ttl = 15 * 60;
+    TRY(json_text(&user, arguments, "user", 1, USER_MAX, fault));
+    TRY(json_optional_text(&agent, arguments, "agent", 1, USER_MAX, fault));
+    TRY(json_optional_text(&scope, arguments, "scope", 0, TOKEN_SCOPES_MAX, fault));
+    TRY(json_optional_text(&clearance, arguments, "clearance", 1, 32, fault));
+    TRY(json_optional_integer(&ttl, arguments, "ttl_seconds", 1,
+                              tenant->tier == TIER_REGULATED ? 300 : TOKEN_LIFETIME_MAX_SECONDS,
+                              fault));
+    buffer_put(body, SPAN_OF(tenant->id));
+    buffer_put_field(body, user);
+    buffer_put_field(body, agent);
+    buffer_put_field(body, scope);
+    buffer_put_field(body, clearance);
+    buffer_put_u32(body, (uint32_t)ttl);
+    return buffer_check(body, "token", fault);
+}
+
+static status token_mint(struct session *session, const struct json *arguments,
+                         struct ipc_message *message, struct fault *fault)
+{
+    static const char *const known[] = {"name", "user", "agent", "scope", "clearance",
+                                        "ttl_seconds", NULL};
+    uint8_t storage[4096], answer_bytes[TOKEN_MAX + 64];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    struct buffer answer = buffer_over(answer_bytes, sizeof answer_bytes);
+    struct json_writer writer = json_writer_on(&answer);
+    struct tenant tenant;
+    struct span name, token;
+    struct cursor result;
+    (void)message;
+    TRY(json_only(arguments, known, fault));
+    TRY(name_of(&name, arguments, fault));
+    TRY(tenant_named(&tenant, session->control, name, fault));
+    TRY(put_mint(&body, &tenant, arguments, fault));
+    TRY(kms_call(&result, session->kms_admin, MESSAGE_TOKEN_MINT, buffer_span(&body), fault));
+    TRY(cursor_field(&token, &result, TOKEN_MAX, "token", fault));
+    json_open_object(&writer, NULL);
+    json_put_string(&writer, "token", token);
+    json_close_object(&writer);
+    session_answer(session, OK, "", buffer_span(&answer));
+    secret_wipe(answer_bytes, sizeof answer_bytes);
+    secret_wipe((void *)(uintptr_t)token.data, token.length);
+    return OK;
+}
+
+static status platform_key(struct session *session, const struct json *arguments,
+                           struct ipc_message *message, struct fault *fault)
+{
+    uint8_t storage[512], hashed[HASH_BYTES];
+    char fingerprint[2 * HASH_BYTES + 1];
+    struct buffer text = buffer_over(storage, sizeof storage);
+    struct span key = SPAN_OF(session->control->platform_key);
+    (void)arguments, (void)message, (void)fault;
+    hash(hashed, key);
+    hex_encode(fingerprint, SPAN_OF(hashed));
+    buffer_put_text(&text, "{\"algorithm\":\"Ed25519\",\"public_key\":\"");
+    base64_put(&text, key);
+    buffer_printf(&text, "\",\"fingerprint\":\"%s\"}", fingerprint);
+    session_answer(session, OK, "", buffer_span(&text));
+    return OK;
+}
+
+static status export_ledger(struct session *session, const struct json *arguments,
+                            struct ipc_message *message, struct fault *fault)
+{
+    struct stat info;
+    (void)arguments;
+    TRY(ipc_need_fds(message, 1, fault));
+    if (fstat(message->fds[0], &info) || !S_ISREG(info.st_mode))
+        return FAIL(BAD_FIELD, fault, "ledger.export writes to a file, not to a pipe");
+    TRY(ledger_export(session->control, message->fds[0], fault));
+    session_answer(session, OK, "", SPAN("{}"));
+    return OK;
+}
+
+static void on_plain_reply(void *context, status code, const char *detail, struct cursor *result,
+                           struct ipc_message *message)
+{
+    (void)result, (void)message;
+    session_answer(context, code, detail, SPAN("{}"));
+}
+
+struct export_work {
+    struct session *session;
+    struct tenant tenant;
+    int fd;
+};
+
+static void on_export_woken(void *context, status code, const char *detail, struct span json)
+{
+    struct export_work *work = context;
+    (void)json;
+    if (code != OK) {
+        session_answer(work->session, code, detail, (struct span){0});
+    } else {
+        uint8_t storage[512], posture_bytes[256];
+        struct buffer body = buffer_over(storage, sizeof storage);
+        struct buffer posture = buffer_over(posture_bytes, sizeof posture_bytes);
+        posture_put(&posture, work->session->control, &work->tenant);
+        buffer_put(&body, SPAN_OF(work->tenant.id));
+        buffer_put_u32(&body, work->tenant.uid);
+        buffer_put_field(&body, buffer_span(&posture));
+        buffer_put_text_field(&body, "audit");
+        call_supervisor(work->session->control, MESSAGE_CELL_EXPORT, buffer_span(&body),
+                        &work->fd, 1, on_plain_reply, work->session);
+    }
+    close(work->fd);
+    free(work);
+}
+
+/* The cell writes to the operator's descriptor itself: control sees no line of it. */
+static status audit_export(struct session *session, const struct json *arguments,
+                           struct ipc_message *message, struct fault *fault)
+{
+    struct tenant tenant;
+    struct span name;
+    TRY(ipc_need_fds(message, 1, fault));
+    TRY(only_name(&name, arguments, fault));
+    TRY(tenant_named(&tenant, session->control, name, fault));
+    if (tenant.state != TENANT_ACTIVE)
+        return FAIL(UNAVAILABLE, fault, "the tenant is not active");
+    struct export_work *work = malloc(sizeof *work);
+    if (!work)
+        return FAIL(INTERNAL, fault, "out of memory");
+    *work = (struct export_work){session, tenant, take_fd(&message->fds[0])};
+    wake_tenant(session->control, &tenant, UINT32_MAX,
+                (struct outcome){.done = on_export_woken, .context = work});
+    return OK;
+}
+
+static void on_status(void *context, status code, const char *detail, struct cursor *result,
+                      struct ipc_message *message)
+{
+    struct session *session = context;
+    (void)result;
+    _cleanup_buffer_ struct buffer text = buffer_of(LIST_MAX);
+    if (code == OK && message && message->fd_count == 1) {
+        uint8_t *room;
+        ssize_t count = 1;
+        while (count > 0 && (room = buffer_reserve(&text, KIB(64)))) {
+            count = pread(message->fds[0], room, KIB(64), (off_t)text.length);
+            buffer_advance(&text, count > 0 ? (size_t)count : 0);
+        }
+    }
+    session_answer(session, code, detail, buffer_span(&text));
+}
+
+static status node_status(struct session *session, const struct json *arguments,
+                          struct ipc_message *message, struct fault *fault)
+{
+    (void)arguments, (void)message, (void)fault;
+    call_supervisor(session->control, MESSAGE_STATUS, (struct span){0}, NULL, 0, on_status,
+                    session);
+    return OK;
+}
+
+static status prove(struct session *session, const struct json *arguments,
+                    struct ipc_message *message, struct fault *fault)
+{
+    static const char *const known[] = {"name", "target", NULL};
+    uint8_t storage[8192], posture_bytes[256];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    struct buffer posture = buffer_over(posture_bytes, sizeof posture_bytes);
+    struct tenant tenant;
+    struct span name;
+    TRY(ipc_need_fds(message, 1, fault));
+    TRY(json_only(arguments, known, fault));
+    TRY(name_of(&name, arguments, fault));
+    TRY(tenant_named(&tenant, session->control, name, fault));
+    const struct json *target = json_member(arguments, "target");
+    TRY(json_need_object(target, "target", fault));
+    posture_put(&posture, session->control, &tenant);
+    buffer_put(&body, SPAN_OF(tenant.id));
+    buffer_put_u32(&body, tenant.uid);
+    buffer_put_field(&body, buffer_span(&posture));
+    buffer_put_field(&body, target->source);
+    TRY(buffer_check(&body, "target", fault));
+    call_supervisor(session->control, MESSAGE_PROVE, buffer_span(&body), message->fds, 1,
+                    on_plain_reply, session);
+    return OK;
+}
+
+static const struct {
+    const char *name;
+    verb_run *run;
+} verbs[] = {
+    {"tenant.create", tenant_create}, {"tenant.list", tenant_list},
+    {"tenant.show", tenant_show},     {"tenant.erase", tenant_erase},
+    {"tenant.pause", tenant_pause},   {"tenant.resume", tenant_resume},
+    {"token.mint", token_mint},       {"audit.export", audit_export},
+    {"platform.key", platform_key},   {"ledger.export", export_ledger},
+    {"status", node_status},          {"prove", prove},
+};
+
+void verbs_run(struct session *session, struct span verb, struct span arguments,
+               struct ipc_message *message)
+{
+    struct arena arena = arena_of(KIB(256));
+    struct fault fault = {0};
+    struct json parsed;
+    status result = FAIL(NOT_IMPLEMENTED, &fault, "this version does not know the verb %.40s",
+                         (const char *)verb.data);
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        if (!span_is(verb, verbs[i].name))
+            continue;
+        result = json_parse(&parsed, &arena, arguments, &fault);
+        if (result == OK)
+            result = json_need_object(&parsed, "arguments", &fault);
+        if (result == OK)
+            result = verbs[i].run(session, &parsed, message, &fault);
+        break;
+    }
+    arena_free(&arena); /* a verb that answers later has copied what it needs */
+    if (result != OK)
+        session_answer(session, result, fault.detail, (struct span){0});
+}
