@@ -1,7 +1,9 @@
+#define _GNU_SOURCE
 #include "base/buffer.h"
 
 #include <assert.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,20 +100,34 @@ void buffer_put_text(struct buffer *buffer, const char *text)
     buffer_put(buffer, span_of_text(text));
 }
 
+/* Long text is printed apart: vsnprintf needs room for a NUL, which the buffer may not have. */
+__attribute__((format(printf, 2, 0)))
+static void put_long_print(struct buffer *buffer, const char *format, va_list arguments)
+{
+    char *text = NULL;
+    int length = vasprintf(&text, format, arguments);
+    if (length < 0) {
+        buffer->failed = true;
+        return;
+    }
+    buffer_put(buffer, (struct span){(const uint8_t *)text, (size_t)length});
+    free(text);
+}
+
 void buffer_printf(struct buffer *buffer, const char *format, ...)
 {
+    char text[256];
     va_list arguments, again;
     va_start(arguments, format);
     va_copy(again, arguments);
-    int length = vsnprintf(NULL, 0, format, arguments);
+    int length = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    uint8_t *room = length < 0 ? NULL : buffer_reserve(buffer, (size_t)length + 1);
-    if (room) {
-        vsnprintf((char *)room, (size_t)length + 1, format, again);
-        buffer->length += (size_t)length;
-    } else {
+    if (length < 0)
         buffer->failed = true;
-    }
+    else if ((size_t)length < sizeof text)
+        buffer_put(buffer, (struct span){(const uint8_t *)text, (size_t)length});
+    else
+        put_long_print(buffer, format, again);
     va_end(again);
 }
 

@@ -32,7 +32,8 @@ void clock_text(char text[CLOCK_TEXT_SIZE], int64_t wall_us)
                               : seconds > year_9999_end ? year_9999_end : seconds);
     struct tm parts;
     gmtime_r(&clamped, &parts);
-    char whole[24];
-    strftime(whole, sizeof whole, "%Y-%m-%dT%H:%M:%S", &parts);
+    char whole[80]; /* strftime's %Y would not pad a year below 1000 */
+    snprintf(whole, sizeof whole, "%04d-%02d-%02dT%02d:%02d:%02d", parts.tm_year + 1900,
+             parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
     snprintf(text, CLOCK_TEXT_SIZE, "%.19s.%06dZ", whole, (int)micros);
 }

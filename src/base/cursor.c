@@ -4,7 +4,8 @@
 
 struct cursor cursor_over(struct span bytes)
 {
-    return (struct cursor){.next = bytes.data, .end = bytes.data + bytes.length};
+    const uint8_t *end = bytes.length ? bytes.data + bytes.length : bytes.data; /* may be NULL */
+    return (struct cursor){.next = bytes.data, .end = end};
 }
 
 size_t cursor_left(const struct cursor *cursor)
@@ -25,7 +26,8 @@ status cursor_copy(uint8_t *ret, struct cursor *cursor, size_t length, struct fa
 {
     struct span bytes;
     TRY(cursor_bytes(&bytes, cursor, length, fault));
-    memcpy(ret, bytes.data, length);
+    if (length)
+        memcpy(ret, bytes.data, length);
     return OK;
 }
 
