@@ -4,8 +4,9 @@
 
 struct cursor cursor_over(struct span bytes)
 {
-    const uint8_t *end = bytes.length ? bytes.data + bytes.length : bytes.data; /* may be NULL */
-    return (struct cursor){.next = bytes.data, .end = end};
+    static const uint8_t nothing; /* no bytes may come with a NULL, which arithmetic must not touch */
+    const uint8_t *data = bytes.length ? bytes.data : &nothing;
+    return (struct cursor){.next = data, .end = data + bytes.length};
 }
 
 size_t cursor_left(const struct cursor *cursor)
@@ -26,8 +27,7 @@ status cursor_copy(uint8_t *ret, struct cursor *cursor, size_t length, struct fa
 {
     struct span bytes;
     TRY(cursor_bytes(&bytes, cursor, length, fault));
-    if (length)
-        memcpy(ret, bytes.data, length);
+    memcpy(ret, bytes.data, length);
     return OK;
 }
 
