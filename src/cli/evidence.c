@@ -122,15 +122,39 @@ static int command_verify(struct cli *cli)
     return EXIT_DONE;
 }
 
-static bool copy_all(int from, int to)
+static bool write_all(int to, struct span bytes)
+{
+    while (bytes.length) {
+        ssize_t count = write(to, bytes.data, bytes.length);
+        if (count <= 0)
+            return false;
+        bytes = (struct span){bytes.data + count, bytes.length - (size_t)count};
+    }
+    return true;
+}
+
+/* What is exported is verified on its way: a writer that stopped half way is not taken for an end. */
+static status copy_export(int from, int to, struct fault *fault)
 {
     static uint8_t piece[PIECE_BYTES];
-    ssize_t count;
-    while ((count = read(from, piece, sizeof piece)) > 0)
-        for (ssize_t done = 0, written; done < count; done += written)
-            if ((written = write(to, piece + done, (size_t)(count - done))) <= 0)
-                return false;
-    return count == 0;
+    const struct export_demands demands = {0};
+    struct export_verifier *verifier;
+    struct export_summary summary;
+    ssize_t count = 0;
+    TRY(export_verifier_create(&verifier, &demands, fault));
+    status result = OK;
+    while (result == OK && (count = read(from, piece, sizeof piece)) > 0) {
+        struct span bytes = {piece, (size_t)count};
+        result = export_verifier_feed(verifier, bytes, fault);
+        if (!write_all(to, bytes))
+            result = FAIL(INTERNAL, fault, "the export cannot be written: %s", strerror(errno));
+    }
+    if (result == OK && count < 0)
+        result = FAIL(INTERNAL, fault, "the export cannot be read: %s", strerror(errno));
+    if (result == OK)
+        result = export_verifier_end(&summary, verifier, fault);
+    export_verifier_free(verifier);
+    return result;
 }
 
 static int open_output(const char *path)
@@ -149,8 +173,8 @@ static status export_audit(struct cli *cli, struct span arguments, int output,
     status asked = client_call(&answer, cli, "audit.export", arguments, ends[1], fault);
     buffer_free(&answer);
     close(ends[1]);
-    if (asked == OK && !copy_all(ends[0], output))
-        asked = FAIL(INTERNAL, fault, "the export was cut short: %s", strerror(errno));
+    if (asked == OK)
+        asked = copy_export(ends[0], output, fault);
     close(ends[0]);
     return asked;
 }
@@ -250,11 +274,9 @@ static int ledger_export(struct cli *cli)
         return cli_refused(strerror(errno));
     status result = client_call(&answer, cli, "ledger.export", SPAN("{}"), file, &fault);
     buffer_free(&answer);
-    if (result != OK)
-        return cli_refused(fault.detail);
-    if (lseek(file, 0, SEEK_SET) < 0 || !copy_all(file, output))
-        return cli_refused(strerror(errno));
-    return EXIT_DONE;
+    if (result == OK && lseek(file, 0, SEEK_SET) == 0)
+        result = copy_export(file, output, &fault);
+    return result == OK ? EXIT_DONE : cli_refused(fault.detail);
 }
 
 int command_ledger(struct cli *cli)

@@ -143,7 +143,7 @@ static void print_receipt(const struct json *document)
     printf(") at ");
     cli_put_text(member(receipt, "erased_at"));
     printf("\n  key destroyed   ");
-    cli_put_text(member(destroyed, "kek_fingerprint"));
+    cli_put_text(member(receipt, "kek_fingerprint"));
     printf("\n  removed         %lld files, %lld bytes\n", (long long)number(destroyed, "files"),
            (long long)number(destroyed, "bytes"));
     printf("  audit entries   %lld at the end\n  ledger index    %lld\n",

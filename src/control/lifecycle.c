@@ -292,8 +292,9 @@ static void put_receipt(struct buffer *out, const struct work *work)
     json_put_text(&writer, "tenant_name", work->tenant.name);
     json_put_text(&writer, "created_at", created);
     json_put_text(&writer, "erased_at", erased);
+    json_put_text(&writer, "kek_fingerprint", fingerprint); /* the kms signs for this key only */
     json_open_object(&writer, "destroyed");
-    json_put_text(&writer, "kek_fingerprint", fingerprint);
+    json_put_text(&writer, "key", "tenant KEK");
     json_put_text(&writer, "key_store", "file");
     json_put_integer(&writer, "files", (int64_t)work->files);
     json_put_integer(&writer, "bytes", (int64_t)work->bytes);
