@@ -176,8 +176,10 @@ static status expire_keys(struct silo *silo, struct fault *fault)
 {
     if (!silo->memory.has_keys)
         return OK;
-    return remove_by_number(silo, "DELETE FROM memory_keys WHERE made_at <= ?1",
-                            silo->now_us - MEMORY_KEY_LIFE_US, fault);
+    TRY(remove_by_number(silo, "DELETE FROM memory_keys WHERE made_at <= ?1",
+                         silo->now_us - MEMORY_KEY_LIFE_US, fault));
+    silo->wrote |= store_changes(silo->store) > 0;
+    return OK;
 }
 
 static bool is_stale(const struct silo *silo)

@@ -101,6 +101,7 @@ static status open_store(struct silo *silo, const struct anchor *anchor, struct 
         .keys = &silo->keys->dek,
         .key_count = 1,
         .anchor = &known,
+        .io = silo->io,
     };
     TRY(store_open(&silo->store, &options, fault));
     secret_wipe(&silo->keys->dek, sizeof silo->keys->dek);
@@ -156,6 +157,7 @@ status silo_open(struct silo **ret, const struct silo_opening *opening, struct f
     if (silo == NULL)
         return FAIL(INTERNAL, fault, "out of memory for a silo");
     silo->silo_fd = opening->silo_fd;
+    silo->io = opening->io;
     silo->posture = opening->posture;
     silo->epoch = opening->anchor.epoch;
     silo->now_us = clock_wall_us();
@@ -207,6 +209,13 @@ status silo_write(struct silo *silo, struct fault *fault)
     return store_in_transaction(silo->store) ? OK : store_begin(silo->store, fault);
 }
 
+/* A transaction in which nothing was kept need not wait for a commit. */
+static void end_idle(struct silo *silo)
+{
+    if (!silo->wrote && silo->store != NULL && store_in_transaction(silo->store))
+        store_rollback(silo->store);
+}
+
 /* What a mutation did stays only together with its entry. */
 static status mutate(struct call *call, silo_handler *handler, struct fault *fault)
 {
@@ -222,10 +231,12 @@ static status mutate(struct call *call, silo_handler *handler, struct fault *fau
         return OK;
     }
     memory_forget(silo);
-    TRY(store_undo(silo->store, fault));
+    struct fault undo_fault;
+    status undone = store_undo(silo->store, &undo_fault);
+    end_idle(silo);
     if (noted != OK)
         return FAIL(noted, fault, "%s", entry_fault.detail);
-    return done;
+    return undone == OK || done != OK ? done : FAIL(undone, fault, "%s", undo_fault.detail);
 }
 
 static status look(struct call *call, silo_handler *handler, struct fault *fault)
@@ -393,10 +404,12 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
                    struct fault *fault)
 {
     silo->now_us = now_us;
-    if (silo->store != NULL)
-        return memory_expire(ret_more, silo, parking, fault);
     *ret_more = false;
-    return OK;
+    if (silo->store == NULL)
+        return OK;
+    status done = memory_expire(ret_more, silo, parking, fault);
+    end_idle(silo);
+    return done;
 }
 
 int64_t silo_next_expiry_us(struct silo *silo)

@@ -45,6 +45,7 @@ struct silo_opening {
     uint32_t key_version;
     struct anchor anchor;
     struct silo_posture posture;
+    const struct store_io *io; /* NULL: the system's */
 };
 
 /* ROLLED_BACK, CORRUPT, OUT_OF_SPACE, INTERNAL. A silo that was never written makes no file here. */

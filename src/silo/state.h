@@ -44,6 +44,7 @@ struct memory_state {
 struct silo {
     struct store *store; /* NULL until first used: an empty silo has no files */
     int silo_fd;         /* the caller's */
+    const struct store_io *io;
     struct store_log *log;
     struct silo_keys *keys;
     struct aead *cursor_key;
