@@ -46,6 +46,18 @@ enum {
     RELAY_FRAGMENT_MAX = KIB(56), /* body bytes in one frame between gateway and cell */
     RELAY_STREAMS_MAX = 1024,     /* requests in flight from one gateway to one cell */
 
+    /* a gateway */
+    GATEWAY_LOOKUPS_MAX = 8192,      /* tenants it remembers, each for a second */
+    GATEWAY_CALLS_MAX = 4096,        /* questions to control that wait for their answer */
+    GATEWAY_INPUT_MAX = KIB(48),     /* read from one connection and not yet taken */
+    GATEWAY_PIPELINED_MAX = KIB(8),  /* the same while a request is in flight */
+    GATEWAY_MEMORY_MAX = MIB(256),   /* of all buffers together; then it sheds load */
+    GATEWAY_RELAY_HELD_MAX = MIB(32), /* answers of one cell that its clients have not taken yet */
+    GATEWAY_OPS_CONNECTIONS_MAX = 64,
+    GATEWAY_CONTENT_TYPE_MAX = 255,
+    GATEWAY_IDEMPOTENCY_KEY_MAX = 255,
+    GATEWAY_SKIP_MAX = KIB(64),      /* rest of a refused request's body that is read for the next one's sake */
+
     /* a cell */
     CELL_TURN_REQUESTS_MAX = 256,   /* of each sort (reads, mutations) that share one commit */
     CELL_TURN_BYTES_MAX = MIB(16),  /* of answers held back until their commit */
