@@ -417,6 +417,12 @@ int64_t silo_next_expiry_us(struct silo *silo)
     return silo->store != NULL ? memory_due_us(silo) : 0;
 }
 
+void silo_trim(struct silo *silo)
+{
+    if (silo->store != NULL)
+        store_trim(silo->store);
+}
+
 uint64_t silo_bytes(struct silo *silo)
 {
     return silo->store != NULL ? store_bytes(silo->store) : 0;
