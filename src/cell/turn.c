@@ -1,9 +1,9 @@
 /* turn.c: the one transaction of a turn of the loop. Reads run first and see only what was
- * committed before; then the mutations; then one commit, and only after it the answers that depend on it. A
- * read leaves at once where the posture lets its entry follow within AUDIT_DELAY_MAX_MS; where it
- * does not (strict audit, too many entries pending) it waits for the commit like a mutation. When a
- * commit fails, its mutations did not happen, and the reads, which never saw them, get a commit of
- * their own entries. */
+ * committed before; then the mutations; then one commit, and only after it the answers that depend
+ * on it. A read leaves at once where the posture lets its entry follow within AUDIT_DELAY_MAX_MS;
+ * where it does not (strict audit, too many entries pending) it waits for it like a mutation.
+ * When a commit fails, its mutations did not happen, and the reads, which never saw them, get a
+ * commit of their own entries. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/secret.h"

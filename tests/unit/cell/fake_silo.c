@@ -1,0 +1,266 @@
+#define _GNU_SOURCE
+#include "fake_silo.h"
+
+#include "base/clock.h"
+#include "silo/actions.h"
+#include "silo/silo.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct fake_silo *fake_silo;
+
+struct silo {
+    struct merkle_edge edge; /* of what is committed */
+    uint32_t staged_items, staged_entries, pending;
+    int64_t pending_since_us;
+    bool wrote, read_strictly;
+    struct anchor anchor;
+};
+
+void fake_silo_make(void)
+{
+    fake_silo = mmap(NULL, sizeof *fake_silo, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                     -1, 0);
+    if (fake_silo == MAP_FAILED)
+        abort();
+}
+
+void fake_silo_drop(void)
+{
+    munmap(fake_silo, sizeof *fake_silo);
+    fake_silo = NULL;
+}
+
+static struct hash_value leaf(uint64_t index)
+{
+    return merkle_leaf((struct span){(const uint8_t *)&index, sizeof index});
+}
+
+static void append(struct silo *silo, uint32_t entries)
+{
+    struct fault fault;
+    for (uint32_t i = 0; i < entries; i++) {
+        struct hash_value hash = leaf(silo->edge.size);
+        if (merkle_append(&silo->edge, &hash, NULL, NULL, &fault) != OK)
+            abort();
+    }
+}
+
+status silo_open(struct silo **ret, const struct silo_opening *opening, struct fault *fault)
+{
+    (void)fault;
+    struct silo *silo = calloc(1, sizeof *silo);
+    silo->anchor = opening->anchor;
+    append(silo, fake_silo->log_size);
+    *ret = silo;
+    return OK;
+}
+
+struct silo *silo_close(struct silo *silo)
+{
+    if (silo)
+        fake_silo->closed = true;
+    free(silo);
+    return NULL;
+}
+
+void silo_begin(struct silo *silo, int64_t now_us)
+{
+    (void)now_us;
+    silo->wrote = silo->read_strictly = false;
+}
+
+static void answer(struct silo_response *response, const struct silo *silo, struct span body)
+{
+    response->http_status = 200;
+    buffer_printf(response->body, "{\"items\":%u,\"bytes\":%zu,\"first\":\"%c\"",
+                  fake_silo->items + silo->staged_items, body.length,
+                  body.length ? body.data[0] : '-');
+    if (fake_silo->answer_bytes) {
+        buffer_put_text(response->body, ",\"fill\":\"");
+        while (response->body->length < fake_silo->answer_bytes && !response->body->failed)
+            buffer_put_text(response->body, "................");
+        buffer_put_text(response->body, "\"");
+    }
+    buffer_put_text(response->body, "}");
+}
+
+static void note_read(struct silo *silo)
+{
+    if (fake_silo->strict) {
+        silo->read_strictly = true;
+        silo->staged_entries++;
+        return;
+    }
+    silo->pending++;
+    if (silo->pending_since_us == 0)
+        silo->pending_since_us = clock_monotonic_us();
+}
+
+status silo_handle(struct silo_response *response, struct silo *silo,
+                   const struct silo_request *request, struct fault *fault)
+{
+    fake_silo->handled++;
+    if (request->action == &memory_actions[MEMORY_DELETE])
+        return FAIL(INTERNAL, fault, "page 17 of silo.db is odd");
+    if (request->action->mutates) {
+        silo->staged_items++;
+        silo->staged_entries++;
+        silo->wrote = true;
+        answer(response, silo, request->body);
+        response->http_status = 201;
+        return OK;
+    }
+    note_read(silo);
+    answer(response, silo, request->body);
+    return OK;
+}
+
+status silo_refuse(struct silo *silo, const struct silo_request *request, status why,
+                   struct fault *fault)
+{
+    (void)request, (void)fault;
+    fake_silo->refused++;
+    fake_silo->last_refusal = why;
+    note_read(silo);
+    return OK;
+}
+
+bool silo_must_commit(const struct silo *silo)
+{
+    return silo->wrote || silo->read_strictly;
+}
+
+int64_t silo_pending_since_us(const struct silo *silo)
+{
+    return silo->pending ? silo->pending_since_us : 0;
+}
+
+status silo_commit(struct silo *silo, struct fault *fault)
+{
+    if (fake_silo->commit_fails) {
+        if (fake_silo->commit_fails > 0)
+            fake_silo->commit_fails--;
+        if (silo->read_strictly) { /* entries of reads stay pending */
+            silo->pending += silo->staged_entries - silo->staged_items;
+            silo->pending_since_us = clock_monotonic_us();
+        }
+        silo->staged_items = silo->staged_entries = 0;
+        silo->wrote = silo->read_strictly = false;
+        return FAIL((status)fake_silo->fail_status, fault, "the test broke this commit");
+    }
+    fake_silo->commits++;
+    fake_silo->items += silo->staged_items;
+    fake_silo->log_size += silo->staged_entries + silo->pending;
+    append(silo, silo->staged_entries + silo->pending);
+    silo->anchor.commits++;
+    silo->staged_items = silo->staged_entries = silo->pending = 0;
+    silo->pending_since_us = 0;
+    silo->wrote = silo->read_strictly = false;
+    return OK;
+}
+
+static status read_node(struct hash_value *ret, void *context, uint32_t level, uint64_t index,
+                        struct fault *fault)
+{
+    (void)context;
+    if (level == 0) {
+        *ret = leaf(index);
+        return OK;
+    }
+    struct hash_value left, right;
+    TRY(read_node(&left, NULL, level - 1, 2 * index, fault));
+    TRY(read_node(&right, NULL, level - 1, 2 * index + 1, fault));
+    *ret = merkle_node(&left, &right);
+    return OK;
+}
+
+status silo_anchor(struct anchor *ret, struct hash_value *proof, uint32_t *ret_proof_count,
+                   struct silo *silo, uint64_t anchored_log_size, struct fault *fault)
+{
+    struct hash_value root = merkle_root(&silo->edge);
+    silo->anchor.log_size = silo->edge.size;
+    memcpy(silo->anchor.log_root, root.bytes, HASH_BYTES);
+    *ret_proof_count = 0;
+    if (anchored_log_size)
+        TRY(merkle_consistency(proof, ret_proof_count, anchored_log_size, silo->edge.size,
+                               read_node, NULL, fault));
+    *ret = silo->anchor;
+    return OK;
+}
+
+status silo_checkpoint(struct silo *silo, struct fault *fault)
+{
+    (void)fault;
+    fake_silo->checkpoints++;
+    silo->anchor.map_generation++;
+    silo->anchor.map_hash[0]++;
+    return OK;
+}
+
+void silo_keep_checkpoint(struct silo *silo, struct span note)
+{
+    (void)silo;
+    fake_silo->notes += note.length > 0;
+}
+
+status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
+                   struct fault *fault)
+{
+    (void)now_us, (void)fault;
+    *ret_more = false;
+    if (fake_silo->expire_batches == 0) {
+        if (!parking)
+            fake_silo->next_expiry_us = 0;
+        return OK;
+    }
+    fake_silo->expired++;
+    fake_silo->expire_batches--;
+    silo->staged_entries++;
+    silo->wrote = true;
+    *ret_more = fake_silo->expire_batches > 0;
+    if (!*ret_more)
+        fake_silo->next_expiry_us = 0;
+    return OK;
+}
+
+int64_t silo_next_expiry_us(struct silo *silo)
+{
+    (void)silo;
+    return fake_silo->next_expiry_us;
+}
+
+void silo_trim(struct silo *silo)
+{
+    (void)silo;
+    fake_silo->trims++;
+}
+
+uint64_t silo_bytes(struct silo *silo)
+{
+    (void)silo;
+    return 4096;
+}
+
+uint32_t silo_damage(struct silo *silo, char *where, size_t size)
+{
+    (void)silo;
+    snprintf(where, size, "silo.db page 17");
+    return fake_silo->damage;
+}
+
+status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
+                         struct silo *silo, const uint8_t platform_key[32], struct fault *fault)
+{
+    (void)silo, (void)platform_key;
+    if (fake_silo->notes == 0)
+        return FAIL(UNAVAILABLE, fault, "there is no checkpoint");
+    for (uint32_t i = 0; i < KIB(64) / 16; i++)
+        buffer_put_text(out, "line of export\n\n");
+    ++*from_index;
+    fake_silo->pieces++;
+    *ret_done = *from_index >= fake_silo->export_pieces;
+    return OK;
+}

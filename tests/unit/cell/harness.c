@@ -1,0 +1,543 @@
+#define _GNU_SOURCE
+#include "harness.h"
+
+#include "authz/token.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/hex.h"
+#include "base/log.h"
+#include "cell/cell.h"
+#include "crypt/note.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+enum { PATIENCE_MS = 10000 };
+
+static void must(status code, const struct fault *fault)
+{
+    if (code != OK)
+        fail_msg("%s: %s", status_code(code), fault->detail);
+}
+
+static struct signer *new_signer(uint8_t *ret_public)
+{
+    uint8_t seed[SIGN_SEED_BYTES];
+    struct signer *signer = NULL;
+    struct fault fault;
+    crypt_random(seed, sizeof seed);
+    must(signer_create(&signer, seed, &fault), &fault);
+    if (ret_public)
+        signer_public(ret_public, signer);
+    return signer;
+}
+
+int harness_setup(void **state)
+{
+    struct harness *harness = calloc(1, sizeof *harness);
+    struct fault fault;
+    must(crypt_start(&fault), &fault);
+    snprintf(harness->directory, sizeof harness->directory, "/tmp/bulkhead-cell-XXXXXX");
+    assert_non_null(mkdtemp(harness->directory));
+    crypt_random(harness->tenant_id, sizeof harness->tenant_id);
+    hex_encode(harness->tenant_text, SPAN_OF(harness->tenant_id));
+    crypt_random(harness->dek, sizeof harness->dek);
+    harness->platform = new_signer(harness->platform_key);
+    harness->issuer = new_signer(harness->issuer_key);
+    harness->stranger = new_signer(NULL);
+    const struct merkle_edge nothing = {0};
+    struct hash_value root = merkle_root(&nothing);
+    memcpy(harness->anchor.log_root, root.bytes, HASH_BYTES);
+    harness->idle_seconds = 600;
+    harness->created_at_us = clock_wall_us() - INT64_C(3600) * 1000000;
+    harness->storage = malloc(IPC_PACKET_MAX);
+    harness->supervisor = harness->kms = -1;
+    for (int i = 0; i < HARNESS_GATEWAYS; i++)
+        harness->gateways[i] = -1;
+    *state = harness;
+    return 0;
+}
+
+static int remove_one(const char *path, const struct stat *facts, int type, struct FTW *where)
+{
+    (void)facts, (void)type, (void)where;
+    return remove(path);
+}
+
+int harness_teardown(void **state)
+{
+    struct harness *harness = *state;
+    if (harness->pid > 0)
+        harness_kill(harness);
+    cleanup_close(&harness->supervisor);
+    cleanup_close(&harness->kms);
+    for (int i = 0; i < HARNESS_GATEWAYS; i++)
+        cleanup_close(&harness->gateways[i]);
+    signer_free(harness->platform);
+    signer_free(harness->issuer);
+    signer_free(harness->stranger);
+    nftw(harness->directory, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    free(harness->storage);
+    free(harness);
+    return 0;
+}
+
+/* ---- the kms ---- */
+
+static void reply(struct harness *harness, uint32_t id, status code, struct span result)
+{
+    uint8_t storage[KIB(4)];
+    struct fault fault;
+    struct buffer body = buffer_over(storage, sizeof storage);
+    reply_put_head(&body, code, code == OK ? "" : "refused by the test");
+    buffer_put(&body, result);
+    must(buffer_check(&body, "reply", &fault), &fault);
+    must(ipc_send_wait(harness->kms, MESSAGE_REPLY, id, buffer_span(&body), NULL, 0, PATIENCE_MS,
+                       &fault), &fault);
+}
+
+static void on_key_open(struct harness *harness, const struct ipc_message *message)
+{
+    uint8_t storage[KIB(2)];
+    struct buffer result = buffer_over(storage, sizeof storage);
+    struct cursor cursor = cursor_over(message->body);
+    struct span wrapped;
+    struct fault fault;
+    must(cursor_field(&wrapped, &cursor, KIB(4), "wrapped", &fault), &fault);
+    must(cursor_end(&cursor, &fault), &fault);
+    if (harness->made)
+        assert_true(span_is(wrapped, "the wrapped key"));
+    else
+        assert_int_equal(wrapped.length, 0);
+    harness->anchor.epoch++;
+    harness->opens++;
+    buffer_put_u32(&result, 1);
+    buffer_put(&result, SPAN_OF(harness->dek));
+    buffer_put_text_field(&result, harness->made ? "" : "the wrapped key");
+    anchor_put(&result, &harness->anchor);
+    buffer_put(&result, SPAN_OF(harness->platform_key));
+    buffer_put(&result, SPAN_OF(harness->issuer_key));
+    harness->made = true;
+    reply(harness, message->id, OK, buffer_span(&result));
+}
+
+/* The rules of docs/protocols.md, ANCHOR_MOVE. */
+static bool may_move(const struct anchor *from, const struct anchor *to,
+                     const struct hash_value *proof, uint32_t count)
+{
+    struct hash_value old_root, new_root;
+    struct fault fault;
+    memcpy(old_root.bytes, from->log_root, HASH_BYTES);
+    memcpy(new_root.bytes, to->log_root, HASH_BYTES);
+    if (to->epoch != from->epoch || to->commits < from->commits
+        || to->map_generation < from->map_generation || to->log_size < from->log_size)
+        return false;
+    return merkle_check_consistency(from->log_size, to->log_size, proof, count, &old_root,
+                                    &new_root, &fault) == OK;
+}
+
+static void on_anchor_move(struct harness *harness, const struct ipc_message *message)
+{
+    struct cursor cursor = cursor_over(message->body);
+    struct hash_value proof[CONSISTENCY_PROOF_MAX];
+    struct anchor anchor;
+    struct fault fault;
+    uint16_t count;
+    must(anchor_get(&anchor, &cursor, &fault), &fault);
+    must(cursor_u16(&count, &cursor, &fault), &fault);
+    assert_in_range(count, 0, CONSISTENCY_PROOF_MAX);
+    for (uint16_t i = 0; i < count; i++)
+        must(cursor_copy(proof[i].bytes, &cursor, HASH_BYTES, &fault), &fault);
+    must(cursor_end(&cursor, &fault), &fault);
+    if (!may_move(&harness->anchor, &anchor, proof, count))
+        harness->anchor_broke_rules = true;
+    harness->anchor = anchor;
+    harness->moves++;
+    struct checkpoint checkpoint = {.size = anchor.log_size};
+    memcpy(checkpoint.root.bytes, anchor.log_root, HASH_BYTES);
+    snprintf(checkpoint.origin, sizeof checkpoint.origin, "bulkhead/silo/%s",
+             harness->tenant_text);
+    struct buffer note = buffer_of(NOTE_MAX), result = buffer_of(KIB(2));
+    must(checkpoint_sign(&note, &checkpoint, PLATFORM_KEY_NAME, harness->platform, &fault),
+         &fault);
+    buffer_put_field(&result, buffer_span(&note));
+    reply(harness, message->id, OK, buffer_span(&result));
+    buffer_free(&note);
+    buffer_free(&result);
+}
+
+static void serve_kms_once(struct harness *harness)
+{
+    struct ipc_message message;
+    struct fault fault;
+    uint8_t *storage = malloc(IPC_PACKET_MAX);
+    status came = ipc_receive(&message, harness->kms, storage, &fault);
+    if (came == CLOSED)
+        cleanup_close(&harness->kms);
+    else if (came == OK && harness->mood == KMS_REFUSES)
+        reply(harness, message.id, ROLLED_BACK, (struct span){0});
+    else if (came == OK && message.type == MESSAGE_KEY_OPEN)
+        on_key_open(harness, &message);
+    else if (came == OK && message.type == MESSAGE_ANCHOR_MOVE)
+        on_anchor_move(harness, &message);
+    else if (came != AGAIN)
+        fail_msg("the kms was told %#x", came == OK ? message.type : 0);
+    free(storage);
+}
+
+status harness_receive(struct ipc_message *ret, struct harness *harness, int fd, int timeout_ms)
+{
+    int64_t until_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
+    for (;;) {
+        struct fault fault;
+        status came = fd < 0 ? AGAIN : ipc_receive(ret, fd, harness->storage, &fault);
+        if (came != AGAIN)
+            return came;
+        int64_t left_us = until_us - clock_monotonic_us();
+        if (left_us <= 0)
+            return AGAIN;
+        int kms = harness->mood == KMS_SILENT ? -1 : harness->kms;
+        struct pollfd fds[] = {{.fd = fd, .events = POLLIN}, {.fd = kms, .events = POLLIN}};
+        poll(fds, 2, (int)((left_us + 999) / 1000));
+        if (fds[1].revents)
+            serve_kms_once(harness);
+    }
+}
+
+void harness_serve_kms(struct harness *harness, int for_ms)
+{
+    struct ipc_message none;
+    assert_int_equal(harness_receive(&none, harness, -1, for_ms), AGAIN);
+}
+
+/* ---- the supervisor ---- */
+
+static status no_jail(struct jail_proof *ret, int silo_fd, struct fault *fault)
+{
+    (void)silo_fd, (void)fault;
+    *ret = (struct jail_proof){.landlock_abi = 0};
+    return OK;
+}
+
+static void run_cell(int supervisor)
+{
+    struct loop *loop;
+    struct fault fault = {0};
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    log_open("cell", LOG_ERROR + 1);
+    status ran = store_start(&fault);
+    if (ran == OK)
+        ran = loop_create(&loop, &fault);
+    if (ran == OK)
+        ran = cell_run(supervisor, loop, no_jail, &fault);
+    if (ran != OK)
+        fprintf(stderr, "  (the cell ended: %s)\n", fault.detail);
+    _exit(ran == OK ? 0 : 1);
+}
+
+static void close_all(struct harness *harness)
+{
+    cleanup_close(&harness->supervisor);
+    cleanup_close(&harness->kms);
+    for (int i = 0; i < HARNESS_GATEWAYS; i++)
+        cleanup_close(&harness->gateways[i]);
+}
+
+void harness_expect(struct ipc_message *ret, struct harness *harness, uint32_t type)
+{
+    assert_int_equal(harness_receive(ret, harness, harness->supervisor, PATIENCE_MS), OK);
+    assert_int_equal(ret->type, type);
+}
+
+void harness_tell(struct harness *harness, uint32_t type, struct span body, const int *fds,
+                  uint32_t fd_count)
+{
+    struct fault fault;
+    must(ipc_send_wait(harness->supervisor, type, 0, body, fds, fd_count, PATIENCE_MS, &fault),
+         &fault);
+}
+
+static void tell_assume(struct harness *harness, int silo, int kms)
+{
+    struct buffer posture = buffer_of(512), body = buffer_of(KIB(1));
+    buffer_put_text_field(&posture, "acme");
+    buffer_put_u8(&posture, harness->regulated);
+    buffer_put_u64(&posture, (uint64_t)harness->created_at_us);
+    buffer_put_u32(&posture, 0);
+    buffer_put_u32(&posture, harness->idle_seconds);
+    buffer_put(&body, SPAN_OF(harness->tenant_id));
+    buffer_put_u32(&body, 100000);
+    buffer_put_field(&body, buffer_span(&posture));
+    harness_tell(harness, MESSAGE_CELL_ASSUME, buffer_span(&body), (int[]){silo, kms}, 2);
+    buffer_free(&posture);
+    buffer_free(&body);
+}
+
+void harness_begin(struct harness *harness)
+{
+    int ends[2];
+    struct fault fault;
+    struct ipc_message message;
+    close_all(harness);
+    must(ipc_pair(ends, &fault), &fault);
+    harness->pid = fork();
+    assert_true(harness->pid >= 0);
+    if (harness->pid == 0) {
+        close(ends[0]);
+        run_cell(ends[1]);
+    }
+    close(ends[1]);
+    harness->supervisor = ends[0];
+    harness_expect(&message, harness, MESSAGE_CELL_BLANK);
+    must(ipc_pair(ends, &fault), &fault);
+    harness->kms = ends[0];
+    _cleanup_close_ int silo = open(harness->directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    tell_assume(harness, silo, ends[1]);
+    close(ends[1]);
+    harness_expect(&message, harness, MESSAGE_JAILED);
+    assert_int_equal(message.body.length, 5);
+}
+
+void harness_start(struct harness *harness)
+{
+    struct ipc_message message;
+    harness_begin(harness);
+    harness_expect(&message, harness, MESSAGE_CELL_READY);
+    assert_int_equal(message.body.length, 8);
+    harness_attach(harness, 0);
+}
+
+static void tell_channel(struct harness *harness, uint8_t kind, uint32_t index, int *ret_end)
+{
+    int ends[2];
+    uint8_t storage[5];
+    struct fault fault;
+    struct buffer body = buffer_over(storage, sizeof storage);
+    must(ipc_pair(ends, &fault), &fault);
+    buffer_put_u8(&body, kind);
+    buffer_put_u32(&body, index);
+    harness_tell(harness, MESSAGE_CHANNEL, buffer_span(&body), &ends[1], 1);
+    close(ends[1]);
+    cleanup_close(ret_end);
+    *ret_end = ends[0];
+}
+
+void harness_attach(struct harness *harness, uint32_t index)
+{
+    tell_channel(harness, CHANNEL_GATEWAY, index, &harness->gateways[index]);
+}
+
+void harness_new_kms(struct harness *harness)
+{
+    tell_channel(harness, CHANNEL_KMS, 0, &harness->kms);
+}
+
+int harness_end(struct harness *harness)
+{
+    int64_t until_us = clock_monotonic_us() + (int64_t)PATIENCE_MS * 1000;
+    int result;
+    pid_t ended;
+    while ((ended = waitpid(harness->pid, &result, WNOHANG)) == 0
+           && clock_monotonic_us() < until_us)
+        harness_serve_kms(harness, 2);
+    if (ended == 0)
+        fail_msg("the cell does not end");
+    harness->pid = 0;
+    return WIFEXITED(result) ? WEXITSTATUS(result) : 128 + WTERMSIG(result);
+}
+
+void harness_kill(struct harness *harness)
+{
+    kill(harness->pid, SIGKILL);
+    waitpid(harness->pid, NULL, 0);
+    harness->pid = 0;
+}
+
+void harness_pause(struct harness *harness)
+{
+    int result;
+    kill(harness->pid, SIGSTOP);
+    assert_int_equal(waitpid(harness->pid, &result, WUNTRACED), harness->pid);
+    assert_true(WIFSTOPPED(result));
+}
+
+void harness_resume(struct harness *harness)
+{
+    kill(harness->pid, SIGCONT);
+}
+
+void harness_park(struct harness *harness)
+{
+    struct ipc_message message;
+    harness_tell(harness, MESSAGE_CELL_PARK, (struct span){0}, NULL, 0);
+    for (uint32_t i = 0; i < HARNESS_GATEWAYS; i++) {
+        if (harness->gateways[i] < 0)
+            continue;
+        assert_int_equal(harness_receive(&message, harness, harness->gateways[i], PATIENCE_MS),
+                         OK);
+        assert_int_equal(message.type, MESSAGE_RELAY_DRAIN);
+        harness_send_raw(harness, i, MESSAGE_RELAY_DRAINED, 0, (struct span){0});
+        cleanup_close(&harness->gateways[i]);
+    }
+    harness_expect(&message, harness, MESSAGE_CELL_PARKED);
+    assert_int_equal(harness_end(harness), 0);
+    assert_false(harness->anchor_broke_rules);
+}
+
+void harness_expect_closed(struct harness *harness, int fd)
+{
+    struct ipc_message message;
+    assert_int_equal(harness_receive(&message, harness, fd, PATIENCE_MS), CLOSED);
+}
+
+void harness_expect_failed(struct harness *harness, status why)
+{
+    struct ipc_message message;
+    struct fault fault;
+    uint16_t code;
+    harness_expect(&message, harness, MESSAGE_CELL_FAILED);
+    struct cursor cursor = cursor_over(message.body);
+    must(cursor_u16(&code, &cursor, &fault), &fault);
+    assert_int_equal(code, why);
+    assert_int_equal(harness_end(harness), 1);
+}
+
+/* ---- the gateways ---- */
+
+void harness_token(char text[2048], struct harness *harness, struct harness_token wanted)
+{
+    char id[TOKEN_KEY_ID_TEXT];
+    uint8_t signature[SIGNATURE_BYTES];
+    struct fault fault;
+    struct token_request request = {
+        .tenant = span_of_text(wanted.tenant ? wanted.tenant : harness->tenant_text),
+        .user = span_of_text(wanted.user ? wanted.user : "alice"),
+        .scope = span_of_text(wanted.scope ? wanted.scope : "memory:read memory:write tenant:read"),
+        .clearance = span_of_text(wanted.clearance),
+        .ttl_seconds = wanted.ttl_seconds ? wanted.ttl_seconds : 600,
+        .ttl_max_seconds = TOKEN_LIFETIME_MAX_SECONDS,
+    };
+    struct buffer out = buffer_over((uint8_t *)text, 2047);
+    token_key_id(id, harness->issuer_key);
+    must(token_body_put(&out, &request, id, clock_wall_us() / 1000000 - wanted.age_seconds,
+                        &fault), &fault);
+    must(signer_sign(signature, wanted.forged ? harness->stranger : harness->issuer,
+                     buffer_span(&out), &fault), &fault);
+    token_signature_put(&out, signature);
+    must(buffer_check(&out, "token", &fault), &fault);
+    text[out.length] = '\0';
+}
+
+void harness_send_raw(struct harness *harness, uint32_t gateway, uint32_t type, uint32_t id,
+                      struct span body)
+{
+    struct fault fault;
+    must(ipc_send_wait(harness->gateways[gateway], type, id, body, NULL, 0, PATIENCE_MS, &fault),
+         &fault);
+}
+
+void harness_send(struct harness *harness, uint32_t gateway, uint32_t id,
+                  struct harness_request request)
+{
+    struct buffer frame = buffer_of(IPC_BODY_MAX);
+    size_t step = request.first ? request.first : RELAY_FRAGMENT_MAX;
+    struct span left = request.body;
+    for (bool head = true; head || left.length; head = false) {
+        struct span piece = {left.data, left.length < step ? left.length : step};
+        left.data = left.data ? left.data + piece.length : NULL;
+        left.length -= piece.length;
+        buffer_clear(&frame);
+        buffer_put_u8(&frame, left.length || request.open ? 0 : FLAG_END);
+        if (head) {
+            uint8_t trace_id[TRACE_ID_BYTES] = {0xAB, 0xCD, [15] = (uint8_t)id};
+            buffer_put(&frame, SPAN_OF(trace_id));
+            buffer_put_text_field(&frame, request.method);
+            buffer_put_text_field(&frame, request.path);
+            buffer_put_text_field(&frame, request.query);
+            buffer_put_text_field(&frame, request.content_type ? request.content_type
+                                        : request.body.length ? "application/json" : "");
+            buffer_put_text_field(&frame, "");
+            buffer_put_text_field(&frame, request.token);
+        }
+        buffer_put_field(&frame, piece);
+        harness_send_raw(harness, gateway, head ? MESSAGE_RELAY_REQUEST : MESSAGE_RELAY_BODY, id,
+                         buffer_span(&frame));
+    }
+    buffer_free(&frame);
+}
+
+static void read_head(struct harness_answer *answer, struct cursor *cursor, uint32_t *total)
+{
+    struct fault fault;
+    uint16_t http_status;
+    must(cursor_u16(&http_status, cursor, &fault), &fault);
+    must(cursor_u32(&answer->retry_after, cursor, &fault), &fault);
+    must(cursor_text(answer->content_type, sizeof answer->content_type, cursor, "content_type",
+                     &fault), &fault);
+    must(cursor_text(answer->allow, sizeof answer->allow, cursor, "allow", &fault), &fault);
+    must(cursor_u32(total, cursor, &fault), &fault);
+    answer->http_status = http_status;
+}
+
+void harness_answer(struct harness_answer *ret, struct harness *harness, uint32_t gateway)
+{
+    struct fault fault;
+    uint32_t total = 0;
+    uint8_t flags = 0;
+    *ret = (struct harness_answer){.body = buffer_of(MIB(64))};
+    while (!(flags & FLAG_END)) {
+        struct ipc_message message;
+        struct span piece;
+        status came = harness_receive(&message, harness, harness->gateways[gateway], PATIENCE_MS);
+        if (came != OK)
+            fail_msg("gateway %u: no answer: %s", gateway, status_code(came));
+        struct cursor cursor = cursor_over(message.body);
+        must(cursor_u8(&flags, &cursor, &fault), &fault);
+        if (ret->fragments++ == 0) {
+            assert_int_equal(message.type, MESSAGE_RELAY_RESPONSE);
+            ret->id = message.id;
+            read_head(ret, &cursor, &total);
+        } else {
+            assert_int_equal(message.type, MESSAGE_RELAY_MORE);
+            assert_int_equal(message.id, ret->id);
+        }
+        must(cursor_field(&piece, &cursor, RELAY_FRAGMENT_MAX, "fragment", &fault), &fault);
+        must(cursor_end(&cursor, &fault), &fault);
+        buffer_put(&ret->body, piece);
+    }
+    assert_int_equal(ret->body.length, total);
+    buffer_put_u8(&ret->body, 0);
+    ret->body.length--;
+}
+
+void harness_answer_free(struct harness_answer *answer)
+{
+    buffer_free(&answer->body);
+}
+
+void harness_ask(struct harness *harness, struct harness_request request, int http_status,
+                 const char *text)
+{
+    struct harness_answer answer;
+    harness_send(harness, 0, 1, request);
+    harness_answer(&answer, harness, 0);
+    const char *body = (const char *)answer.body.data;
+    if (answer.http_status != http_status || (text && !strstr(body, text)))
+        fail_msg("%s %s: %d %s", request.method, request.path, answer.http_status, body);
+    harness_answer_free(&answer);
+}
