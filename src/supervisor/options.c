@@ -39,6 +39,15 @@ static bool numeric_address(struct options_address *ret, const char *host, const
     return true;
 }
 
+static bool is_port(const char *text)
+{
+    long value = 0;
+    size_t length = strlen(text);
+    for (size_t i = 0; i < length && i < 6; i++)
+        value = text[i] >= '0' && text[i] <= '9' ? 10 * value + (text[i] - '0') : 1000000;
+    return length >= 1 && value >= 1 && value <= 65535;
+}
+
 status options_address(struct options_address *ret, const char *text, const char *name,
                        struct fault *fault)
 {
@@ -48,7 +57,8 @@ status options_address(struct options_address *ret, const char *text, const char
     size_t length = colon ? (size_t)(colon - text) : 0;
     bool bracketed = length > 2 && text[0] == '[' && text[length - 1] == ']';
     struct span inner = {(const uint8_t *)text + bracketed, length - 2 * (size_t)bracketed};
-    if (!colon || strlen(text) >= sizeof address.text || !span_to_text(host, sizeof host, inner)
+    if (!colon || !is_port(colon + 1) || strlen(text) >= sizeof address.text
+        || !span_to_text(host, sizeof host, inner)
         || !numeric_address(&address, host, colon + 1))
         return FAIL(BAD_FIELD, fault, "%s: \"%.80s\" is not ADDRESS:PORT in numbers, such as "
                     "127.0.0.1:7117 or [::1]:7117", name, text);

@@ -1,0 +1,137 @@
+#define _GNU_SOURCE
+#include "supervisor/silos.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const uint8_t id[TENANT_ID_BYTES] = {0xab, 1};
+static const char name[] = "ab010000000000000000000000000000";
+
+struct place {
+    char path[64];
+    struct silos silos;
+};
+
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *walk)
+{
+    (void)info, (void)type, (void)walk;
+    return remove(path);
+}
+
+static int make_place(void **state)
+{
+    static struct place place;
+    struct fault fault;
+    place = (struct place){.path = "/tmp/bulkhead-silos-XXXXXX"};
+    *state = &place;
+    return mkdtemp(place.path)
+        && silos_open(&place.silos, place.path, geteuid() != 0, &fault) == OK ? 0 : -1;
+}
+
+static int remove_place(void **state)
+{
+    struct place *place = *state;
+    close(place->silos.data);
+    close(place->silos.run);
+    close(place->silos.silos);
+    return nftw(place->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void a_silo_is_made_for_its_uid_alone_and_again_is_no_error(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    struct stat info;
+    uid_t uid = geteuid() == 0 ? 700001234 : geteuid();
+    assert_int_equal(silos_make(&place->silos, id, uid, &fault), OK);
+    assert_int_equal(silos_make(&place->silos, id, uid, &fault), OK);
+    assert_int_equal(fstatat(place->silos.silos, name, &info, AT_SYMLINK_NOFOLLOW), 0);
+    assert_int_equal(info.st_uid, uid);
+    assert_int_equal(info.st_mode & 07777, 0700);
+}
+
+static void removing_counts_files_and_follows_no_link(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    uint64_t files, bytes;
+    assert_int_equal(silos_make(&place->silos, id, geteuid(), &fault), OK);
+    int silo = openat(place->silos.silos, name, O_RDONLY | O_DIRECTORY);
+    int outside = openat(place->silos.data, "outside", O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(outside, "stays", 5), 5);
+    close(outside);
+    assert_int_equal(mkdirat(silo, "tiles", 0700), 0);
+    assert_int_equal(symlinkat("../../outside", silo, "link"), 0);
+    assert_int_equal(symlinkat("../..", silo, "up"), 0);
+    int file = openat(silo, "tiles/one", O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(file, "1234567", 7), 7);
+    close(file);
+    close(silo);
+    assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
+    assert_int_equal(files, 3);
+    assert_true(bytes >= 7);
+    assert_int_not_equal(faccessat(place->silos.silos, name, F_OK, AT_SYMLINK_NOFOLLOW), 0);
+    assert_int_equal(faccessat(place->silos.data, "outside", F_OK, 0), 0);
+    assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
+    assert_int_equal(files, 0);
+}
+
+static void a_silo_in_the_wrong_hands_is_not_handed_out(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    int mount;
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(silos_make(&place->silos, id, 700001234, &fault), OK);
+    assert_int_equal(silos_mount(&mount, &place->silos, id, 700001235, &fault), CORRUPT);
+    assert_int_equal(fchmodat(place->silos.silos, name, 0755, 0), 0);
+    assert_int_equal(silos_mount(&mount, &place->silos, id, 700001234, &fault), CORRUPT);
+    assert_int_equal(fchmodat(place->silos.silos, name, 0700, 0), 0);
+    assert_int_equal(silos_mount(&mount, &place->silos, id, 700001234, &fault), OK);
+    close(mount);
+}
+
+static void a_link_in_place_of_a_silo_is_refused(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    int mount;
+    assert_int_equal(symlinkat("/etc", place->silos.silos, name), 0);
+    assert_int_equal(silos_mount(&mount, &place->silos, id, 0, &fault), UNAVAILABLE);
+    assert_int_not_equal(silos_make(&place->silos, id, 0, &fault), OK);
+}
+
+static void one_data_directory_has_one_supervisor(void **state)
+{
+    struct place *place = *state;
+    struct silos second;
+    struct fault fault;
+    assert_int_equal(silos_open(&second, place->path, true, &fault), CONFLICT);
+    assert_non_null(strstr(fault.detail, "another bulkhead"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_silo_is_made_for_its_uid_alone_and_again_is_no_error,
+                                        make_place, remove_place),
+        cmocka_unit_test_setup_teardown(removing_counts_files_and_follows_no_link, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(a_silo_in_the_wrong_hands_is_not_handed_out, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(a_link_in_place_of_a_silo_is_refused, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(one_data_directory_has_one_supervisor, make_place,
+                                        remove_place),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
