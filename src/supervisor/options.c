@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <netdb.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -26,26 +25,32 @@ static const struct {
     {"cell_memory_mib", offsetof(struct options, cell_memory_mib), 16, 1024 * 1024},
 };
 
-static bool numeric_address(struct options_address *ret, const char *host, const char *port)
+/* By inet_pton: getaddrinfo would read "1.2.3" as an address too. */
+static bool numeric_address(struct options_address *ret, const char *host, uint16_t port)
 {
-    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
-                                   .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found;
-    if (getaddrinfo(host, port, &hints, &found))
-        return false;
-    memcpy(&ret->socket, found->ai_addr, found->ai_addrlen);
-    ret->length = found->ai_addrlen;
-    freeaddrinfo(found);
-    return true;
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    if (inet_pton(AF_INET, host, &v4.sin_addr) == 1) {
+        memcpy(&ret->socket, &v4, sizeof v4);
+        ret->length = sizeof v4;
+    } else if (inet_pton(AF_INET6, host, &v6.sin6_addr) == 1) {
+        memcpy(&ret->socket, &v6, sizeof v6);
+        ret->length = sizeof v6;
+    }
+    return ret->length > 0;
 }
 
-static bool is_port(const char *text)
+/* 0 when text is no port. */
+static uint16_t port_of(const char *text)
 {
-    long value = 0;
+    uint32_t port = 0;
     size_t length = strlen(text);
-    for (size_t i = 0; i < length && i < 6; i++)
-        value = text[i] >= '0' && text[i] <= '9' ? 10 * value + (text[i] - '0') : 1000000;
-    return length >= 1 && value >= 1 && value <= 65535;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] < '0' || text[i] > '9' || port > 65535)
+            return 0;
+        port = 10 * port + (uint32_t)(text[i] - '0');
+    }
+    return port > 65535 ? 0 : (uint16_t)port;
 }
 
 status options_address(struct options_address *ret, const char *text, const char *name,
@@ -57,9 +62,9 @@ status options_address(struct options_address *ret, const char *text, const char
     size_t length = colon ? (size_t)(colon - text) : 0;
     bool bracketed = length > 2 && text[0] == '[' && text[length - 1] == ']';
     struct span inner = {(const uint8_t *)text + bracketed, length - 2 * (size_t)bracketed};
-    if (!colon || !is_port(colon + 1) || strlen(text) >= sizeof address.text
-        || !span_to_text(host, sizeof host, inner)
-        || !numeric_address(&address, host, colon + 1))
+    uint16_t port = colon ? port_of(colon + 1) : 0;
+    if (port == 0 || strlen(text) >= sizeof address.text || !span_to_text(host, sizeof host, inner)
+        || !numeric_address(&address, host, port))
         return FAIL(BAD_FIELD, fault, "%s: \"%.80s\" is not ADDRESS:PORT in numbers, such as "
                     "127.0.0.1:7117 or [::1]:7117", name, text);
     span_to_text(address.text, sizeof address.text, span_of_text(text));
