@@ -28,7 +28,7 @@ struct store {
     bool in_transaction;
     status lost;       /* OK, or why SQLite gave up the whole transaction */
     uint64_t commits;  /* durable */
-    uint32_t next_checkpoint; /* frames */
+    uint32_t checkpoint_frames, next_checkpoint;
     const struct store_schema *migrated[MIGRATED_MAX]; /* known to be up to date */
     uint32_t migrated_count;
 };

@@ -205,7 +205,9 @@ status store_open(struct store **ret, const struct store_options *options, struc
     struct store *store = calloc(1, sizeof *store);
     if (store == NULL)
         return FAIL(INTERNAL, fault, "out of memory for a silo");
-    store->next_checkpoint = STORE_CHECKPOINT_FRAMES;
+    store->checkpoint_frames = options->checkpoint_frames != 0 ? options->checkpoint_frames
+                                                               : STORE_CHECKPOINT_FRAMES;
+    store->next_checkpoint = store->checkpoint_frames;
     status opened = open_store(store, options, fault);
     if (opened != OK) {
         store_abandon(store);
@@ -250,7 +252,7 @@ status store_checkpoint(struct store *store, struct fault *fault)
     if (store->in_transaction)
         return FAIL(INTERNAL, fault, "a checkpoint inside a transaction");
     int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    store->next_checkpoint = STORE_CHECKPOINT_FRAMES;
+    store->next_checkpoint = store->checkpoint_frames;
     return code == SQLITE_OK ? OK : store_failure(store, code, "checkpoint", fault);
 }
 
@@ -302,11 +304,11 @@ static status count_commit(struct store *store, struct fault *fault)
 static void checkpoint_when_due(struct store *store)
 {
     uint32_t frames = store->files->wal.committed;
-    if (frames < STORE_CHECKPOINT_FRAMES)
-        store->next_checkpoint = STORE_CHECKPOINT_FRAMES;
+    if (frames < store->checkpoint_frames)
+        store->next_checkpoint = store->checkpoint_frames;
     if (frames >= store->next_checkpoint) {
         sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-        store->next_checkpoint = frames + STORE_CHECKPOINT_FRAMES;
+        store->next_checkpoint = frames + store->checkpoint_frames;
     }
 }
 

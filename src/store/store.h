@@ -44,6 +44,7 @@ struct store_options {
     uint32_t key_count;
     const struct store_anchor *anchor; /* NULL: nothing is known, any authentic state is accepted */
     uint32_t cache_kib;                /* of SQLite's page cache; 0: STORE_CACHE_KIB_DEFAULT */
+    uint32_t checkpoint_frames;        /* of WAL before a commit moves it; 0: STORE_CHECKPOINT_... */
     const struct store_io *io;         /* NULL: the system's */
 };
 

@@ -350,8 +350,10 @@ static void apply_part(struct sim *sim, const struct sim_change *change)
     size_t end = change->offset + change->bytes.length;
     for (size_t at = change->offset; at < end;) {
         size_t next = (at / SECTOR + 1) * SECTOR < end ? (at / SECTOR + 1) * SECTOR : end;
-        if (fate == 0 || sim_random(sim, 2) == 0)
-            put(file, at, change->bytes.data + (at - change->offset), next - at);
+        uint64_t sector = fate == 0 ? 0 : sim_random(sim, 4); /* whole, whole, in part, lost */
+        size_t part = sector < 2 ? next - at : sector == 2 ? sim_random(sim, next - at) : 0;
+        if (part != 0)
+            put(file, at, change->bytes.data + (at - change->offset), part);
         at = next;
     }
 }
