@@ -1,9 +1,10 @@
 /* anchors.h: what the kms knows of every silo's newest state, in one file of fixed slots.
  *
  * All of it is in memory; the file is written ahead of every answer. A slot has two copies, each in
- * a sector of its own and MACed, written in turn: a torn write costs the newest change, which nobody
- * was told of, never the one before. anchors_set is cheap and only remembered; one anchors_flush
- * makes all that were set since the last durable with one fdatasync. Format: docs/file-formats.md. */
+ * a sector of its own and MACed, written in turn: a torn write costs the newest change, which
+ * nobody was told of, never the one before. anchors_set is cheap and only remembered; one
+ * anchors_flush makes all that were set since the last durable with one fdatasync. Format:
+ * docs/file-formats.md. */
 #pragma once
 
 #include "kms/provider.h"
@@ -34,7 +35,7 @@ const struct anchor_record *anchors_find(const struct anchors *anchors,
                                          const uint8_t id[TENANT_ID_BYTES]);
 
 /* Durable when OK, on their own; otherwise nothing changed. The new record has an anchor at its
- * beginning and no fingerprint. CONFLICT when there is one; QUOTA_EXCEEDED when the file is full. */
+ * beginning and no fingerprint. CONFLICT when there is one; QUOTA_EXCEEDED when all are in use. */
 MUST_CHECK status anchors_add(struct anchors *anchors, const uint8_t id[TENANT_ID_BYTES],
                               struct fault *fault);
 /* Also when there is none. */

@@ -38,10 +38,10 @@ struct request {
     struct ipc_message *message;
     struct cursor body;
     struct buffer *result; /* behind the head of the reply */
-    bool read;             /* the body was what it must be; a failure before is a malformed message */
-    bool anchored;         /* the answer holds only when the turn's anchors are durable */
-    bool opened;           /* it was this channel's KEY_OPEN */
-    bool secret;           /* the answer must not wait outside of secret memory */
+    bool read;     /* the body was what it must be; a failure before is a malformed message */
+    bool anchored; /* the answer holds only when the turn's anchors are durable */
+    bool opened;   /* it was this channel's KEY_OPEN */
+    bool secret;   /* the answer must not wait outside of secret memory */
 };
 
 typedef status request_handler(struct request *request, struct fault *fault);

@@ -156,7 +156,7 @@ status key_file_destroy(int directory, const char *name, struct fault *fault)
     char doomed[KEY_FILE_NAME];
     TRY(with_suffix(doomed, name, DOOMED, fault));
     TRY(finish_destroying(directory, doomed, fault)); /* of an attempt that failed half way */
-    /* the new name first: a crash in the overwriting must not leave what looks like a damaged key */
+    /* the new name first: a crash while overwriting must not leave what looks like a damaged key */
     if (renameat(directory, name, directory, doomed)) {
         if (errno != ENOENT)
             return disk_failed(name, "rename", fault);

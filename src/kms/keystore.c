@@ -189,7 +189,7 @@ status keystore_discard(struct keystore *store, const uint8_t id[TENANT_ID_BYTES
     }
     const struct anchor_record *record = anchors_find(store->anchors, id);
     if (record && record->anchor.epoch > 0)
-        return FAIL(CONFLICT, fault, "the key of this tenant was released; it can only be shredded");
+        return FAIL(CONFLICT, fault, "the key of this tenant was released: only to be shredded");
     if (!record) {
         status found = find_kek(&facts, store, id, &why);
         if (found == NOT_FOUND)

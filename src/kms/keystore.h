@@ -1,5 +1,5 @@
-/* keystore.h: what the kms keeps: KEKs and signing keys (in a provider), anchors, tombstones; and the
- * rules by which keys are made, released and destroyed. Knows nothing of channels.
+/* keystore.h: what the kms keeps: KEKs and signing keys (in a provider), anchors, tombstones; and
+ * the rules by which keys are made, released and destroyed. Knows nothing of channels.
  *
  * The states of a tenant's key: none, live, shredded; shredded for ever. A damaged file is CORRUPT,
  * names the file, and refuses that tenant alone; nothing damaged is ever replaced. What changes an
@@ -46,7 +46,8 @@ MUST_CHECK status keystore_discard(struct keystore *store, const uint8_t id[TENA
                                    struct fault *fault);
 
 /* Destroys the KEK, also a damaged one; ret is the tombstone. Durable when OK; after a failure the
- * key may already be shredded, and calling again finishes it. NOT_FOUND when there never was one. */
+ * key may already be shredded, and calling again finishes it. NOT_FOUND when there never was
+ * one. */
 MUST_CHECK status keystore_shred(struct key_status *ret, struct keystore *store,
                                  const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
 
@@ -64,15 +65,15 @@ MUST_CHECK status keystore_release(struct released_key *ret, struct keystore *st
                                    const uint8_t id[TENANT_ID_BYTES], struct span wrapped,
                                    struct fault *fault);
 
-/* Moves the anchor and appends the signed checkpoint to out. epoch: of the caller's release. CORRUPT
- * when the epoch is another, something shrinks, or the consistency proof does not hold. */
+/* Moves the anchor and appends the signed checkpoint to out. epoch: of the caller's release.
+ * CORRUPT when the epoch is another, something shrinks, or the consistency proof does not hold. */
 MUST_CHECK status keystore_move(struct buffer *out, struct keystore *store,
                                 const uint8_t id[TENANT_ID_BYTES], uint64_t epoch,
                                 const struct anchor *anchor, const struct hash_value *proof,
                                 uint32_t proof_count, struct fault *fault);
 
-/* Makes every change of an anchor durable. When it fails, what was created, released and moved since
- * the last must be answered with the failure. */
+/* Makes every change of an anchor durable. When it fails, what was created, released and moved
+ * since the last must be answered with the failure. */
 MUST_CHECK status keystore_sync(struct keystore *store, struct fault *fault);
 
 /* KEY_PLATFORM or KEY_ISSUER. */

@@ -47,8 +47,8 @@ struct provider_methods {
     /* KEY_TENANT: appends plain.length + PROVIDER_WRAP_BYTES bytes. */
     status (*wrap)(struct buffer *out, struct provider *provider, const struct key_name *name,
                    struct span plain, struct span associated, struct fault *fault);
-    /* KEY_TENANT: ret takes wrapped.length - PROVIDER_WRAP_BYTES bytes, and should be secret memory.
-     * CORRUPT when wrapped is not what wrap made with this key and these associated data. */
+    /* KEY_TENANT: ret takes wrapped.length - PROVIDER_WRAP_BYTES bytes, and should be secret
+     * memory. CORRUPT when wrapped is not what wrap made with this key and associated data. */
     status (*unwrap)(uint8_t *ret, struct provider *provider, const struct key_name *name,
                      struct span wrapped, struct span associated, struct fault *fault);
     /* Appends SIGNATURE_BYTES (Ed25519), of KEY_RECORDS HASH_BYTES. */

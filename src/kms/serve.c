@@ -267,14 +267,12 @@ status kms_add_channel(struct kms *kms, const struct channel *model, int fd, str
 
 /* ---- the end of a turn ---- */
 
-static status send_body(struct kms *kms, const struct reply *reply, struct span body,
-                        struct fault *fault)
+static status send_body(const struct reply *reply, struct span body, struct fault *fault)
 {
     struct channel *channel = reply->channel;
-    (void)kms;
     if (!reply->secret)
         return ipc_outbox_send(channel->outbox, MESSAGE_REPLY, reply->id, body, NULL, 0, fault);
-    /* a queue would copy the key out of secret memory; who opens a key has taken what came before */
+    /* a queue would copy the key out of secret memory: who opens one has taken what came before */
     if (ipc_outbox_waiting(channel->outbox))
         return FAIL(CLOSED, fault, "the peer does not take its answers");
     return ipc_send(channel->fd, MESSAGE_REPLY, reply->id, body, NULL, 0, fault);
@@ -296,7 +294,7 @@ static void send_reply(struct kms *kms, const struct reply *reply, status durabl
         if (reply->opened)
             channel->epoch = 0; /* it was not opened, and may be again */
     }
-    if (send_body(kms, &sent, body, &fault) != OK) {
+    if (send_body(&sent, body, &fault) != OK) {
         log_event(LOG_WARN, "channel.lost", "%s: %s", kms_permits[channel->role].role,
                   fault.detail);
         lose_channel(channel);

@@ -1,4 +1,4 @@
-/* support.h: key stores in temporary directories, and logs with proofs, for the tests of the kms. */
+/* support.h: key stores in temporary directories, logs with proofs: for the tests of the kms. */
 #pragma once
 
 #include "kms/keystore.h"
