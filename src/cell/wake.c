@@ -157,8 +157,8 @@ static status fetch_key_and_open(struct cell *cell, int silo_fd, uint8_t dek[KEY
     cell->wrapped = buffer_of(CELL_WRAPPED_MAX);
     struct fault none;
     status found = store_read_small(&cell->wrapped, silo_fd, STORE_KEYS, &none);
-    if (found != OK && found != NOT_FOUND)
-        return FAIL(found, fault, "%s", none.detail);
+    if (found != OK && found != NOT_FOUND) /* also a file of a size that we never wrote */
+        return FAIL(found == TOO_LARGE ? CORRUPT : found, fault, "%s", none.detail);
     TRY(ask_for_key(cell, fault));
     TRY(ipc_await(&message, cell->kms.fd, cell->storage, KEY_WAIT_MS, fault));
     status taken = take_key(&key, dek, cell, silo_fd, &message, fault);

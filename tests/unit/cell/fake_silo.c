@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 struct fake_silo *fake_silo;
 
@@ -19,17 +20,29 @@ struct silo {
     struct anchor anchor;
 };
 
-void fake_silo_make(void)
+enum { SHARED_FD = 9 }; /* survives the exec of the cell */
+
+void fake_silo_attach(void)
 {
-    fake_silo = mmap(NULL, sizeof *fake_silo, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                     -1, 0);
+    fake_silo = mmap(NULL, sizeof *fake_silo, PROT_READ | PROT_WRITE, MAP_SHARED, SHARED_FD, 0);
     if (fake_silo == MAP_FAILED)
         abort();
+}
+
+void fake_silo_make(void)
+{
+    int fd = memfd_create("fake_silo", 0);
+    if (fd < 0 || ftruncate(fd, sizeof *fake_silo) || dup2(fd, SHARED_FD) != SHARED_FD)
+        abort();
+    if (fd != SHARED_FD)
+        close(fd);
+    fake_silo_attach();
 }
 
 void fake_silo_drop(void)
 {
     munmap(fake_silo, sizeof *fake_silo);
+    close(SHARED_FD);
     fake_silo = NULL;
 }
 

@@ -34,4 +34,5 @@ struct fake_silo {
 
 extern struct fake_silo *fake_silo; /* shared memory */
 void fake_silo_make(void);          /* fresh, all zero */
+void fake_silo_attach(void);        /* in the cell's process: the one that the test made */
 void fake_silo_drop(void);

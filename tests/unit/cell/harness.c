@@ -233,21 +233,29 @@ static status no_jail(struct jail_proof *ret, int silo_fd, struct fault *fault)
     return OK;
 }
 
-static void run_cell(int supervisor)
+void harness_main(int count, char **arguments, void (*attach)(void))
 {
-    struct loop *loop;
+    struct loop *loop = NULL;
     struct fault fault = {0};
+    if (count != 2 || !span_is(span_of_text(arguments[1]), "cell"))
+        return;
+    if (attach)
+        attach();
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     log_open("cell", LOG_ERROR + 1);
-    status ran = store_start(&fault);
+    status ran = crypt_start(&fault);
+    if (ran == OK)
+        ran = store_start(&fault);
     if (ran == OK)
         ran = loop_create(&loop, &fault);
     if (ran == OK)
-        ran = cell_run(supervisor, loop, no_jail, &fault);
+        ran = cell_run(JAIL_FD_SUPERVISOR, loop, no_jail, &fault);
     if (ran != OK)
         fprintf(stderr, "  (the cell ended: %s)\n", fault.detail);
-    _exit(ran == OK ? 0 : 1);
+    if (loop)
+        loop_free(loop);
+    exit(ran == OK ? 0 : 1);
 }
 
 static void close_all(struct harness *harness)
@@ -298,8 +306,11 @@ void harness_begin(struct harness *harness)
     harness->pid = fork();
     assert_true(harness->pid >= 0);
     if (harness->pid == 0) {
-        close(ends[0]);
-        run_cell(ends[1]);
+        char name[] = "cell";
+        char *arguments[] = {name, name, NULL};
+        if (dup2(ends[1], JAIL_FD_SUPERVISOR) == JAIL_FD_SUPERVISOR)
+            execv("/proc/self/exe", arguments);
+        _exit(127);
     }
     close(ends[1]);
     harness->supervisor = ends[0];

@@ -35,6 +35,10 @@ struct harness {
     uint8_t *storage;        /* IPC_PACKET_MAX */
 };
 
+/* First of all in every main: a test is also the executable of its cell, started anew, because the
+ * memory of keys does not survive a fork. attach (or NULL) is called in that process. */
+void harness_main(int count, char **arguments, void (*attach)(void));
+
 int harness_setup(void **state);    /* cmocka */
 int harness_teardown(void **state);
 

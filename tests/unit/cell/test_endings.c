@@ -282,8 +282,9 @@ static void an_export_whose_reader_is_gone_is_dropped(void **state)
     assert_in_range(fake_silo->pieces, 1, 10);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    harness_main(count, arguments, fake_silo_attach);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define TEST_ASLEEP(name) cmocka_unit_test_setup_teardown(name, setup_asleep, teardown)
     const struct CMUnitTest tests[] = {

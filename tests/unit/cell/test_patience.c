@@ -87,6 +87,7 @@ static void a_kms_that_is_silent_stops_changes_like_one_that_is_gone(void **stat
 /* One test a run, by its number, so that they wait side by side. */
 int main(int count, char **arguments)
 {
+    harness_main(count, arguments, fake_silo_attach);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_gateway_that_never_drains_delays_parking_only_so_long),

@@ -282,8 +282,9 @@ static void requests_of_a_gateway_that_is_gone_are_forgotten(void **state)
     assert_int_equal(fake_silo->items, 0);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    harness_main(count, arguments, fake_silo_attach);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_malformed_message_ends_its_relay_and_no_other),

@@ -200,13 +200,17 @@ static void a_wrapped_key_that_is_gone_is_not_made_anew(void **state)
     harness_park(harness);
     snprintf(path, sizeof path, "%s/silo.keys", harness->directory);
     assert_int_equal(truncate(path, 0), 0);
+    harness_begin(harness);
+    harness_expect_failed(harness, CORRUPT);
+    assert_int_equal(unlink(path), 0);
     harness->mood = KMS_REFUSES; /* as the real one does for an empty key with commits */
     harness_begin(harness);
     harness_expect_failed(harness, ROLLED_BACK);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    harness_main(count, arguments, NULL);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, harness_teardown)
     const struct CMUnitTest tests[] = {
         TEST(what_was_acknowledged_is_there_after_parking_and_after_a_crash),

@@ -333,8 +333,9 @@ static void anchors_follow_the_commits(void **state)
     assert_false(harness->anchor_broke_rules);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    harness_main(count, arguments, fake_silo_attach);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_request_with_a_good_token_is_answered),
