@@ -1,5 +1,6 @@
 #include "base/span.h"
 
+#include <assert.h>
 #include <string.h>
 
 struct span span_of_text(const char *text)
@@ -29,6 +30,28 @@ int span_compare(struct span left, struct span right)
     size_t shorter = left.length < right.length ? left.length : right.length;
     int order = shorter ? memcmp(left.data, right.data, shorter) : 0;
     return order ? order : (left.length > right.length) - (left.length < right.length);
+}
+
+size_t span_find(struct span bytes, uint8_t byte)
+{
+    const uint8_t *at = bytes.length ? memchr(bytes.data, byte, bytes.length) : NULL;
+    return at ? (size_t)(at - bytes.data) : bytes.length;
+}
+
+bool span_has_below(struct span bytes, uint8_t bound)
+{
+    const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+    size_t at = 0;
+    assert(bound <= 128);
+    for (uint64_t word; at + sizeof word <= bytes.length; at += sizeof word) {
+        memcpy(&word, bytes.data + at, sizeof word);
+        if ((word - ones * bound) & ~word & tops) /* a byte without its top bit that borrows */
+            return true;
+    }
+    for (; at < bytes.length; at++)
+        if (bytes.data[at] < bound)
+            return true;
+    return false;
 }
 
 bool span_to_text(char *text, size_t size, struct span bytes)
@@ -73,10 +96,25 @@ size_t span_utf8_sequence(struct span bytes)
     return length;
 }
 
+/* How many bytes at the front are ASCII, counted in whole words. */
+static size_t ascii_words(const uint8_t *bytes, size_t length)
+{
+    size_t at = 0;
+    for (uint64_t word; at + sizeof word <= length; at += sizeof word) {
+        memcpy(&word, bytes + at, sizeof word);
+        if (word & 0x8080808080808080)
+            break;
+    }
+    return at;
+}
+
 bool span_is_utf8(struct span bytes)
 {
     size_t at = 0;
     while (at < bytes.length) {
+        at += ascii_words(bytes.data + at, bytes.length - at);
+        if (at == bytes.length)
+            break;
         size_t length = span_utf8_sequence((struct span){bytes.data + at, bytes.length - at});
         if (length == 0)
             return false;

@@ -26,6 +26,12 @@ bool span_starts_with(struct span bytes, struct span prefix);
 /* Order of memcmp, the shorter first where one is the prefix of the other. */
 int span_compare(struct span left, struct span right);
 
+/* The index of the first such byte, or the length when there is none. */
+size_t span_find(struct span bytes, uint8_t byte);
+
+/* Whether a byte is less than bound, which is at most 128. Eight at a time. */
+bool span_has_below(struct span bytes, uint8_t bound);
+
 /* Copies with a closing NUL into a fixed array; false (and "" inside) when it does not fit or holds a NUL. */
 bool span_to_text(char *text, size_t size, struct span bytes);
 

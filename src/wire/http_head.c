@@ -57,16 +57,11 @@ static struct span trimmed(struct span bytes)
 /* The part before the first separator, *rest behind it. False when there is none: *ret is all. */
 static bool cut(struct span *ret, struct span *rest, struct span bytes, uint8_t separator)
 {
-    for (size_t i = 0; i < bytes.length; i++) {
-        if (bytes.data[i] == separator) {
-            *rest = (struct span){bytes.data + i + 1, bytes.length - i - 1};
-            *ret = (struct span){bytes.data, i};
-            return true;
-        }
-    }
-    *ret = bytes;
-    *rest = (struct span){bytes.data + bytes.length, 0};
-    return false;
+    size_t length = span_find(bytes, separator);
+    bool found = length < bytes.length;
+    *ret = (struct span){bytes.data, length};
+    *rest = (struct span){bytes.data + length + found, bytes.length - length - found};
+    return found;
 }
 
 /* The line feed at scan->searched. *ret_end: the head ends here. */
@@ -104,12 +99,28 @@ static status scan_byte(bool *ret_end, struct http_scan *scan, const uint8_t *by
     return OK;
 }
 
+/* Skips what scan_byte would pass over: neither CR nor LF nor behind a CR nor at a limit. */
+static size_t plain_end(const struct http_scan *scan, const uint8_t *bytes, size_t length)
+{
+    size_t at = scan->searched, limit = scan->headers ? scan->headers + HTTP_HEADERS_MAX
+                                                      : scan->request + HTTP_LINE_MAX;
+    size_t end = limit < length ? limit : length;
+    if (at > 0 && bytes[at - 1] == '\r')
+        return at;
+    while (at < end && bytes[at] != '\r' && bytes[at] != '\n')
+        at++;
+    return at;
+}
+
 /* The length of the head, its last empty line included. */
 static status scan_head(size_t *ret, struct http_scan *scan, const uint8_t *bytes, size_t length,
                         struct fault *fault)
 {
     bool end = false;
     for (; scan->searched < length; scan->searched++) {
+        scan->searched = plain_end(scan, bytes, length);
+        if (scan->searched == length)
+            break;
         TRY(scan_byte(&end, scan, bytes, fault));
         if (end) {
             *ret = scan->searched + 1;
@@ -174,9 +185,7 @@ static status parse_header_lines(struct http_head *head, uint8_t *bytes, size_t 
                                  struct fault *fault)
 {
     while (at < end) {
-        size_t length = 0;
-        while (bytes[at + length] != '\r')
-            length++;
+        size_t length = span_find((struct span){bytes + at, end - at}, '\r');
         TRY(parse_header_line(head, bytes + at, length, fault));
         at += length + 2;
     }

@@ -56,9 +56,7 @@ static status decode(struct span *ret, struct arena *arena, struct span raw,
 /* What comes before the next separator, and whether there is one. */
 static bool next_part(struct span *ret, struct span *rest, uint8_t separator)
 {
-    size_t length = 0;
-    while (length < rest->length && rest->data[length] != separator)
-        length++;
+    size_t length = span_find(*rest, separator);
     bool more = length < rest->length;
     *ret = (struct span){rest->data, length};
     *rest = (struct span){rest->data + length + more, rest->length - length - more};

@@ -26,14 +26,6 @@ status json_need_object(const struct json *value, const char *what, struct fault
     return OK;
 }
 
-static bool has_nul(struct span text)
-{
-    for (size_t i = 0; i < text.length; i++)
-        if (text.data[i] == 0)
-            return true;
-    return false;
-}
-
 static status check_text(struct span *ret, const struct json *member, const char *name, size_t min,
                          size_t max, struct fault *fault)
 {
@@ -41,7 +33,7 @@ static status check_text(struct span *ret, const struct json *member, const char
         return FAIL(BAD_FIELD, fault, "%s: must be a string", name);
     if (member->string.length < min || member->string.length > max)
         return FAIL(BAD_FIELD, fault, "%s: must be %zu to %zu bytes of UTF-8", name, min, max);
-    if (has_nul(member->string))
+    if (span_has_below(member->string, 1))
         return FAIL(BAD_FIELD, fault, "%s: must not hold U+0000", name);
     *ret = member->string;
     return OK;

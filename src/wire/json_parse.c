@@ -24,9 +24,14 @@ enum { NUMBER_TEXT_MAX = 128, PAIRWISE_MAX = 16 };
 
 static_assert(JSON_MEMBERS_MAX <= UINT16_MAX, "a count of commas fits");
 
+static status bad_at(const struct parser *parser, const char *what, size_t at)
+{
+    return FAIL(BAD_JSON, parser->fault, "JSON: %s at byte %zu", what, at);
+}
+
 static status bad(const struct parser *parser, const char *what)
 {
-    return FAIL(BAD_JSON, parser->fault, "JSON: %s at byte %zu", what, parser->at);
+    return bad_at(parser, what, parser->at);
 }
 
 static status too_many(const struct parser *parser)
@@ -44,21 +49,36 @@ static status no_room(const struct parser *parser)
     return FAIL(TOO_LARGE, parser->fault, "JSON: does not fit the memory of one request");
 }
 
-/* The index of the closing quote, or the end of the text. */
+static struct span between(struct span text, size_t from, size_t to)
+{
+    return (struct span){text.data + from, to - from};
+}
+
+/* The index of the closing quote, or the end of the text. Linear, however many escapes there
+ * are. */
 static size_t string_end(struct span text, size_t at)
 {
-    while (at < text.length && text.data[at] != '"')
-        at += text.data[at] == '\\' ? 2 : 1;
-    return at < text.length ? at : text.length;
+    size_t quote = at + span_find(between(text, at, text.length), '"');
+    for (;;) {
+        size_t escape = at + span_find(between(text, at, quote), '\\');
+        if (escape == quote)
+            return quote;
+        at = escape + 2;
+        if (at > text.length)
+            return text.length;
+        if (at > quote)
+            quote = at + span_find(between(text, at, text.length), '"');
+    }
 }
 
 static status count_commas(struct parser *parser)
 {
+    struct span text = parser->text;
     uint32_t open[JSON_DEPTH_MAX], depth = 0, commas = 0;
-    for (parser->at = 0; parser->at < parser->text.length; parser->at++) {
-        switch (parser->text.data[parser->at]) {
+    for (size_t at = 0; at < text.length; at++) {
+        switch (text.data[at]) {
         case '"':
-            parser->at = string_end(parser->text, parser->at + 1);
+            at = string_end(text, at + 1);
             break;
         case '[':
         case '{':
@@ -72,19 +92,18 @@ static status count_commas(struct parser *parser)
         case ']':
         case '}':
             if (depth == 0)
-                return bad(parser, "a closing bracket without its opening one");
+                return bad_at(parser, "a closing bracket without its opening one", at);
             depth--;
             break;
         case ',':
             if (depth == 0)
-                return bad(parser, "a comma outside any array or object");
+                return bad_at(parser, "a comma outside any array or object", at);
             if (++commas == JSON_MEMBERS_MAX)
                 return too_many(parser);
             parser->commas[open[depth - 1]]++;
             break;
         }
     }
-    parser->at = 0;
     parser->containers = 0;
     return OK;
 }
@@ -159,22 +178,21 @@ static status parse_code_point(struct parser *parser, uint32_t *ret)
     return OK;
 }
 
-static uint8_t *put_utf8(uint8_t *out, uint32_t code_point)
+static void put_utf8(struct buffer *out, uint32_t code_point)
 {
+    static const uint8_t leads[] = {0, 0xC0, 0xE0, 0xF0};
     if (code_point < 0x80) {
-        *out++ = (uint8_t)code_point;
-        return out;
+        buffer_put_u8(out, (uint8_t)code_point);
+        return;
     }
     int more = code_point < 0x800 ? 1 : code_point < 0x10000 ? 2 : 3;
-    static const uint8_t leads[] = {0, 0xC0, 0xE0, 0xF0};
-    *out++ = (uint8_t)(leads[more] | code_point >> 6 * more);
+    buffer_put_u8(out, (uint8_t)(leads[more] | code_point >> 6 * more));
     while (more-- > 0)
-        *out++ = (uint8_t)(0x80 | (code_point >> 6 * more & 0x3F));
-    return out;
+        buffer_put_u8(out, (uint8_t)(0x80 | (code_point >> 6 * more & 0x3F)));
 }
 
 /* Behind the backslash. */
-static status parse_escape(struct parser *parser, uint8_t **out)
+static status parse_escape(struct parser *parser, struct buffer *out)
 {
     uint32_t code_point;
     int byte = peek(parser);
@@ -189,7 +207,7 @@ static status parse_escape(struct parser *parser, uint8_t **out)
     case 'u': TRY(parse_code_point(parser, &code_point)); break;
     default: return bad(parser, "an unknown escape");
     }
-    *out = put_utf8(*out, code_point);
+    put_utf8(out, code_point);
     return OK;
 }
 
@@ -198,61 +216,66 @@ static status parse_string(struct parser *parser, struct span *ret)
     size_t begin = ++parser->at, end = string_end(parser->text, begin);
     if (end == parser->text.length)
         return bad(parser, "a string without its closing quote");
-    struct span raw = {parser->text.data + begin, end - begin};
-    if (!span_is_utf8(raw))
-        return bad(parser, "a string that is not UTF-8");
+    struct span raw = between(parser->text, begin, end);
+    if (!span_is_utf8(raw) || span_has_below(raw, 0x20))
+        return bad(parser, "a string that is not UTF-8 or holds a control character");
     uint8_t *decoded = arena_alloc(parser->arena, raw.length + 1); /* no escape makes it longer */
     if (!decoded)
         return no_room(parser);
-    uint8_t *out = decoded;
-    while (parser->at < end) {
-        uint8_t byte = parser->text.data[parser->at];
-        if (byte < 0x20)
-            return bad(parser, "a control character in a string");
+    struct buffer out = buffer_over(decoded, raw.length);
+    for (;;) {
+        struct span left = between(parser->text, parser->at, end);
+        struct span plain = {left.data, span_find(left, '\\')};
+        buffer_put(&out, plain);
+        parser->at += plain.length;
+        if (parser->at == end)
+            break;
         parser->at++;
-        if (byte == '\\')
-            TRY(parse_escape(parser, &out));
-        else
-            *out++ = byte;
+        TRY(parse_escape(parser, &out));
     }
+    assert(!out.failed);
     parser->at = end + 1;
-    *ret = (struct span){decoded, (size_t)(out - decoded)};
+    *ret = buffer_span(&out);
     return OK;
 }
 
-static bool skip_digits(struct parser *parser)
+/* Moves *at behind the digits; false when there are none. */
+static bool skip_digits(struct span text, size_t *at)
 {
-    size_t begin = parser->at;
-    while (peek(parser) >= '0' && peek(parser) <= '9')
-        parser->at++;
-    return parser->at > begin;
+    size_t end = *at;
+    while (end < text.length && text.data[end] >= '0' && text.data[end] <= '9')
+        end++;
+    bool any = end > *at;
+    *at = end;
+    return any;
 }
 
-/* RFC 8259 section 6. ret_whole: neither fraction nor exponent. */
-static status scan_number(struct parser *parser, bool *ret_whole)
+static bool skip_byte(struct span text, size_t *at, uint8_t byte)
 {
-    bool whole = true;
-    if (peek(parser) == '-')
-        parser->at++;
-    if (peek(parser) == '0')
-        parser->at++;
-    else if (!skip_digits(parser))
-        return bad(parser, "not a value");
-    if (peek(parser) == '.') {
-        whole = false;
-        parser->at++;
-        if (!skip_digits(parser))
-            return bad(parser, "a number without digits behind its point");
+    bool there = *at < text.length && text.data[*at] == byte;
+    *at += there;
+    return there;
+}
+
+/* RFC 8259 section 6: its length. ret_whole: neither fraction nor exponent. */
+static status scan_number(const struct parser *parser, size_t *ret, bool *ret_whole)
+{
+    struct span text = parser->text;
+    size_t at = parser->at;
+    (void)skip_byte(text, &at, '-');
+    if (!skip_byte(text, &at, '0') && !skip_digits(text, &at))
+        return bad_at(parser, "not a value", at);
+    bool fraction = skip_byte(text, &at, '.');
+    if (fraction && !skip_digits(text, &at))
+        return bad_at(parser, "a number without digits behind its point", at);
+    bool exponent = skip_byte(text, &at, 'e') || skip_byte(text, &at, 'E');
+    if (exponent) {
+        (void)(skip_byte(text, &at, '+') || skip_byte(text, &at, '-'));
+        if (!skip_digits(text, &at))
+            return bad_at(parser, "a number without digits in its exponent", at);
     }
-    if (peek(parser) == 'e' || peek(parser) == 'E') {
-        whole = false;
-        parser->at++;
-        if (peek(parser) == '+' || peek(parser) == '-')
-            parser->at++;
-        if (!skip_digits(parser))
-            return bad(parser, "a number without digits in its exponent");
-    }
-    *ret_whole = whole;
+    *ret = at - parser->at;
+    *ret_whole = !fraction && !exponent;
     return OK;
 }
 
@@ -270,21 +293,88 @@ static bool whole_value(int64_t *ret, struct span text)
     return true;
 }
 
+/* What a number is made of: digits / 10^scale. */
+struct decimal {
+    uint64_t digits;
+    int64_t scale;
+    bool negative, exact; /* exact: digits holds all of them */
+};
+
+/* text has the grammar of a number and is shorter than NUMBER_TEXT_MAX. */
+static struct decimal take_apart(struct span text)
+{
+    struct decimal decimal = {.negative = text.data[0] == '-', .exact = true};
+    size_t at = decimal.negative;
+    bool fraction = false, small;
+    for (; at < text.length && text.data[at] != 'e' && text.data[at] != 'E'; at++) {
+        if (text.data[at] == '.') {
+            fraction = true;
+            continue;
+        }
+        decimal.exact = decimal.exact && decimal.digits < UINT64_MAX / 10 - 1;
+        decimal.digits = decimal.digits * 10 + (uint64_t)(text.data[at] - '0');
+        decimal.scale += fraction;
+    }
+    if (at == text.length)
+        return decimal;
+    small = text.data[++at] == '-';
+    int64_t exponent = 0;
+    for (at += small || text.data[at] == '+'; at < text.length; at++)
+        if (exponent < INT32_MAX) /* far beyond any double: more digits change nothing */
+            exponent = exponent * 10 + (text.data[at] - '0');
+    decimal.scale += small ? exponent : -exponent;
+    return decimal;
+}
+
+/* The nearest double for the numbers that embeddings are made of, without the multiple precision of
+ * strtod. digits / 5^scale is divided to at least 63 bits, the remainder becomes a sticky bit, and
+ * so the only rounding is that of the conversion to double; 2^scale goes into the exponent, which
+ * here stays far from a double's ends. False: not such a number. */
+static bool quick_double(double *ret, struct span text)
+{
+    static const uint64_t powers_of_5[] = {
+        1, 5, 25, 125, 625, 3125, 15625, 78125, 390625, 1953125, 9765625, 48828125, 244140625,
+        1220703125, 6103515625, 30517578125, 152587890625, 762939453125, 3814697265625,
+        19073486328125, 95367431640625, 476837158203125, 2384185791015625, 11920928955078125,
+        59604644775390625, 298023223876953125, 1490116119384765625, 7450580596923828125,
+    };
+    const int64_t scale_max = sizeof powers_of_5 / sizeof *powers_of_5 - 1;
+    struct decimal decimal = take_apart(text);
+    if (!decimal.exact || !decimal.digits || decimal.scale < 0 || decimal.scale > scale_max)
+        return false;
+    uint64_t power = powers_of_5[decimal.scale];
+    int digits_shift = __builtin_clzll(decimal.digits), power_shift = __builtin_clzll(power);
+    uint64_t divisor = power << power_shift;
+    unsigned __int128 dividend = (unsigned __int128)(decimal.digits << digits_shift) << 63;
+    uint64_t quotient = (uint64_t)(dividend / divisor); /* 2^62 to 2^64 */
+    quotient |= quotient * divisor != (uint64_t)dividend; /* is there a remainder? */
+    double value = ldexp((double)quotient, power_shift - digits_shift - 63 - (int)decimal.scale);
+    *ret = decimal.negative ? -value : value;
+    return true;
+}
+
+static double slow_double(struct span text)
+{
+    char copy[NUMBER_TEXT_MAX];
+    (void)span_to_text(copy, sizeof copy, text); /* it fits: the caller has looked */
+    return strtod(copy, NULL); /* no process of ours leaves the C locale */
+}
+
 static status parse_number(struct parser *parser, struct json *ret)
 {
-    size_t begin = parser->at;
+    struct span text = {parser->text.data + parser->at, 0};
     bool whole;
-    TRY(scan_number(parser, &whole));
-    struct span text = {parser->text.data + begin, parser->at - begin};
-    char copy[NUMBER_TEXT_MAX];
-    parser->at = begin; /* where a fault points to */
-    if (!span_to_text(copy, sizeof copy, text))
+    TRY(scan_number(parser, &text.length, &whole));
+    if (text.length >= NUMBER_TEXT_MAX)
         return FAIL(TOO_LARGE, parser->fault, "JSON: a number of %zu characters at byte %zu",
-                    text.length, begin);
+                    text.length, parser->at);
+    ret->kind = whole ? JSON_INTEGER : JSON_DOUBLE;
     if (whole && !whole_value(&ret->integer, text))
         return bad(parser, "a whole number beyond 64 bits");
-    ret->kind = whole ? JSON_INTEGER : JSON_DOUBLE;
-    ret->number = strtod(copy, NULL); /* no process of ours leaves the C locale */
+    if (whole)
+        ret->number = (double)ret->integer;
+    else if (!quick_double(&ret->number, text))
+        ret->number = slow_double(text);
     if (!isfinite(ret->number))
         return bad(parser, "a number beyond a double");
     parser->at += text.length;

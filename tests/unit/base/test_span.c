@@ -117,6 +117,42 @@ static void overlong_surrogate_and_too_large_sequences_are_not_utf8(void **state
     assert_true(span_is_utf8(SPAN("a\0\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80")));
 }
 
+static void bytes_are_found_and_small_ones_are_noticed_at_every_place(void **state)
+{
+    (void)state;
+    uint8_t bytes[40];
+    assert_int_equal(span_find(empty, 'x'), 0);
+    assert_false(span_has_below(empty, 128));
+    for (size_t length = 1; length <= sizeof bytes; length++)
+        for (size_t at = 0; at < length; at++)
+            for (int byte = 0; byte < 256; byte += 5) {
+                memset(bytes, 0x20, sizeof bytes);
+                bytes[at] = (uint8_t)byte;
+                assert_int_equal(span_has_below((struct span){bytes, length}, 0x20), byte < 0x20);
+                memset(bytes, 0xFF, sizeof bytes);
+                bytes[at] = (uint8_t)byte;
+                struct span text = {bytes, length};
+                assert_int_equal(span_has_below(text, 1), byte < 1);
+                assert_int_equal(span_has_below(text, 128), byte < 128);
+                assert_int_equal(span_find(text, (uint8_t)byte), byte == 0xFF ? 0 : at);
+                assert_int_equal(span_find(text, 1), length);
+            }
+}
+
+static void utf8_is_judged_alike_at_every_place(void **state)
+{
+    (void)state;
+    uint8_t bytes[40];
+    for (size_t at = 0; at + 2 <= sizeof bytes; at++) {
+        memset(bytes, 'a', sizeof bytes);
+        bytes[at] = 0xC3;
+        assert_false(span_is_utf8(SPAN_OF(bytes)));
+        bytes[at + 1] = 0xA9;
+        assert_true(span_is_utf8(SPAN_OF(bytes)));
+        assert_false(span_is_utf8((struct span){bytes, at + 1}));
+    }
+}
+
 static void plain_text_has_no_control_characters(void **state)
 {
     (void)state;
@@ -140,6 +176,8 @@ int main(void)
         cmocka_unit_test(every_code_point_but_the_surrogates_is_utf8),
         cmocka_unit_test(every_two_bytes_are_utf8_or_not_by_the_definition),
         cmocka_unit_test(overlong_surrogate_and_too_large_sequences_are_not_utf8),
+        cmocka_unit_test(bytes_are_found_and_small_ones_are_noticed_at_every_place),
+        cmocka_unit_test(utf8_is_judged_alike_at_every_place),
         cmocka_unit_test(plain_text_has_no_control_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

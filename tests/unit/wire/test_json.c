@@ -5,6 +5,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -145,6 +146,67 @@ static void numbers_keep_their_value_to_the_last_bit(void **state)
     assert_int_equal(value.items[5].integer, 0);
     assert_int_equal(value.items[6].kind, JSON_DOUBLE);
     arena_free(&arena);
+}
+
+/* A small generator, so that every run sees the same numbers. */
+static uint64_t next_random(void)
+{
+    static uint64_t state = 88172645463325252;
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+}
+
+static double pow10_of(int exponent)
+{
+    double value = 1;
+    for (; exponent > 0; exponent--)
+        value *= 10;
+    for (; exponent < 0; exponent++)
+        value /= 10;
+    return value;
+}
+
+static void every_double_is_the_one_nearest_to_its_text(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 200000; i++) {
+        char text[400];
+        struct json value;
+        struct arena arena;
+        double random = (double)next_random() / 0x1p64 * pow10_of((int)(next_random() % 40) - 30);
+        int digits = (int)(next_random() % 24);
+        int length = i % 3 == 0 ? snprintf(text, sizeof text, "%.*f", digits, random)
+                   : i % 3 == 1 ? snprintf(text, sizeof text, "%.*g", digits, random)
+                                : snprintf(text, sizeof text, "-%.*e", digits, random);
+        if (length >= 120 || !memchr(text, '.', (size_t)length))
+            continue;
+        double expected = strtod(text, NULL);
+        assert_int_equal(parse(&value, &arena, span_of_text(text)), OK);
+        assert_memory_equal(&value.number, &expected, sizeof expected);
+        arena_free(&arena);
+    }
+}
+
+static void halves_are_rounded_to_even_by_every_last_digit(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "9007199254740992.5", "9007199254740993.0", "9007199254740993.1", "9007199254740994.9",
+        "0.500000000000000166533453694", "0.50000000000000016653", "4503599627370496.5",
+        "4503599627370497.5", "4503599627370497.4999", "4503599627370497.5001", "0.1e-5", "1.0e0",
+        "18446744073709551615.0", "1844674407370955160.9", "0.0000000000000000000000000001",
+        "1.7976931348623158e308", "2.2250738585072011e-308", "123.0e-30", "9.5e-27", "0.0e5",
+        "-0.0",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct json value;
+        struct arena arena;
+        double expected = strtod(texts[i], NULL);
+        assert_int_equal(parse(&value, &arena, span_of_text(texts[i])), OK);
+        assert_memory_equal(&value.number, &expected, sizeof expected);
+        arena_free(&arena);
+    }
 }
 
 static void a_name_twice_is_refused_in_small_and_large_objects(void **state)
@@ -426,6 +488,8 @@ int main(void)
         cmocka_unit_test(what_is_not_json_is_refused),
         cmocka_unit_test(numbers_have_one_grammar),
         cmocka_unit_test(numbers_keep_their_value_to_the_last_bit),
+        cmocka_unit_test(every_double_is_the_one_nearest_to_its_text),
+        cmocka_unit_test(halves_are_rounded_to_even_by_every_last_digit),
         cmocka_unit_test(a_name_twice_is_refused_in_small_and_large_objects),
         cmocka_unit_test(depth_has_a_limit),
         cmocka_unit_test(the_number_of_values_has_a_limit),
