@@ -378,6 +378,53 @@ static void the_tombstone_is_durable_before_the_key_is_touched(void **state)
     directory_remove(directory);
 }
 
+/* The sync of the directory failed, so the tombstone may not be durable: asking again syncs first. */
+static void shredding_again_makes_the_tombstone_durable_first(void **state)
+{
+    (void)state;
+    unsigned retried = 0;
+    bool reached = true;
+    for (unsigned nth = 1; reached; nth++) {
+        directory = directory_copy(prepared);
+        store = store_open_in(directory);
+        before_shred();
+        disk_faults_arm(DISK_FAILS_ONCE, nth);
+        (void)act_shred();
+        reached = disk_faults_disarm();
+        if (file_exists(directory, file_of(SUBJECT, ".tombstone"))
+            && file_exists(directory, file_of(SUBJECT, ".kek"))) {
+            disk_faults_arm(DISK_SOUND, 0);
+            assert_ok(act_shred());
+            const char *synced = strstr(disk_faults_trace(), "\nfsync");
+            const char *touched = strstr(disk_faults_trace(), "rename to");
+            assert_true(synced && touched && synced < touched);
+            retried++;
+        }
+        store = keystore_close(store);
+        directory_remove(directory);
+    }
+    assert_true(retried >= 1);
+}
+
+static void the_first_release_makes_the_key_durable_once_more(void **state)
+{
+    (void)state;
+    struct released_key again;
+    directory = directory_copy(prepared);
+    store = store_open_in(directory);
+    before_with_subject();
+    disk_faults_arm(DISK_SOUND, 0);
+    assert_ok(act_release());
+    const char *synced = strstr(disk_faults_trace(), "\nfsync");
+    const char *acknowledged = strstr(disk_faults_trace(), "\nfdatasync");
+    assert_true(synced && acknowledged && synced < acknowledged);
+    disk_faults_arm(DISK_SOUND, 0);
+    assert_ok(keystore_release(&again, store, id_of(SUBJECT), SPAN_OF(given.wrapped), &fault));
+    assert_null(strstr(disk_faults_trace(), "\nfsync"));
+    store = keystore_close(store);
+    directory_remove(directory);
+}
+
 /* ---- starting ---- */
 
 static void a_first_start_cut_short_is_finished_by_the_next(void **state)
@@ -435,6 +482,8 @@ int main(void)
         cmocka_unit_test(a_shred_cut_short_is_not_begun_or_is_finished),
         cmocka_unit_test(a_shredded_key_does_not_outlive_a_restart),
         cmocka_unit_test(the_tombstone_is_durable_before_the_key_is_touched),
+        cmocka_unit_test(shredding_again_makes_the_tombstone_durable_first),
+        cmocka_unit_test(the_first_release_makes_the_key_durable_once_more),
         cmocka_unit_test(a_first_start_cut_short_is_finished_by_the_next),
         cmocka_unit_test(a_start_on_a_failing_disk_changes_nothing),
     };

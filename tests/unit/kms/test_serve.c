@@ -8,8 +8,20 @@
 #include "base/hex.h"
 #include "crypt/note.h"
 
+#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
+
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
+enum { MAPPING_MAX = 1 << 26 };
 
 /* ---- keys and anchors ---- */
 
@@ -221,6 +233,60 @@ static void the_moves_of_a_turn_share_one_sync_and_no_answer_leaves_before(void 
     }
 }
 
+/* Copies of the masked bytes in all writable memory of this process. */
+static unsigned copies_in_memory(const uint8_t masked[KEY_BYTES])
+{
+    unsigned copies = 0;
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "re");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps)) {
+        uintptr_t from, to;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " rw", &from, &to) != 2
+            || !strstr(line, " rw") || to - from > MAPPING_MAX)
+            continue;
+        for (const uint8_t *at = (const uint8_t *)from; at + KEY_BYTES <= (const uint8_t *)to;
+             at++) {
+            size_t i = 0;
+            while (i < KEY_BYTES && (at[i] ^ 0xa5) == masked[i])
+                i++;
+            copies += i == KEY_BYTES;
+        }
+    }
+    fclose(maps);
+    return copies;
+}
+
+static void no_copy_of_a_key_or_token_stays_behind_an_answer(void **state)
+{
+    (void)state;
+    struct opened opened;
+    struct cursor result;
+    struct span token;
+    uint8_t masked[KEY_BYTES], piece[KEY_BYTES];
+    if (SANITIZED)
+        skip(); /* what it has poisoned cannot be read */
+    create_key(1);
+    _cleanup_close_ int cell = new_cell(1);
+    assert_ok(open_key(&opened, cell, SPAN("")));
+    for (size_t i = 0; i < KEY_BYTES; i++)
+        masked[i] = opened.dek[i] ^ 0xa5;
+    assert_true(copies_in_memory(masked) >= 1); /* ours */
+    explicit_bzero(&opened, sizeof opened);
+    explicit_bzero(packet, sizeof packet);
+    assert_int_equal(copies_in_memory(masked), 0);
+    put_mint(1, "ann", "memory:read", 900);
+    assert_ok(ask(&result, admin, MESSAGE_TOKEN_MINT, buffer_span(&body)));
+    assert_ok(cursor_field(&token, &result, TOKEN_MAX, "token", &fault));
+    memcpy(piece, token.data + token.length - 40, KEY_BYTES); /* of its signature */
+    for (size_t i = 0; i < KEY_BYTES; i++)
+        masked[i] = piece[i] ^ 0xa5;
+    assert_true(copies_in_memory(masked) >= 2);
+    explicit_bzero(piece, sizeof piece);
+    explicit_bzero(packet, sizeof packet);
+    assert_int_equal(copies_in_memory(masked), 0);
+}
+
 /* ---- control ---- */
 
 static void the_state_of_a_key_is_told(void **state)
@@ -370,6 +436,7 @@ int main(void)
         TEST(an_unknown_or_shredded_tenant_has_no_cell),
         TEST(a_failed_open_may_be_tried_again),
         TEST(the_moves_of_a_turn_share_one_sync_and_no_answer_leaves_before),
+        TEST(no_copy_of_a_key_or_token_stays_behind_an_answer),
         TEST(the_state_of_a_key_is_told),
         TEST(a_create_is_undone_by_a_discard_until_the_key_was_released),
         TEST(a_receipt_is_signed_for_its_own_shredded_tenant_only),
