@@ -378,7 +378,7 @@ static void the_tombstone_is_durable_before_the_key_is_touched(void **state)
     directory_remove(directory);
 }
 
-/* The sync of the directory failed, so the tombstone may not be durable: asking again syncs first. */
+/* The sync of the directory failed, so the tombstone may not be durable: a retry syncs first. */
 static void shredding_again_makes_the_tombstone_durable_first(void **state)
 {
     (void)state;
