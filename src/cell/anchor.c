@@ -127,6 +127,7 @@ static void begin_move(struct cell *cell)
     status sent = send_move(cell, &anchor, proof, count, &fault);
     if (sent != OK) {
         link->dirty = true;
+        note_trouble(link);
         if (sent != AGAIN)
             lose(cell, fault.detail);
         move_later(cell);

@@ -109,6 +109,8 @@ status cell_serve(struct cell *cell, struct fault *fault)
     status run = cell->ended ? OK : loop_run(cell->loop, fault);
     loop_on_turn_end(cell->loop, NULL, NULL);
     TRY(run);
+    if (cell->why == CLOSED && cell->silo)
+        turn_commit_pending(cell); /* the supervisor is gone, but reads were answered */
     if (cell->why != OK)
         *fault = cell->fault;
     return cell->why;

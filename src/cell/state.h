@@ -124,6 +124,7 @@ struct turn_state {
 void turn_start(struct cell *cell);
 void turn_end(void *cell);            /* the loop's hook */
 void turn_again(struct cell *cell);   /* another turn is wanted at once */
+void turn_commit_pending(struct cell *cell);
 /* For parking: expires and commits one batch. False when there is more to do and it can be done. */
 bool turn_finish(struct cell *cell);
 

@@ -275,6 +275,16 @@ bool turn_finish(struct cell *cell)
     return !more;
 }
 
+void turn_commit_pending(struct cell *cell)
+{
+    struct fault fault;
+    if (!silo_pending_since_us(cell->silo))
+        return;
+    silo_begin(cell->silo, clock_wall_us());
+    status committed = commit(cell, &fault);
+    (void)committed; /* it has complained */
+}
+
 void turn_end(void *context)
 {
     struct cell *cell = context;

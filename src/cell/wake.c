@@ -268,7 +268,7 @@ struct cell *cell_free(struct cell *cell)
         loop_timer_stop(cell->loop, timers[i]);
     token_cache_free(cell->tokens);
     token_verifier_free(cell->verifier);
-    silo_close(cell->silo);
+    silo_abandon(cell->silo); /* NULL when parked; else its last commit is what counts */
     if (cell->silo_fd >= 0)
         close(cell->silo_fd);
     buffer_free(&cell->wrapped);

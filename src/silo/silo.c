@@ -188,6 +188,15 @@ struct silo *silo_close(struct silo *silo)
     return drop(silo);
 }
 
+struct silo *silo_abandon(struct silo *silo)
+{
+    if (silo == NULL)
+        return NULL;
+    silo->log = store_log_close(silo->log);
+    silo->store = store_abandon(silo->store);
+    return drop(silo);
+}
+
 /* ---- turns ---- */
 
 void silo_begin(struct silo *silo, int64_t now_us)
@@ -243,6 +252,7 @@ static status look(struct call *call, silo_handler *handler, struct fault *fault
 {
     struct fault entry_fault;
     status done = handler(call, fault);
+    end_idle(call->silo); /* a search may have begun to repair an index, in vain */
     call->silo->read_strictly |= call->silo->posture.strict_audit;
     status noted = audit_request(call, done, &entry_fault);
     if (noted != OK)

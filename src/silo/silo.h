@@ -52,6 +52,8 @@ struct silo_opening {
 MUST_CHECK status silo_open(struct silo **ret, const struct silo_opening *opening,
                             struct fault *fault);
 struct silo *silo_close(struct silo *silo); /* checkpoints; returns NULL; takes NULL */
+/* Writes nothing any more, as in a crash: for a process that may no longer be the owner. */
+struct silo *silo_abandon(struct silo *silo); /* returns NULL; takes NULL */
 
 /* A turn: begin, any number of silo_handle, commit. silo_begin does nothing until something is written.
  * silo_handle runs the action in a savepoint, appends its audit entry (also for a refusal), and writes the

@@ -29,7 +29,7 @@ struct fake_silo {
     _Atomic uint32_t items;         /* committed */
     _Atomic uint32_t log_size;      /* committed */
     _Atomic uint32_t pieces;        /* exported */
-    _Atomic bool closed;
+    _Atomic bool closed, abandoned;
 };
 
 extern struct fake_silo *fake_silo; /* shared memory */

@@ -191,6 +191,17 @@ static void a_kms_that_knows_a_later_state_ends_the_cell(void **state)
     harness->anchor.commits += 5; /* somebody else had the silo meanwhile */
     harness_new_kms(harness);
     assert_int_equal(harness_end(harness), 1);
+    assert_true(fake_silo->abandoned); /* it writes nothing into what is not its own any more */
+    assert_false(fake_silo->closed);
+}
+
+static void entries_of_reads_outlive_the_supervisor(void **state)
+{
+    struct harness *harness = *state;
+    harness_ask(harness, reading(), 200, NULL);
+    cleanup_close(&harness->supervisor); /* before the entry was due */
+    assert_int_equal(harness_end(harness), 1);
+    assert_int_equal(fake_silo->log_size, 1);
 }
 
 static void an_answer_of_the_kms_that_was_not_asked_for_ends_its_channel(void **state)
@@ -297,6 +308,7 @@ int main(int count, char **arguments)
         TEST(what_was_sent_before_the_drain_was_seen_is_answered),
         TEST(a_gateway_that_comes_while_the_cell_parks_is_drained_too),
         TEST(a_kms_that_knows_a_later_state_ends_the_cell),
+        TEST(entries_of_reads_outlive_the_supervisor),
         TEST(an_answer_of_the_kms_that_was_not_asked_for_ends_its_channel),
         TEST(an_export_is_written_as_its_reader_takes_it),
         TEST(an_export_can_go_to_a_file),

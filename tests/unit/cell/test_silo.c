@@ -1,4 +1,4 @@
-/* The cell over the real silo and store: what a tenant and an attacker of its directory would see. */
+/* The cell over the real silo and store: what a tenant, and an attacker of its directory, sees. */
 #define _GNU_SOURCE
 #include "harness.h"
 
