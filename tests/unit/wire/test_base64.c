@@ -65,8 +65,9 @@ static void padding_blanks_foreign_digits_and_stray_bits_are_refused_in_base64ur
 {
     (void)state;
     static const char *const refused[] = {
-        "Zg==", "Zg=", "Zm9vYg==", "Z", "Zm9vY", "Zh", "Zm9", "Zm+v", "Zm/v", " Zg", "Zg ", "Z g",
-        "Zg\n", "Zm9v\r\n", "Zm9v.", "=", "====", "Zm\x80v", "Zm{v", "Zm@v", "Zm[v", "Zm`v",
+        "Zg==", "Zg=", "Zm9vYg==", "Z", "A", "Zm9vY", "Zm9vA", "Zh", "Zm9", "Zm+v", "Zm/v", " Zg",
+        "Zg ", "Z g", "Zg\n", "Zm9v\r\n", "Zm9v.", "=", "====", "Zm\x80v", "Zm{v", "Zm@v", "Zm[v",
+        "Zm`v",
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         assert_refused(base64url_decode, span_of_text(refused[i]));
@@ -77,8 +78,8 @@ static void missing_or_misplaced_padding_and_stray_bits_are_refused_in_base64(vo
 {
     (void)state;
     static const char *const refused[] = {
-        "Zg", "Zg=", "Zm8", "Zm8==", "Z===", "====", "=", "==", "Zg==Zg==", "Zg==Zm9v", "Zm=v",
-        "Zh==", "Zm9=", "Zm-v", "Zm_v", "Zm9v\n", "Zg== ", "A=BC", "Zm9v====",
+        "Zg", "Zg=", "Zm8", "Zm8==", "Z===", "A===", "AA=A", "====", "=", "==", "Zg==Zg==",
+        "Zg==Zm9v", "Zm=v", "Zh==", "Zm9=", "Zm-v", "Zm_v", "Zm9v\n", "Zg== ", "A=BC", "Zm9v====",
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         assert_refused(base64_decode, span_of_text(refused[i]));

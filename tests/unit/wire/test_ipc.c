@@ -280,6 +280,33 @@ static void an_outbox_keeps_order_and_descriptors_while_the_peer_is_slow(void **
     assert_int_equal(open_fds(), before);
 }
 
+static void nothing_overtakes_what_waits_in_an_outbox(void **state)
+{
+    (void)state;
+    int ends[2];
+    struct fault fault;
+    struct ipc_message message;
+    struct ipc_outbox *outbox = NULL;
+    struct span body = {body_bytes, IPC_BODY_MAX};
+    uint32_t count = 0;
+    pair(ends);
+    assert_int_equal(ipc_outbox_create(&outbox, ends[0], MIB(4), &fault), OK);
+    while (!ipc_outbox_waiting(outbox))
+        assert_int_equal(ipc_outbox_send(outbox, 1, count++, body, NULL, 0, &fault), OK);
+    for (uint32_t i = 0; i < 2; i++) { /* now a small one would fit, past the one that waits */
+        assert_int_equal(ipc_receive(&message, ends[1], storage, &fault), OK);
+        assert_int_equal(message.id, i);
+    }
+    assert_int_equal(ipc_outbox_send(outbox, 1, count++, SPAN("small"), NULL, 0, &fault), OK);
+    for (uint32_t i = 2; i < count; i++) {
+        assert_int_equal(ipc_outbox_flush(outbox, &fault), OK);
+        assert_int_equal(ipc_receive(&message, ends[1], storage, &fault), OK);
+        assert_int_equal(message.id, i);
+    }
+    ipc_outbox_free(outbox);
+    close_pair(ends);
+}
+
 static void an_outbox_is_bounded_and_frees_what_still_waits(void **state)
 {
     (void)state;
@@ -335,6 +362,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_is_again_and_sending_in_time_or_not_at_all),
         cmocka_unit_test(waiting_ends_with_the_message_or_with_the_time),
         cmocka_unit_test(an_outbox_keeps_order_and_descriptors_while_the_peer_is_slow),
+        cmocka_unit_test(nothing_overtakes_what_waits_in_an_outbox),
         cmocka_unit_test(an_outbox_is_bounded_and_frees_what_still_waits),
         cmocka_unit_test(an_outbox_says_that_its_peer_is_gone),
     };
