@@ -4,8 +4,8 @@
  *
  * Tables: memory_users gives every user of the tenant a short number, so that an index can hold it;
  * memories has one row an item; memory_versions the texts that were replaced; memory_keys what
- * Idempotency-Keys made. One FTS5 index a classification (memory_index_0 .. 3) covers the texts and,
- * as a word of its own, the user: its statistics must not mix what callers may and may not see. */
+ * Idempotency-Keys made. One FTS5 index a classification (memory_index_<classification>_<generation>)
+ * covers the texts and, as a word of its own, the user: its statistics must not mix what callers may and may not see. */
 #pragma once
 
 #include "silo/state.h"
@@ -55,8 +55,10 @@ struct memory_row {
 
 /* memory_rows.c */
 
-/* What the store holds of this kind; cheap once known. */
+/* What the store holds of this kind; cheap once known. The state of the indexes is apart, so that a
+ * damaged page of theirs leaves items readable. */
 MUST_CHECK status memory_know(struct silo *silo, struct fault *fault);
+MUST_CHECK status memory_know_indexes(struct silo *silo, struct fault *fault);
 /* Makes the tables, inside the open transaction. */
 MUST_CHECK status memory_make(struct silo *silo, struct fault *fault);
 MUST_CHECK status memory_make_versions(struct silo *silo, struct fault *fault);
@@ -99,7 +101,12 @@ MUST_CHECK status memory_index_add(struct silo *silo, const struct memory_row *r
 /* row: with the text that was indexed. */
 MUST_CHECK status memory_index_remove(struct silo *silo, const struct memory_row *row,
                                       struct fault *fault);
-/* A damaged index is set aside and begun anew; inside the open transaction. */
+/* Best hits first: rowid, rank (the lower the better). Parameter 1: what to match. */
+MUST_CHECK status memory_index_search(struct statement **ret, struct silo *silo,
+                                      enum clearance classification, struct fault *fault);
+/* Before the silo is freed, after its store is closed. */
+void memory_index_free(struct silo *silo);
+/* A damaged index is left behind and begun anew; inside the open transaction. */
 MUST_CHECK status memory_index_renew(struct silo *silo, enum clearance classification,
                                      struct fault *fault);
 /* Adds up to `rows` rows to indexes that are being rebuilt. */

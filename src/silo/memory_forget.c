@@ -55,7 +55,7 @@ static status remove_one(bool *ret_removed, struct silo *silo, int64_t n, struct
     }
     memory_forget(silo);
     TRY(store_undo(silo->store, fault));
-    TRY(memory_know(silo, fault));
+    TRY(memory_know_indexes(silo, fault));
     return removed == CORRUPT || removed == NOT_FOUND ? OK : removed;
 }
 
@@ -213,6 +213,7 @@ status memory_expire(bool *ret_more, struct silo *silo, bool parking, struct fau
     TRY(memory_know(silo, fault));
     if (!silo->memory.exists)
         return OK;
+    TRY(memory_know_indexes(silo, fault));
     int64_t due_us = memory_due_us(silo);
     if ((due_us == 0 || due_us > silo->now_us) && !(parking && is_stale(silo)))
         return OK;
@@ -268,6 +269,8 @@ int64_t memory_due_us(struct silo *silo)
     struct fault fault;
     if (memory_know(silo, &fault) != OK || !memory->exists)
         return 0;
+    if (memory_know_indexes(silo, &fault) != OK)
+        return silo->now_us + DAMAGED_PAUSE_US;
     if (is_rebuilding(silo))
         return 1;
     if (!memory->due_known) {

@@ -1,43 +1,24 @@
 #include "silo/memory.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 
 enum {
-    WHO_TEXT_MAX = 24,        /* "u" and a number */
-    REWRITE_STEP_PAGES = 64,  /* of one step of a merge */
-    TABLE_NAME_SQL_MAX = 160,
+    WHO_TEXT_MAX = 24,       /* "u" and a number */
+    REWRITE_STEP_PAGES = 64, /* of one step of a merge */
+    NAME_MAX_BYTES = 48,     /* "memory_index_", two numbers */
+    SQL_MAX = 256,
+    MAKE_SQL_MAX = 1024,
 };
 
-/* Rank weighs the text alone: the user's word only narrows a search. A leaf of the index and its head
- * fit one page of the store. */
-#define INDEX_SQL(k)                                                                           \
-    "CREATE VIEW IF NOT EXISTS memory_indexed_" k " AS"                                        \
-    " SELECT n, 'u' || user AS who, text FROM memories WHERE classification = " k ";"          \
-    "CREATE VIRTUAL TABLE memory_index_" k " USING fts5(who, text,"                            \
-    " content='memory_indexed_" k "', content_rowid='n',"                                      \
-    " tokenize='unicode61 remove_diacritics 2');"                                              \
-    "INSERT INTO memory_index_" k "(memory_index_" k ", rank) VALUES ('pgsz', 3900);"          \
-    "INSERT INTO memory_index_" k "(memory_index_" k ", rank)"                                 \
-    " VALUES ('rank', 'bm25(0.0, 1.0)');"
-
-static const char *const index_sql[CLEARANCE_COUNT] = {
-    INDEX_SQL("0"), INDEX_SQL("1"), INDEX_SQL("2"), INDEX_SQL("3"),
-};
-
-#define ADD_SQL(k) "INSERT INTO memory_index_" k " (rowid, who, text) VALUES (?1, ?2, ?3)"
-#define REMOVE_SQL(k)                                                                  \
-    "INSERT INTO memory_index_" k " (memory_index_" k ", rowid, who, text)"            \
-    " VALUES ('delete', ?1, ?2, ?3)"
-#define MERGE_SQL(k)                                                                   \
-    "INSERT INTO memory_index_" k " (memory_index_" k ", rank) VALUES ('merge', ?1)"
-
-static const struct index_statements {
-    const char *add, *remove, *merge;
-} statements[CLEARANCE_COUNT] = {
-    {ADD_SQL("0"), REMOVE_SQL("0"), MERGE_SQL("0")},
-    {ADD_SQL("1"), REMOVE_SQL("1"), MERGE_SQL("1")},
-    {ADD_SQL("2"), REMOVE_SQL("2"), MERGE_SQL("2")},
-    {ADD_SQL("3"), REMOVE_SQL("3"), MERGE_SQL("3")},
+/* The SQL of one index. A damaged index cannot even be dropped, so the next generation gets a table of
+ * its own; and since the store knows statements by the address of their text, texts stay as long as the
+ * silo is open. */
+struct memory_index_sql {
+    struct memory_index_sql *next;
+    int classification;
+    int64_t generation;
+    char add[SQL_MAX], remove[SQL_MAX], merge[SQL_MAX], search[SQL_MAX];
 };
 
 bool memory_index_is_complete(const struct silo *silo, enum clearance classification)
@@ -45,28 +26,107 @@ bool memory_index_is_complete(const struct silo *silo, enum clearance classifica
     return silo->memory.indexes[classification].built_to == INT64_MAX;
 }
 
+static void write_sql(struct memory_index_sql *sql)
+{
+    char name[NAME_MAX_BYTES];
+    snprintf(name, sizeof name, "memory_index_%d_%lld", sql->classification,
+             (long long)sql->generation);
+    snprintf(sql->add, SQL_MAX, "INSERT INTO %s (rowid, who, text) VALUES (?1, ?2, ?3)", name);
+    snprintf(sql->remove, SQL_MAX, "INSERT INTO %s (%s, rowid, who, text) "
+             "VALUES ('delete', ?1, ?2, ?3)", name, name);
+    snprintf(sql->merge, SQL_MAX, "INSERT INTO %s (%s, rank) VALUES ('merge', ?1)", name, name);
+    snprintf(sql->search, SQL_MAX, "SELECT rowid, rank FROM %s WHERE %s MATCH ?1 ORDER BY rank",
+             name, name);
+}
+
+/* Of the present generation. */
+static status sql_of(const struct memory_index_sql **ret, struct silo *silo,
+                     enum clearance classification, struct fault *fault)
+{
+    int64_t generation = silo->memory.indexes[classification].generation;
+    struct memory_index_sql *sql = silo->memory.sql;
+    for (; sql != NULL; sql = sql->next) {
+        if (sql->classification == (int)classification && sql->generation == generation) {
+            *ret = sql;
+            return OK;
+        }
+    }
+    sql = calloc(1, sizeof *sql);
+    if (sql == NULL)
+        return FAIL(INTERNAL, fault, "out of memory");
+    sql->classification = (int)classification;
+    sql->generation = generation;
+    write_sql(sql);
+    sql->next = silo->memory.sql;
+    silo->memory.sql = sql;
+    *ret = sql;
+    return OK;
+}
+
+void memory_index_free(struct silo *silo)
+{
+    while (silo->memory.sql != NULL) {
+        struct memory_index_sql *sql = silo->memory.sql;
+        silo->memory.sql = sql->next;
+        free(sql);
+    }
+}
+
+status memory_index_search(struct statement **ret, struct silo *silo,
+                           enum clearance classification, struct fault *fault)
+{
+    const struct memory_index_sql *sql;
+    TRY(sql_of(&sql, silo, classification, fault));
+    return statement_open(ret, silo->store, sql->search, fault);
+}
+
 static status save(struct silo *silo, enum clearance classification,
                    const struct memory_index *index, struct fault *fault)
 {
     _cleanup_statement_ struct statement *put = NULL;
     TRY(statement_open(&put, silo->store,
-                       "INSERT OR REPLACE INTO memory_indexes (classification, built_to, stale) "
-                       "VALUES (?1, ?2, ?3)", fault));
+                       "INSERT OR REPLACE INTO memory_indexes (classification, generation, "
+                       "built_to, stale) VALUES (?1, ?2, ?3, ?4)", fault));
     statement_bind_int(put, 1, classification);
-    statement_bind_int(put, 2, index->built_to);
-    statement_bind_int(put, 3, index->stale);
+    statement_bind_int(put, 2, index->generation);
+    statement_bind_int(put, 3, index->built_to);
+    statement_bind_int(put, 4, index->stale);
     TRY(statement_run(put, fault));
     silo->memory.indexes[classification] = *index;
     silo->memory.due_known = false;
     return OK;
 }
 
+/* Rank weighs the text alone: the user's word only narrows a search. A leaf of the index and its head
+ * fit one page of the store. */
+static status make_table(struct silo *silo, enum clearance classification, int64_t generation,
+                         struct fault *fault)
+{
+    char sql[MAKE_SQL_MAX];
+    int k = (int)classification;
+    long long g = generation;
+    int length = snprintf(
+        sql, sizeof sql,
+        "CREATE VIEW IF NOT EXISTS memory_indexed_%d AS"
+        " SELECT n, 'u' || user AS who, text FROM memories WHERE classification = %d;"
+        "CREATE VIRTUAL TABLE memory_index_%d_%lld USING fts5(who, text,"
+        " content='memory_indexed_%d', content_rowid='n',"
+        " tokenize='unicode61 remove_diacritics 2');"
+        "INSERT INTO memory_index_%d_%lld(memory_index_%d_%lld, rank) VALUES ('pgsz', 3900);"
+        "INSERT INTO memory_index_%d_%lld(memory_index_%d_%lld, rank)"
+        " VALUES ('rank', 'bm25(0.0, 1.0)');",
+        k, k, k, g, k, k, g, k, g, k, g, k, g);
+    if (length < 0 || (size_t)length >= sizeof sql)
+        return FAIL(INTERNAL, fault, "SQL does not fit");
+    return store_execute(silo->store, sql, fault);
+}
+
 static status need_index(struct silo *silo, enum clearance classification, struct fault *fault)
 {
     if (silo->memory.indexes[classification].exists)
         return OK;
-    TRY(store_execute(silo->store, index_sql[classification], fault));
-    struct memory_index index = {.exists = true, .built_to = INT64_MAX};
+    struct memory_index index = {.exists = true, .generation = 1, .built_to = INT64_MAX};
+    TRY(make_table(silo, classification, index.generation, fault));
     return save(silo, classification, &index, fault);
 }
 
@@ -85,35 +145,51 @@ static status change(struct silo *silo, const char *sql, const struct memory_row
     return statement_run(put, fault);
 }
 
+/* FTS5 collects what it is told and writes it when a savepoint begins: one is begun here, so that what
+ * goes wrong then goes wrong now. */
+static status change_at_once(struct silo *silo, const char *sql, const struct memory_row *row,
+                             struct fault *fault)
+{
+    TRY(change(silo, sql, row, fault));
+    TRY(store_savepoint(silo->store, fault));
+    return store_release(silo->store, fault);
+}
+
 /* A write that meets a damaged page of the index begins the index anew; the row is then found by the
  * rebuilding. */
 static status change_or_renew(struct silo *silo, const char *sql, const struct memory_row *row,
                               struct fault *fault)
 {
+    struct fault undo_fault;
     TRY(store_savepoint(silo->store, fault));
-    status changed = change(silo, sql, row, fault);
+    status changed = change_at_once(silo, sql, row, fault);
     if (changed == OK)
         return store_release(silo->store, fault);
-    TRY(store_undo(silo->store, fault));
-    if (changed != CORRUPT)
+    if (store_undo(silo->store, &undo_fault) != OK || changed != CORRUPT)
         return changed;
     return memory_index_renew(silo, row->classification, fault);
 }
 
 status memory_index_add(struct silo *silo, const struct memory_row *row, struct fault *fault)
 {
+    const struct memory_index_sql *sql;
+    TRY(memory_know_indexes(silo, fault));
     TRY(need_index(silo, row->classification, fault));
     if (row->n > silo->memory.indexes[row->classification].built_to)
         return OK;
-    return change_or_renew(silo, statements[row->classification].add, row, fault);
+    TRY(sql_of(&sql, silo, row->classification, fault));
+    return change_or_renew(silo, sql->add, row, fault);
 }
 
 status memory_index_remove(struct silo *silo, const struct memory_row *row, struct fault *fault)
 {
+    const struct memory_index_sql *sql;
+    TRY(memory_know_indexes(silo, fault));
     struct memory_index index = silo->memory.indexes[row->classification];
     if (!index.exists || row->n > index.built_to)
         return OK;
-    TRY(change_or_renew(silo, statements[row->classification].remove, row, fault));
+    TRY(sql_of(&sql, silo, row->classification, fault));
+    TRY(change_or_renew(silo, sql->remove, row, fault));
     index = silo->memory.indexes[row->classification];
     if (index.stale)
         return OK;
@@ -121,23 +197,15 @@ status memory_index_remove(struct silo *silo, const struct memory_row *row, stru
     return save(silo, row->classification, &index, fault);
 }
 
-/* Dropping would read every page of it, the damaged one too; so it is only moved out of the way. */
+/* Dropping the damaged one would read every page of it: it is left behind, and what it held goes with the
+ * silo. */
 status memory_index_renew(struct silo *silo, enum clearance classification, struct fault *fault)
 {
-    uint8_t random[8];
-    uint64_t number = 0;
-    crypt_random(random, sizeof random);
-    for (size_t i = 0; i < sizeof random; i++)
-        number = number << 8 | random[i];
-    uint8_t storage[TABLE_NAME_SQL_MAX];
-    struct buffer rename = buffer_over(storage, sizeof storage);
-    buffer_printf(&rename, "ALTER TABLE memory_index_%d RENAME TO memory_damaged_%llx",
-                  (int)classification, (unsigned long long)number);
-    buffer_put_u8(&rename, 0);
-    TRY(buffer_check(&rename, "name", fault));
-    TRY(store_execute(silo->store, (const char *)storage, fault));
-    TRY(store_execute(silo->store, index_sql[classification], fault));
-    struct memory_index index = {.exists = true, .built_to = 0};
+    struct memory_index index = silo->memory.indexes[classification];
+    index.generation++;
+    index.built_to = 0;
+    index.stale = false;
+    TRY(make_table(silo, classification, index.generation, fault));
     return save(silo, classification, &index, fault);
 }
 
@@ -172,6 +240,7 @@ static status last_number(int64_t *ret, struct silo *silo, struct fault *fault)
 static status rebuild_row(struct silo *silo, enum clearance classification,
                           struct statement *rows, int64_t n, struct fault *fault)
 {
+    const struct memory_index_sql *sql;
     struct memory_row row;
     struct fault inner;
     status found = memory_row_get(&row, rows, n, &inner);
@@ -181,7 +250,8 @@ static status rebuild_row(struct silo *silo, enum clearance classification,
         return FAIL(found, fault, "%s", inner.detail);
     if (row.classification != classification)
         return OK;
-    return change(silo, statements[classification].add, &row, fault);
+    TRY(sql_of(&sql, silo, classification, fault));
+    return change(silo, sql->add, &row, fault);
 }
 
 static status rebuild(bool *ret_more, struct silo *silo, enum clearance classification,
@@ -234,9 +304,11 @@ static status rewrite(bool *ret_more, struct silo *silo, enum clearance classifi
                       struct fault *fault)
 {
     int64_t before, after;
+    const struct memory_index_sql *sql;
+    TRY(sql_of(&sql, silo, classification, fault));
     TRY(total_changes(&before, silo, fault));
     _cleanup_statement_ struct statement *merge = NULL;
-    TRY(statement_open(&merge, silo->store, statements[classification].merge, fault));
+    TRY(statement_open(&merge, silo->store, sql->merge, fault));
     statement_bind_int(merge, 1, -REWRITE_STEP_PAGES);
     TRY(statement_run(merge, fault));
     TRY(total_changes(&after, silo, fault));

@@ -17,8 +17,8 @@ static const char *const memory_versions_sql[] = {
     "CREATE INDEX memories_by_session ON memories (user, session_id, id)"
     " WHERE session_id IS NOT NULL;"
     "CREATE INDEX memories_by_expiry ON memories (expires_at) WHERE expires_at IS NOT NULL;"
-    "CREATE TABLE memory_indexes (classification INTEGER PRIMARY KEY, built_to INTEGER NOT NULL,"
-    " stale INTEGER NOT NULL);",
+    "CREATE TABLE memory_indexes (classification INTEGER PRIMARY KEY,"
+    " generation INTEGER NOT NULL, built_to INTEGER NOT NULL, stale INTEGER NOT NULL);",
 };
 static const struct store_schema memory_schema = {"memory", memory_versions_sql, 1};
 
@@ -37,11 +37,12 @@ static const char *const keys_sql[] = {
 };
 static const struct store_schema keys_schema = {"memory_keys", keys_sql, 1};
 
-static status know_indexes(struct memory_state *state, struct silo *silo, struct fault *fault)
+static status read_indexes(struct memory_state *state, struct silo *silo, struct fault *fault)
 {
     _cleanup_statement_ struct statement *rows = NULL;
     TRY(statement_open(&rows, silo->store,
-                       "SELECT classification, built_to, stale FROM memory_indexes", fault));
+                       "SELECT classification, generation, built_to, stale FROM memory_indexes",
+                       fault));
     for (;;) {
         status stepped = statement_step(rows, fault);
         if (stepped == NOT_FOUND)
@@ -52,10 +53,25 @@ static status know_indexes(struct memory_state *state, struct silo *silo, struct
             return FAIL(CORRUPT, fault, "memory: an index of no classification");
         state->indexes[classification] = (struct memory_index){
             .exists = true,
-            .built_to = statement_int(rows, 1),
-            .stale = statement_int(rows, 2) != 0,
+            .generation = statement_int(rows, 1),
+            .built_to = statement_int(rows, 2),
+            .stale = statement_int(rows, 3) != 0,
         };
     }
+}
+
+status memory_know_indexes(struct silo *silo, struct fault *fault)
+{
+    TRY(memory_know(silo, fault));
+    if (silo->memory.indexes_known || !silo->memory.exists)
+        return OK;
+    struct memory_state state = silo->memory;
+    for (uint32_t i = 0; i < CLEARANCE_COUNT; i++)
+        state.indexes[i] = (struct memory_index){0};
+    TRY(read_indexes(&state, silo, fault));
+    state.indexes_known = true;
+    silo->memory = state;
+    return OK;
 }
 
 status memory_know(struct silo *silo, struct fault *fault)
@@ -63,15 +79,12 @@ status memory_know(struct silo *silo, struct fault *fault)
     if (silo->memory.known)
         return OK;
     struct memory_state state = silo->memory;
-    for (uint32_t i = 0; i < CLEARANCE_COUNT; i++)
-        state.indexes[i] = (struct memory_index){0};
     state.has_versions = state.has_keys = state.exists = false;
     TRY(store_has(&state.exists, silo->store, &memory_schema, fault));
     if (state.exists) {
         TRY(store_migrate(silo->store, &memory_schema, fault));
         TRY(store_has(&state.has_versions, silo->store, &history_schema, fault));
         TRY(store_has(&state.has_keys, silo->store, &keys_schema, fault));
-        TRY(know_indexes(&state, silo, fault));
     }
     state.known = true;
     silo->memory = state;
@@ -81,6 +94,7 @@ status memory_know(struct silo *silo, struct fault *fault)
 void memory_forget(struct silo *silo)
 {
     silo->memory.known = false;
+    silo->memory.indexes_known = false;
     silo->memory.due_known = false;
 }
 

@@ -38,14 +38,6 @@ struct search {
     uint32_t count, examined, damaged;
 };
 
-#define SEARCH_SQL(k)                                                                   \
-    "SELECT rowid, rank FROM memory_index_" k " WHERE memory_index_" k " MATCH ?1"      \
-    " ORDER BY rank"
-
-static const char *const search_sql[CLEARANCE_COUNT] = {
-    SEARCH_SQL("0"), SEARCH_SQL("1"), SEARCH_SQL("2"), SEARCH_SQL("3"),
-};
-
 static status read_kinds(uint32_t *ret, const struct json *body, struct fault *fault)
 {
     const struct json *kinds = json_member(body, "kinds");
@@ -186,14 +178,14 @@ static void close_streams(struct search *search)
  * not even opened. */
 static status open_streams(struct search *search, enum clearance *ret_damaged, struct fault *fault)
 {
-    const struct silo *silo = search->call->silo;
+    struct silo *silo = search->call->silo;
     enum clearance clearance = search->call->request->envelope->clearance;
     for (uint32_t k = 0; k < CLEARANCE_COUNT; k++) {
         struct stream *stream = &search->streams[k];
         if (!silo->memory.indexes[k].exists || !clearance_covers(clearance, (enum clearance)k))
             continue;
         *ret_damaged = (enum clearance)k;
-        TRY(statement_open(&stream->hits, search->call->store, search_sql[k], fault));
+        TRY(memory_index_search(&stream->hits, silo, (enum clearance)k, fault));
         statement_bind_text(stream->hits, 1, span_of_text(search->match));
         TRY(advance(stream, fault));
     }
@@ -324,8 +316,8 @@ static status repair(struct search *search, enum clearance damaged, struct fault
         repaired = memory_index_rebuild(&more, silo, SEARCH_REBUILD_ROWS, fault);
     if (repaired != OK) {
         memory_forget(silo);
-        TRY(store_undo(silo->store, fault));
-        TRY(memory_know(silo, fault));
+        struct fault undo_fault;
+        TRY(store_undo(silo->store, &undo_fault));
         return repaired;
     }
     silo->wrote = true;
@@ -357,6 +349,7 @@ static status search_rows(struct search *search, struct fault *fault)
     begin_answer(search);
     if (!silo->memory.exists)
         return OK;
+    TRY(memory_know_indexes(silo, fault));
     if (query->has_user) {
         status found = memory_user_find(&user, silo, query->user_id, fault);
         if (found == NOT_FOUND)

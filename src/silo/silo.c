@@ -142,6 +142,7 @@ static struct silo *drop(struct silo *silo)
 {
     silo->log = store_log_close(silo->log);
     silo->store = store_abandon(silo->store);
+    memory_index_free(silo);
     silo->cursor_key = aead_free(silo->cursor_key);
     secret_free(silo->keys, sizeof *silo->keys);
     if (silo->pending.bytes.data != NULL)
@@ -194,6 +195,7 @@ struct silo *silo_abandon(struct silo *silo)
         return NULL;
     silo->log = store_log_close(silo->log);
     silo->store = store_abandon(silo->store);
+    memory_index_free(silo);
     return drop(silo);
 }
 

@@ -27,12 +27,15 @@ struct audit_pending {
 struct memory_index {
     bool exists;      /* has its tables */
     bool stale;       /* holds words of rows that were deleted */
+    int64_t generation; /* of its tables: a damaged one is replaced by the next */
     int64_t built_to; /* rows up to this one are in it; INT64_MAX: all, as ever unless it is rebuilt */
 };
 
 struct memory_state {
     bool known; /* read from the store; forgotten whenever something is taken back */
+    bool indexes_known;
     bool exists, has_versions, has_keys; /* their tables */
+    struct memory_index_sql *sql; /* of memory_index.c */
     struct memory_index indexes[CLEARANCE_COUNT];
     uint8_t last_id[16];      /* the newest this process gave out */
     int64_t rewritten_us;     /* wall: when the indexes were last rewritten, or the silo opened */

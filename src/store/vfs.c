@@ -25,7 +25,7 @@ static int result(status code, int failure)
     case OK: return SQLITE_OK;
     case OUT_OF_SPACE: return SQLITE_FULL;
     case TOO_LARGE: return SQLITE_FULL;
-    case CORRUPT: return SQLITE_IOERR_DATA;
+    case CORRUPT: return SQLITE_CORRUPT; /* ends the statement; an I/O error could end the turn */
     default: return failure;
     }
 }

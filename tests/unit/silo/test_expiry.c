@@ -44,8 +44,8 @@ static void a_memory_past_its_ttl_is_deleted_not_hidden(void **state)
     house_expire(house, true);
     assert_int_equal(rows(house, "SELECT count(*) FROM memories"), 1);
     assert_int_equal(rows(house, "SELECT count(*) FROM memory_versions"), 0);
-    assert_int_equal(rows(house, "SELECT count(*) FROM memory_index_1 "
-                                 "WHERE memory_index_1 MATCH 'giraffe OR zebra'"), 0);
+    assert_int_equal(rows(house, "SELECT count(*) FROM memory_index_1_1 "
+                                 "WHERE memory_index_1_1 MATCH 'giraffe OR zebra'"), 0);
     assert_ok(house, get(house, stays));
     assert_int_equal(silo_next_expiry_us(house->silo), 0);
 }
@@ -104,7 +104,7 @@ static bool file_holds_word(struct house *house, const char *word)
     int64_t blocks = 0;
     _cleanup_statement_ struct statement *read = NULL;
     assert_ok(house, statement_open(&read, house->silo->store,
-                                    "SELECT count(*) FROM memory_index_1_data "
+                                    "SELECT count(*) FROM memory_index_1_1_data "
                                     "WHERE instr(block, CAST(?1 AS BLOB)) > 0", &house->fault));
     statement_bind_text(read, 1, span_of_text(word));
     assert_ok(house, statement_step(read, &house->fault));
