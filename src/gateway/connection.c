@@ -1,0 +1,508 @@
+/* connection.c: one client's connection: its bytes, its clock, its back-pressure.
+ *
+ * What it may do next follows from its state alone (settle), after every event: which list it is
+ * on, which timer runs, what it waits for from the kernel. An idle one holds no buffers. */
+#define _GNU_SOURCE
+#include "base/secret.h"
+#include "gateway/state.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum {
+    HEAD_READ = 4 * 1024,
+    BODY_READ = 32 * 1024,
+    OUT_MAX = CELL_RESPONSE_MAX + KIB(64),
+    OUT_COMPACT = KIB(64),
+    ANSWER_TIMEOUT_MS = 60000,
+    WRITE_TIMEOUT_MS = 30000, /* without any progress */
+    LINGER_TIMEOUT_MS = 2000,
+    LINGER_BYTES_MAX = MIB(8),
+};
+
+static const int64_t timeouts_ms[] = {
+    [TIMER_IDLE] = HTTP_IDLE_TIMEOUT_MS,   [TIMER_HEAD] = HTTP_HEADER_TIMEOUT_MS,
+    [TIMER_BODY] = HTTP_BODY_TIMEOUT_MS,   [TIMER_ANSWER] = ANSWER_TIMEOUT_MS,
+    [TIMER_WRITE] = WRITE_TIMEOUT_MS,      [TIMER_LINGER] = LINGER_TIMEOUT_MS,
+};
+
+void connection_list_put(struct connection_list *list, struct connection *connection)
+{
+    connection->list = list;
+    connection->next = NULL;
+    connection->previous = list->last;
+    *(list->last ? &list->last->next : &list->first) = connection;
+    list->last = connection;
+    list->count++;
+}
+
+void connection_list_remove(struct connection *connection)
+{
+    struct connection_list *list = connection->list;
+    if (!list)
+        return;
+    *(connection->previous ? &connection->previous->next : &list->first) = connection->next;
+    *(connection->next ? &connection->next->previous : &list->last) = connection->previous;
+    connection->list = NULL;
+    list->count--;
+}
+
+static bool output_waits(const struct connection *connection)
+{
+    return connection->out_sent < connection->out.length;
+}
+
+/* The bytes of a relay's answers that have left, or are dropped. */
+static void release(struct connection *connection, size_t bytes)
+{
+    struct relay *relay = connection->held_by;
+    if (!relay)
+        return;
+    if (bytes > connection->held)
+        bytes = connection->held;
+    connection->held -= bytes;
+    if (connection->held == 0) {
+        connection->held_by = NULL;
+        relay->holders--;
+    }
+    relay_released(relay, bytes);
+}
+
+static void hold(struct connection *connection, struct relay *from, size_t bytes)
+{
+    if (!from || bytes == 0)
+        return;
+    assert(!connection->held_by || connection->held_by == from);
+    if (!connection->held_by)
+        from->holders++;
+    connection->held_by = from;
+    connection->held += bytes;
+    from->held += bytes;
+}
+
+void connection_close(struct connection *connection)
+{
+    struct gateway *gateway = connection->gateway;
+    if (connection->dead)
+        return;
+    connection->dead = true;
+    if (connection->exchange)
+        exchange_end(connection->exchange);
+    loop_timer_stop(gateway->loop, &connection->timer);
+    connection->source = loop_unwatch(gateway->loop, connection->source);
+    close(connection->fd);
+    connection->fd = -1;
+    release(connection, connection->held);
+    wipe_and_free(&connection->in);
+    wipe_and_free(&connection->out);
+    gateway->memory -= connection->counted;
+    connection_list_remove(connection);
+    if (connection->ops)
+        gateway->ops_connections--;
+    else
+        stats_add(&gateway->stats->connections_open, UINT64_MAX); /* minus one */
+    connection->next_dead = gateway->dead;
+    gateway->dead = connection;
+    listener_resume(connection->ops ? &gateway->ops : &gateway->listener);
+}
+
+void connection_ready(struct connection *connection)
+{
+    struct gateway *gateway = connection->gateway;
+    if (connection->ready || connection->dead)
+        return;
+    connection->ready = true;
+    connection->next_ready = NULL;
+    *(gateway->ready_last ? &gateway->ready_last->next_ready : &gateway->ready_first) = connection;
+    gateway->ready_last = connection;
+}
+
+void connection_break(struct connection *connection)
+{
+    connection->broken = true;
+    connection_ready(connection);
+}
+
+void connection_restart_timer(struct connection *connection)
+{
+    connection->timer_kind = TIMER_NONE;
+}
+
+void connection_finished(struct connection *connection, bool keep_alive)
+{
+    connection->exchange = NULL;
+    if (!keep_alive)
+        connection->closing = true;
+    connection_ready(connection);
+}
+
+static ssize_t write_parts(struct connection *connection, struct span first, struct span second)
+{
+    struct iovec parts[] = {{(void *)first.data, first.length},
+                            {(void *)second.data, second.length}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = second.length ? 2 : 1};
+    ssize_t sent;
+    do
+        sent = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno == EAGAIN)
+        return 0;
+    return sent;
+}
+
+static struct span behind(struct span bytes, size_t *sent)
+{
+    size_t skip = *sent < bytes.length ? *sent : bytes.length;
+    *sent -= skip;
+    return (struct span){skip ? bytes.data + skip : bytes.data, bytes.length - skip};
+}
+
+void connection_send(struct connection *connection, struct span head, struct span body,
+                     struct relay *from)
+{
+    size_t sent = 0;
+    if (connection->dead || connection->broken)
+        return;
+    if (!output_waits(connection)) {
+        ssize_t took = write_parts(connection, head, body);
+        if (took < 0) {
+            connection_break(connection);
+            return;
+        }
+        sent = (size_t)took;
+        connection_restart_timer(connection);
+    }
+    head = behind(head, &sent);
+    body = behind(body, &sent);
+    if (head.length + body.length == 0)
+        return;
+    if (connection->out.max == 0)
+        connection->out = buffer_of(OUT_MAX);
+    buffer_put(&connection->out, head);
+    buffer_put(&connection->out, body);
+    hold(connection, from, head.length + body.length);
+    if (connection->out.failed)
+        connection_break(connection);
+    else
+        connection_ready(connection);
+}
+
+static void flush(struct connection *connection)
+{
+    if (!output_waits(connection))
+        return;
+    struct span left = {connection->out.data + connection->out_sent,
+                        connection->out.length - connection->out_sent};
+    ssize_t sent = write_parts(connection, left, (struct span){0});
+    if (sent < 0) {
+        connection->broken = true;
+        return;
+    }
+    if (sent > 0)
+        connection_restart_timer(connection);
+    connection->out_sent += (size_t)sent;
+    release(connection, (size_t)sent);
+    if (connection->out_sent >= OUT_COMPACT
+        && connection->out_sent > connection->out.length / 2
+        && output_waits(connection)) {
+        buffer_consume(&connection->out, connection->out_sent);
+        connection->out_sent = 0;
+    }
+}
+
+static size_t input_limit(const struct connection *connection)
+{
+    if (connection->exchange ? exchange_wants_input(connection->exchange)
+                             : !output_waits(connection))
+        return GATEWAY_INPUT_MAX;
+    return GATEWAY_PIPELINED_MAX;
+}
+
+static void read_dropping(struct connection *connection)
+{
+    uint8_t bytes[4096];
+    ssize_t got = recv(connection->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (got > 0)
+        connection->skip += (uint64_t)got;
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)
+        || connection->skip > LINGER_BYTES_MAX)
+        connection->broken = true;
+}
+
+static void read_some(struct connection *connection)
+{
+    struct gateway *gateway = connection->gateway;
+    size_t limit = input_limit(connection), wanted = connection->exchange ? BODY_READ : HEAD_READ;
+    if (connection->in.length >= limit)
+        return;
+    if (gateway->memory > GATEWAY_MEMORY_MAX && !connection->exchange) {
+        connection->broken = true; /* shedding load: this one had nothing in flight */
+        return;
+    }
+    if (connection->in.max == 0)
+        connection->in = buffer_of(GATEWAY_INPUT_MAX);
+    if (connection->in.length >= wanted)
+        wanted = connection->in.length; /* double */
+    if (wanted > limit - connection->in.length)
+        wanted = limit - connection->in.length;
+    uint8_t *room = buffer_reserve(&connection->in, wanted);
+    if (!room) {
+        connection->broken = true;
+        return;
+    }
+    ssize_t got = recv(connection->fd, room, wanted, MSG_DONTWAIT);
+    if (got > 0)
+        buffer_advance(&connection->in, (size_t)got);
+    else if (got == 0)
+        connection->peer_done = true;
+    else if (errno != EAGAIN && errno != EINTR)
+        connection->broken = true;
+}
+
+static bool skip_some(struct connection *connection)
+{
+    size_t length = connection->in.length < connection->skip ? connection->in.length
+                                                             : (size_t)connection->skip;
+    buffer_consume(&connection->in, length);
+    connection->skip -= length;
+    return length > 0;
+}
+
+static void refuse_head(struct connection *connection, status code, const char *detail)
+{
+    struct asked asked = {0}; /* where the next request begins is not known: closed */
+    gateway_random(connection->gateway, asked.trace_id, sizeof asked.trace_id);
+    answer_problem(connection, &asked, code, detail, NULL);
+    connection_finished(connection, false);
+}
+
+/* True when a request has begun. */
+static bool begin(struct connection *connection)
+{
+    struct http_head head;
+    size_t consumed;
+    struct fault fault;
+    if (connection->in.length == 0)
+        return false;
+    status parsed = http_parse_head(&head, &consumed, &connection->scan, connection->in.data,
+                                    connection->in.length, &fault);
+    if (parsed == AGAIN)
+        return false;
+    connection->scan = (struct http_scan){0};
+    if (parsed != OK) {
+        refuse_head(connection, parsed, fault.detail);
+        return false;
+    }
+    if (connection->ops)
+        ops_answer(connection, &head);
+    else
+        exchange_begin(connection, &head);
+    secret_wipe(connection->in.data, consumed); /* the token */
+    buffer_consume(&connection->in, consumed);
+    return true;
+}
+
+/* True when it may go on at once. */
+static bool step(struct connection *connection)
+{
+    if (connection->exchange)
+        return exchange_step(connection->exchange);
+    if (output_waits(connection))
+        return false;
+    if (connection->skip)
+        return skip_some(connection);
+    return begin(connection);
+}
+
+static enum timer_kind due_timer(const struct connection *connection)
+{
+    if (connection->lingering)
+        return TIMER_LINGER;
+    if (output_waits(connection))
+        return TIMER_WRITE;
+    if (connection->exchange)
+        return exchange_wants_input(connection->exchange) ? TIMER_BODY : TIMER_ANSWER;
+    return connection->in.length || connection->skip ? TIMER_HEAD : TIMER_IDLE;
+}
+
+static void on_time(void *context)
+{
+    struct connection *connection = context;
+    enum timer_kind kind = connection->timer_kind;
+    connection_restart_timer(connection);
+    if (kind == TIMER_BODY) {
+        connection->exchange->asked.keep_alive = false;
+        exchange_refuse(connection->exchange, TIMED_OUT, "the body did not come in time", NULL);
+    } else if (kind == TIMER_ANSWER) {
+        exchange_refuse(connection->exchange, UNAVAILABLE, "the answer did not come in time",
+                        NULL);
+    } else if (kind == TIMER_HEAD && connection->skip == 0) {
+        refuse_head(connection, TIMED_OUT, "the request did not come in time");
+    } else {
+        connection_break(connection);
+    }
+    connection_ready(connection);
+}
+
+static void set_timer(struct connection *connection)
+{
+    enum timer_kind kind = due_timer(connection);
+    if (kind == connection->timer_kind)
+        return;
+    connection->timer_kind = (uint8_t)kind;
+    gateway_timer(connection->gateway, &connection->timer, timeouts_ms[kind] * 1000, on_time,
+                  connection);
+}
+
+static void set_events(struct connection *connection)
+{
+    struct fault fault;
+    bool reads = connection->lingering
+              || (!connection->closing && !connection->peer_done
+                  && connection->in.length < input_limit(connection));
+    uint32_t events = (reads ? EPOLLIN : 0u) | (output_waits(connection) ? EPOLLOUT : 0u)
+                    | (connection->peer_done || connection->lingering ? 0u : EPOLLRDHUP);
+    if (events == connection->events)
+        return;
+    connection->events = events;
+    if (loop_change(connection->gateway->loop, connection->source, events, &fault) != OK)
+        connection_close(connection);
+}
+
+/* An answer lies in the client's queue and the client may still be sending: closed now, the kernel
+ * would send a reset, which takes the answer away (RFC 9112 9.6). */
+static void begin_lingering(struct connection *connection)
+{
+    connection->lingering = true;
+    connection->skip = 0;
+    wipe_and_free(&connection->in);
+    if (shutdown(connection->fd, SHUT_WR))
+        connection->broken = true;
+}
+
+static void free_idle_buffers(struct connection *connection)
+{
+    struct gateway *gateway = connection->gateway;
+    if (connection->in.length == 0 && !connection->exchange)
+        wipe_and_free(&connection->in);
+    if (!output_waits(connection)) {
+        wipe_and_free(&connection->out);
+        connection->out_sent = 0;
+    }
+    size_t now = connection->in.capacity + connection->out.capacity;
+    if (connection->exchange)
+        now += connection->exchange->frame.capacity + connection->exchange->body.capacity;
+    gateway->memory += now - connection->counted;
+    connection->counted = now;
+}
+
+static void choose_list(struct connection *connection)
+{
+    struct gateway *gateway = connection->gateway;
+    bool idle = !connection->exchange && connection->in.length == 0 && connection->skip == 0
+             && !output_waits(connection) && !connection->closing;
+    struct connection_list *list = idle ? &gateway->idle : &gateway->busy;
+    if (connection->ops || connection->list == list)
+        return;
+    connection_list_remove(connection);
+    connection_list_put(list, connection);
+}
+
+/* What follows from the state that the last event left. */
+static void settle(struct connection *connection)
+{
+    bool drained = !output_waits(connection);
+    if (connection->peer_done && (connection->exchange || drained))
+        connection->broken = true; /* nobody to answer, or nothing to answer */
+    if (drained && !connection->exchange && connection->gateway->stopping
+        && connection->in.length == 0)
+        connection->closing = true;
+    if (connection->closing && drained && !connection->lingering && !connection->broken)
+        begin_lingering(connection);
+    if (connection->broken) {
+        connection_close(connection);
+        return;
+    }
+    free_idle_buffers(connection);
+    choose_list(connection);
+    set_timer(connection);
+    set_events(connection);
+}
+
+static void advance(struct connection *connection)
+{
+    while (!connection->broken && !connection->closing && step(connection))
+        ;
+    settle(connection);
+}
+
+void connections_advance(struct gateway *gateway)
+{
+    while (gateway->ready_first) {
+        struct connection *connection = gateway->ready_first;
+        gateway->ready_first = connection->next_ready;
+        if (!gateway->ready_first)
+            gateway->ready_last = NULL;
+        connection->ready = false;
+        if (!connection->dead)
+            advance(connection);
+    }
+}
+
+static void on_event(void *context, uint32_t events)
+{
+    struct connection *connection = context;
+    if (events & (EPOLLERR | EPOLLHUP))
+        connection->broken = true;
+    if (events & EPOLLOUT && !connection->broken)
+        flush(connection);
+    if (events & EPOLLIN && !connection->broken) {
+        if (connection->lingering)
+            read_dropping(connection);
+        else
+            read_some(connection);
+    } else if (events & EPOLLRDHUP) {
+        connection->peer_done = true; /* what it sent before is not waited for any more */
+    }
+    advance(connection);
+}
+
+void connection_open(struct gateway *gateway, int fd, bool ops)
+{
+    struct fault fault;
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (!connection) {
+        close(fd);
+        return;
+    }
+    *connection = (struct connection){.gateway = gateway, .fd = fd, .ops = ops,
+                                      .events = EPOLLIN | EPOLLRDHUP};
+    if (loop_watch(&connection->source, gateway->loop, fd, connection->events, on_event,
+                   connection, &fault) != OK) {
+        close(fd);
+        free(connection);
+        return;
+    }
+    if (ops) {
+        gateway->ops_connections++;
+    } else {
+        stats_add(&gateway->stats->connections_open, 1);
+        stats_add(&gateway->stats->connections_total, 1);
+    }
+    settle(connection);
+}
+
+void connections_sweep(struct gateway *gateway)
+{
+    while (gateway->dead) {
+        struct connection *connection = gateway->dead;
+        gateway->dead = connection->next_dead;
+        assert(!connection->ready && !connection->exchange);
+        free(connection);
+    }
+}

@@ -1,0 +1,37 @@
+/* gateway.h: the HTTP front of a node: strict requests in, decided on early, relayed to the one cell
+ * that may see them. For main and for tests.
+ *
+ * It trusts control and the supervisor to be honest but not to be there; clients and cells not at
+ * all. One thread. docs/protocols.md has the messages. */
+#pragma once
+
+#include "base/loop.h"
+#include "base/stats.h"
+#include "crypt/sign.h"
+#include "wire/ipc.h"
+
+struct gateway;
+
+struct gateway_start { /* the START of the supervisor; the descriptors are the holder's */
+    uint32_t index, gateways;
+    uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
+    int listener, control, stats, ops; /* ops: -1 but for gateway 0 */
+};
+
+/* Takes the descriptors out of the message. BAD_REQUEST, TRUNCATED when it is no START. */
+MUST_CHECK status gateway_start_get(struct gateway_start *ret, struct ipc_message *message,
+                                    struct fault *fault);
+void gateway_start_close(struct gateway_start *start); /* what was not taken */
+
+/* What must be loaded from files before the jail closes. */
+void gateway_warm_up(void);
+
+/* Takes start's listener, control and ops on success; stats and supervisor are borrowed and
+ * outlive it. crypt_start first. The loop then serves; it is stopped when the gateway has ended. */
+MUST_CHECK status gateway_create(struct gateway **ret, struct loop *loop, int supervisor,
+                                 struct gateway_start *start, struct stats_page *stats,
+                                 struct fault *fault);
+struct gateway *gateway_free(struct gateway *gateway); /* NULL; takes NULL */
+
+/* After the loop stopped: OK when STOP asked for it. */
+MUST_CHECK status gateway_outcome(const struct gateway *gateway, struct fault *fault);

@@ -1,0 +1,415 @@
+/* state.h: the state of a gateway and what its files do for each other. Not for other rooms.
+ *
+ *   serve.c       start, supervisor, stop      exchange.c  one request: head, body, refusal
+ *   listen.c      accepting connections        decide.c    token, tenant, route, envelope
+ *   connection.c  bytes, timers, back-pressure tenant.c    which cell; waiting for it to wake
+ *   answer.c      heads of responses           relay.c     channels to cells, streams
+ *   control.c     questions to control         lookup.c    what control said of a tenant
+ *   denial.c      what was refused, sampled    ops.c       health and metrics
+ *
+ * Nothing is freed while callbacks run: connections and relays that end are marked dead and freed at
+ * the end of the turn. An exchange is freed at once by whoever ends it and must not be touched
+ * after. */
+#pragma once
+
+#include "authz/action.h"
+#include "authz/cache.h"
+#include "base/arena.h"
+#include "base/siphash.h"
+#include "gateway/gateway.h"
+#include "wire/http.h"
+#include "wire/trace.h"
+
+struct connection;
+struct exchange;
+struct relay;
+struct stream;
+struct tenant;
+struct lookup;
+
+/* ---- lists ---- */
+
+struct exchange_list {
+    struct exchange *first, *last;
+    uint32_t count;
+};
+
+struct connection_list {
+    struct connection *first, *last;
+    uint32_t count;
+};
+
+void exchange_list_put(struct exchange_list *list, struct exchange *exchange);
+void exchange_list_remove(struct exchange *exchange); /* from the one it is on, if any */
+
+/* ---- one request (exchange.c) ---- */
+
+/* What an answer needs to know of its request. */
+struct asked {
+    uint8_t trace_id[TRACE_ID_BYTES];
+    uint32_t action;   /* its number; 0: none */
+    int64_t began_us;  /* monotonic */
+    bool keep_alive;   /* the connection lives on */
+    bool head_only;    /* HEAD: an answer has no body */
+};
+
+enum exchange_phase {
+    EXCHANGE_FIND,   /* control is asked for the tenant; on lookup's list */
+    EXCHANGE_BODY,   /* the first fragment is collected */
+    EXCHANGE_WAKE,   /* the tenant's cell is awaited; on tenant's list */
+    EXCHANGE_UPLOAD, /* the cell has the first fragments; on relay's list */
+    EXCHANGE_SENT,   /* all is with the cell */
+    EXCHANGE_ANSWER, /* the head of the answer has left */
+};
+
+struct slice { /* of the frame */
+    uint32_t at, length;
+};
+
+struct exchange {
+    struct connection *connection;
+    struct exchange *next, *previous;
+    struct exchange_list *list;
+    enum exchange_phase phase;
+    struct asked asked;
+    struct buffer frame; /* RELAY_REQUEST up to its first fragment */
+    struct slice method, path, query, token;
+    bool bearer_too_long;
+    bool chunked, expect_continue;
+    bool body_done;      /* all of it was taken from the connection */
+    uint64_t body_left;  /* not taken yet; when not chunked */
+    struct http_chunks chunks;
+    struct buffer body;  /* the next fragment */
+    uint32_t body_max;   /* of the action */
+    uint8_t tenant_id[TENANT_ID_BYTES]; /* once decided */
+    struct stream *stream;
+    uint8_t finds, tries;
+};
+
+/* Parsed, valid; nothing of head is kept. May have answered already when it returns. */
+void exchange_begin(struct connection *connection, const struct http_head *head);
+bool exchange_step(struct exchange *exchange); /* takes from the input; true: again */
+bool exchange_wants_input(const struct exchange *exchange);
+void exchange_decide(struct exchange *exchange); /* in EXCHANGE_FIND: goes on */
+/* Answers with a problem and ends it; where the answer has begun, ends the connection. allow: for
+ * METHOD_NOT_ALLOWED, else NULL. */
+void exchange_refuse(struct exchange *exchange, status code, const char *detail,
+                     const char *allow);
+void exchange_answered(struct exchange *exchange); /* in full: the connection goes on */
+void exchange_end(struct exchange *exchange);      /* without an answer: its client is gone */
+struct span exchange_slice(const struct exchange *exchange, struct slice slice);
+void wipe_and_free(struct buffer *buffer);
+
+/* ---- the decision (decide.c) ---- */
+
+struct decided {
+    char allow[ACTION_ALLOW_MAX];
+    const struct action *action;
+    uint32_t number; /* of the action; 0: none */
+    uint8_t tenant_id[TENANT_ID_BYTES];
+};
+
+/* OK: may go to the cell. AGAIN: control was asked; the exchange waits on the lookup. Otherwise the
+ * refusal. */
+MUST_CHECK status decide(struct decided *ret, struct exchange *exchange, struct fault *fault);
+
+/* ---- connections (connection.c, listen.c) ---- */
+
+enum timer_kind { TIMER_NONE, TIMER_IDLE, TIMER_HEAD, TIMER_BODY, TIMER_ANSWER, TIMER_WRITE,
+                  TIMER_LINGER };
+
+struct connection {
+    struct gateway *gateway;
+    int fd;
+    uint32_t events;
+    struct loop_source *source;
+    struct loop_timer timer;
+    uint8_t timer_kind; /* of enum timer_kind */
+    bool ops;
+    bool dead;          /* closed; freed at the end of the turn */
+    bool broken;        /* to be closed: writing failed, or an answer cannot be completed */
+    bool closing;       /* to be closed when the output has left */
+    bool lingering;     /* only dropping what still comes, so that the answer is not reset away */
+    bool peer_done;     /* the client sends no more */
+    bool ready;         /* on the gateway's list */
+    struct buffer in, out;
+    size_t out_sent;    /* of out */
+    size_t counted;     /* in the gateway's memory */
+    struct http_scan scan;
+    uint64_t skip;      /* of the input: the rest of a refused request's body; or what lingered */
+    struct exchange *exchange;
+    struct relay *held_by;  /* whose answer is in out */
+    size_t held;            /* how much of it is counted there */
+    struct connection *next, *previous;
+    struct connection_list *list; /* idle or busy */
+    struct connection *next_ready, *next_dead;
+};
+
+/* Takes fd. */
+void connection_open(struct gateway *gateway, int fd, bool ops);
+void connection_close(struct connection *connection);
+/* head, then body; what the socket does not take is kept. Never destroys anything: a failure is
+ * found at the end of the turn. from: the relay that body came by, or NULL. */
+void connection_send(struct connection *connection, struct span head, struct span body,
+                     struct relay *from);
+void connection_break(struct connection *connection);  /* closed at the end of the turn */
+void connection_ready(struct connection *connection);  /* looked at again this turn */
+void connection_restart_timer(struct connection *connection); /* something moved */
+void connection_finished(struct connection *connection, bool keep_alive); /* an exchange ended */
+void connections_advance(struct gateway *gateway);
+void connections_sweep(struct gateway *gateway);
+void connection_list_put(struct connection_list *list, struct connection *connection);
+void connection_list_remove(struct connection *connection);
+
+struct listener {
+    struct gateway *gateway;
+    int fd; /* -1: none */
+    bool ops, paused;
+    struct loop_source *source;
+    struct loop_timer timer;
+};
+
+MUST_CHECK status listener_open(struct listener *listener, struct gateway *gateway, int fd,
+                                bool ops, struct fault *fault); /* takes fd on success */
+void listener_close(struct listener *listener);
+void listener_resume(struct listener *listener); /* there is room for connections again */
+
+/* ---- answers (answer.c) ---- */
+
+struct answer {
+    int http_status;
+    struct span content_type, allow; /* checked */
+    uint32_t length, retry_after;
+};
+
+/* The head of an answer; counts it. In the gateway's scratch: until the next call. */
+struct span answer_head(struct gateway *gateway, const struct asked *asked,
+                        const struct answer *answer);
+void answer_problem(struct connection *connection, const struct asked *asked, status code,
+                    const char *detail, const char *allow);
+void answer_text(struct connection *connection, const struct asked *asked, int http_status,
+                 const char *content_type, struct span body);
+void gateway_random(struct gateway *gateway, uint8_t *bytes, size_t length); /* for ids */
+
+/* ---- denials (denial.c) ---- */
+
+enum denial { /* after the reasons of tokens; part of the protocol: append only */
+    DENIAL_NO_TOKEN = TOKEN_ACCEPTED, /* which is no reason for a denial */
+    DENIAL_TENANT_UNKNOWN = TOKEN_REASON_COUNT,
+    DENIAL_TENANT_OTHER, /* erasing, or the token is of an earlier tenant of that name */
+    DENIAL_PAUSED,
+    DENIAL_SCOPE,
+    DENIAL_POLICY,
+    DENIAL_COUNT
+};
+static_assert((int)DENIAL_COUNT <= (int)STATS_REASONS_MAX, "a counter for each reason");
+
+const char *denial_name(uint32_t denial);
+void denial_count(struct connection *connection, uint32_t denial);
+void denials_stop(struct gateway *gateway);
+
+struct denials {
+    uint8_t key[KEY_BYTES];
+    uint32_t pending[DENIAL_COUNT];
+    uint8_t samples[DENIAL_COUNT][HASH_BYTES];
+    uint32_t next;
+    struct loop_timer timer;
+};
+
+/* ---- control (control.c) ---- */
+
+enum call_kind { CALL_FREE, CALL_FIND, CALL_WAKE, CALL_CHECK };
+
+struct call {
+    enum call_kind kind;
+    uint32_t generation;
+    uint32_t next_free; /* slot + 1; 0: none */
+    void *subject;      /* struct lookup or struct tenant */
+};
+
+struct control {
+    int fd; /* -1: none */
+    struct loop_source *source;
+    struct ipc_outbox *outbox;
+    struct call *calls;
+    uint32_t touched, free, in_flight;
+    int64_t lost_us; /* monotonic; while there is no channel */
+};
+
+void control_open(struct gateway *gateway, int fd); /* takes fd; the older one's calls fail */
+void control_close(struct gateway *gateway);
+/* The call's id, never 0; UNAVAILABLE when control cannot be asked. */
+MUST_CHECK status control_ask(uint32_t *ret, struct gateway *gateway, enum call_kind kind,
+                              uint32_t type, struct span body, void *subject,
+                              struct fault *fault);
+void control_tell(struct gateway *gateway, uint32_t type, struct span body);
+
+/* ---- what is known of tenants (lookup.c) ---- */
+
+enum lookup_state { LOOKUP_NOTHING, LOOKUP_FOUND, LOOKUP_ABSENT };
+enum record_state { RECORD_ACTIVE = 1, RECORD_PAUSED, RECORD_ERASING };
+
+struct tenant_record { /* as control tells it */
+    uint8_t id[TENANT_ID_BYTES];
+    enum record_state state;
+    int64_t created_at_us;
+};
+
+struct lookup {
+    struct lookup *next_bucket;
+    struct lookup *newer, *older; /* when no call is out for it */
+    char text[TENANT_NAME_MAX + 1];
+    enum lookup_state state;
+    struct tenant_record record;
+    int64_t asked_us, answered_us; /* monotonic */
+    uint32_t call;
+    struct exchange_list waiting;
+};
+
+struct lookups {
+    uint8_t key[SIPHASH_KEY_BYTES];
+    struct lookup **buckets;
+    struct lookup *newest, *oldest;
+    uint32_t count;
+};
+
+MUST_CHECK status lookups_create(struct lookups *lookups, struct fault *fault);
+void lookups_free(struct lookups *lookups);
+/* OK: known, absent included (ret->state). AGAIN: the exchange is on its waiting list. */
+MUST_CHECK status lookup_find(const struct lookup **ret, struct exchange *exchange,
+                              const char *text, struct fault *fault);
+/* code is OK, NOT_FOUND or why it is not known. */
+void lookup_answered(struct gateway *gateway, struct lookup *lookup, status code,
+                     const struct tenant_record *record);
+void lookups_forget(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
+
+/* ---- tenants with a cell, or waiting for one (tenant.c) ---- */
+
+enum { TENANT_BUCKETS = 4096 };
+
+struct tenant {
+    struct gateway *gateway;
+    struct tenant *next_bucket;
+    uint8_t id[TENANT_ID_BYTES];
+    struct relay *relay; /* takes new requests; NULL: none */
+    struct exchange_list waiting;
+    uint32_t wake_call, check_call;
+    uint32_t pins;       /* it is in use up the stack */
+};
+
+void tenant_dispatch(struct exchange *exchange); /* its first fragment is complete */
+void tenant_woken(struct tenant *tenant, status code);
+void tenant_checked(struct tenant *tenant, status code, const struct tenant_record *record);
+void tenant_cell(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES], int fd); /* takes fd */
+void tenant_changed(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
+void tenant_lost_relay(struct tenant *tenant); /* it ended, or drains */
+bool tenant_has_cell(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
+void tenants_free(struct gateway *gateway);
+
+/* ---- relays (relay.c, stream.c) ---- */
+
+enum { STREAM_BUCKETS = 64 };
+
+struct stream {
+    struct stream *next_bucket;
+    struct relay *relay;
+    uint32_t id;
+    struct exchange *exchange; /* NULL: its client is gone */
+    bool uploading, answering, cancelled;
+    uint32_t left;             /* of the answer's body, while answering */
+    uint32_t mark;             /* when cancelled: the first id that was opened later */
+    struct stream *next_cancelled;
+};
+
+struct relay {
+    struct gateway *gateway;
+    struct tenant *tenant;      /* NULL: takes no new requests */
+    uint8_t tenant_id[TENANT_ID_BYTES];
+    int fd;
+    uint32_t events;
+    struct loop_source *source;
+    struct ipc_outbox *outbox;
+    bool dead, draining, drained, paused;
+    uint32_t next_id;
+    uint32_t live;              /* streams that will be answered */
+    uint32_t uploading;
+    uint32_t cancelled;
+    struct stream *first_cancelled, *last_cancelled;
+    struct stream *buckets[STREAM_BUCKETS];
+    struct exchange_list uploads;
+    size_t held;                /* bytes of its answers that its clients have not taken */
+    uint32_t holders;           /* connections that hold some: they keep it in memory */
+    struct relay *next, *previous, *next_dead;
+};
+
+MUST_CHECK status relay_open(struct relay **ret, struct tenant *tenant, int fd,
+                             struct fault *fault); /* takes fd in any case */
+/* Sends the request with its first fragment. CLOSED: the cell is gone and has seen nothing of it;
+ * UNAVAILABLE: too much waits already. The exchange stays the caller's on failure. */
+MUST_CHECK status relay_request(struct relay *relay, struct exchange *exchange,
+                                struct fault *fault);
+bool relay_takes_body(const struct relay *relay);
+void relay_body(struct exchange *exchange);   /* the next fragment */
+void relay_cancel(struct exchange *exchange); /* its client is gone, or was refused */
+void relay_end(struct relay *relay, const char *why); /* its requests get 503; NULL: not logged */
+void relay_detach(struct relay *relay);       /* no new requests; closed when it has answered all */
+void relay_released(struct relay *relay, size_t bytes); /* a client took them */
+void relays_sweep(struct gateway *gateway);
+
+/* The streams of a relay (stream.c): bookkeeping only. */
+struct stream *stream_open(struct relay *relay, struct exchange *exchange); /* NULL: no memory */
+struct stream *stream_find(struct relay *relay, uint32_t id);
+void stream_cancel(struct stream *stream); /* an answer may still cross, or not */
+void stream_orphan(struct stream *stream); /* its answer will come and is dropped */
+void stream_close(struct stream *stream);
+void streams_settle(struct relay *relay, uint32_t answered); /* what was cancelled before is over */
+
+/* ---- the gateway (serve.c) ---- */
+
+struct gateway {
+    struct loop *loop;
+    int supervisor;
+    struct loop_source *supervisor_source;
+    uint32_t index, gateways;
+    struct stats_page *page;
+    struct stats *stats; /* our own slot */
+    struct listener listener, ops;
+    struct token_verifier *verifier;
+    struct token_cache *tokens;
+    struct control control;
+    struct lookups lookups;
+    struct tenant *tenants[TENANT_BUCKETS];
+    uint8_t tenants_key[SIPHASH_KEY_BYTES];
+    struct denials denials;
+    struct arena arena;  /* of one decision */
+    uint8_t *storage;    /* IPC_PACKET_MAX: the message being read */
+    struct buffer scratch; /* the head being written */
+    uint8_t random[512];
+    size_t random_left;
+    char date[64];       /* the Date header line */
+    int64_t date_second;
+    struct connection_list idle, busy;
+    uint32_t ops_connections;
+    size_t memory;       /* of all connections' buffers */
+    struct connection *ready_first, *ready_last, *dead;
+    struct relay *relays, *dead_relays;
+    bool reading_supervisor;
+    bool stopping, ended;
+    struct loop_timer stop_timer;
+    status why;
+    struct fault fault;
+};
+
+void gateway_end(struct gateway *gateway, status why, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void gateway_read_supervisor(struct gateway *gateway);
+/* Arms or ends the gateway: without timers it cannot bound anything. */
+void gateway_timer(struct gateway *gateway, struct loop_timer *timer, int64_t after_us,
+                   loop_on_time *on_time, void *context);
+
+/* ---- operations (ops.c, metrics.c) ---- */
+
+void ops_answer(struct connection *connection, const struct http_head *head);
+void metrics_put(struct buffer *out, struct gateway *gateway);
+#define METRICS_MEDIA_TYPE "text/plain; version=0.0.4; charset=utf-8"
+enum { METRICS_MAX = MIB(1) };
