@@ -21,6 +21,7 @@ struct export_verifier {
     struct merkle_edge edge;
     uint64_t line; /* that is being read, from 1 */
     struct buffer partial;
+    struct buffer spelled; /* the line as it must be written */
     struct arena arena;
 };
 
@@ -67,6 +68,7 @@ status export_verifier_create(struct export_verifier **ret, const struct export_
         return FAIL(INTERNAL, fault, "out of memory");
     verifier->line = 1;
     verifier->partial = buffer_of(EXPORT_LINE_MAX);
+    verifier->spelled = buffer_of(EXPORT_LINE_MAX + 1);
     verifier->arena = arena_of(PARSE_ARENA_MAX);
     verifier->earlier_note = buffer_of(NOTE_SIGNED_MAX);
     verifier->has_earlier = demands->checkpoint.length > 0;
@@ -85,6 +87,7 @@ struct export_verifier *export_verifier_free(struct export_verifier *verifier)
     if (verifier == NULL)
         return NULL;
     buffer_free(&verifier->partial);
+    buffer_free(&verifier->spelled);
     buffer_free(&verifier->earlier_note);
     arena_free(&verifier->arena);
     free(verifier);
@@ -144,6 +147,17 @@ static status open_earlier(struct export_verifier *verifier, struct fault *fault
     return meet_earlier(verifier, fault);
 }
 
+/* There is one way to write each line: a file is either the one that was exported or it is not. */
+static status check_spelling(const struct export_verifier *verifier, const struct json *line,
+                             struct fault *fault)
+{
+    struct span spelled = buffer_span(&verifier->spelled);
+    if (verifier->spelled.failed || spelled.length == 0 ||
+        !span_equal((struct span){spelled.data, spelled.length - 1}, line->source))
+        return wrong(fault, "not written as an export is");
+    return OK;
+}
+
 static status take_header(struct export_verifier *verifier, const struct json *line,
                           struct fault *fault)
 {
@@ -163,6 +177,8 @@ static status take_header(struct export_verifier *verifier, const struct json *l
         verifier->key[i] = key[i];
     if (!span_to_text(verifier->origin, sizeof verifier->origin, origin))
         return wrong(fault, "origin: not a text");
+    export_put_header(&verifier->spelled, verifier->origin, verifier->key);
+    TRY(check_spelling(verifier, line, fault));
     verifier->has_header = true;
     return open_earlier(verifier, fault);
 }
@@ -183,6 +199,8 @@ static status take_entry(struct export_verifier *verifier, const struct json *li
     if (index->integer < 0 || (uint64_t)index->integer != verifier->edge.size)
         return FAIL(CORRUPT, fault, "entry %lld stands where entry %llu must be",
                     (long long)index->integer, (unsigned long long)verifier->edge.size);
+    export_put_entry(&verifier->spelled, SPAN_OF(salt), entry->source);
+    TRY(check_spelling(verifier, line, fault));
     const struct span parts[] = {SPAN_OF(salt), entry->source};
     struct hash_value leaf = merkle_leaf_parts(parts, 2);
     TRY(merkle_append(&verifier->edge, &leaf, NULL, NULL, fault));
@@ -196,6 +214,8 @@ static status take_checkpoint(struct export_verifier *verifier, const struct jso
     struct span note;
     TRY(json_only(line, names, fault));
     TRY(json_text(&note, line, "checkpoint", 1, NOTE_SIGNED_MAX, fault));
+    export_put_checkpoint(&verifier->spelled, note);
+    TRY(check_spelling(verifier, line, fault));
     TRY(checkpoint_open(&verifier->last, note, PLATFORM_KEY_NAME, verifier->key, fault));
     if (!span_equal(span_of_text(verifier->last.origin), span_of_text(verifier->origin)))
         return wrong(fault, "the checkpoint is of another log than the header says");
@@ -217,9 +237,11 @@ static status take_line(struct export_verifier *verifier, struct span text, stru
 {
     struct json line;
     arena_reset(&verifier->arena);
+    buffer_clear(&verifier->spelled);
     if (verifier->done)
         return wrong(fault, "something stands behind the checkpoint");
     TRY(json_parse(&line, &verifier->arena, text, fault));
+    line.source = text; /* blanks around it included */
     TRY(json_need_object(&line, "the line", fault));
     if (!verifier->has_header)
         return take_header(verifier, &line, fault);

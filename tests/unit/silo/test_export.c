@@ -318,6 +318,24 @@ static void a_checkpoint_kept_elsewhere_of_another_history_is_told_at_its_entry(
     free_file(&file, ENTRIES, notes);
 }
 
+static void another_spelling_of_the_same_is_refused(void **state)
+{
+    (void)state;
+    struct buffer notes[ENTRIES + 1];
+    for (uint32_t at = 0; at < 4; at++) {
+        struct file file = make_file(2, notes);
+        struct buffer spaced = buffer_of(KIB(4));
+        struct span line = buffer_span(&file.lines[at]);
+        buffer_put_text(&spaced, at % 2 == 0 ? "{ " : " {");
+        buffer_put(&spaced, (struct span){line.data + 1, line.length - 1});
+        buffer_free(&file.lines[at]);
+        file.lines[at] = spaced;
+        assert_int_equal(verify(&file, &nothing_demanded), CORRUPT);
+        assert_non_null(strstr(fault.detail, "not written as an export is"));
+        free_file(&file, 2, notes);
+    }
+}
+
 static void a_line_without_an_end_stays_within_its_bound(void **state)
 {
     (void)state;
@@ -368,6 +386,7 @@ int main(void)
         cmocka_unit_test(every_earlier_checkpoint_holds),
         cmocka_unit_test(a_cut_tail_with_an_older_checkpoint_is_found_by_one_kept_elsewhere),
         cmocka_unit_test(a_checkpoint_kept_elsewhere_of_another_history_is_told_at_its_entry),
+        cmocka_unit_test(another_spelling_of_the_same_is_refused),
         cmocka_unit_test(a_line_without_an_end_stays_within_its_bound),
         cmocka_unit_test(strange_lines_are_refused),
     };
