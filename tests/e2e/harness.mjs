@@ -393,3 +393,22 @@ export async function startNode(t, options) {
   t.after(() => node.destroy());
   return node.start();
 }
+
+// A node for a whole suite (describe): started before its tests, stopped in order after them.
+// tenants: names to create. Yields the node; its members are there once the tests run.
+export function nodeOfSuite({ before, after }, { tenants = [], ...options } = {}) {
+  const node = new Node(options);
+  before(async () => {
+    await node.start();
+    node.tenants = {};
+    for (const name of tenants) node.tenants[name] = await node.createTenant(name);
+  });
+  after(async () => {
+    try {
+      if (node.child) await node.stop();
+    } finally {
+      await node.destroy();
+    }
+  });
+  return node;
+}
