@@ -96,6 +96,7 @@ enum {
     IDLE_SECONDS_DEFAULT = 15,
     CELLS_AWAKE_MAX = 4096,
     TENANTS_MAX = 1000000,
+    PROVE_TARGET_MAX = KIB(4), /* what the battery is told of the node */
     RESTART_DELAY_MIN_MS = 50,
     RESTART_DELAY_MAX_MS = 10000,
 };

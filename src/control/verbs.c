@@ -326,6 +326,8 @@ static status prove(struct session *session, const struct json *arguments,
     TRY(tenant_named(&tenant, session->control, name, fault));
     const struct json *target = json_member(arguments, "target");
     TRY(json_need_object(target, "target", fault));
+    if (target->source.length > PROVE_TARGET_MAX)
+        return FAIL(BAD_FIELD, fault, "target: at most %u bytes", (unsigned)PROVE_TARGET_MAX);
     posture_put(&posture, session->control, &tenant);
     buffer_put(&body, SPAN_OF(tenant.id));
     buffer_put_u32(&body, tenant.uid);

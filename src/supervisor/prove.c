@@ -7,7 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TARGET_MAX = 4096, ATTEMPTS_MAX = 1000, NO_SUCH_ATTEMPT = 99, ATTEMPT_US = 15 * 1000 * 1000 };
+enum {
+    TARGET_MAX = PROVE_TARGET_MAX,
+    ATTEMPTS_MAX = 1000,
+    NO_SUCH_ATTEMPT = 99,
+    ATTEMPT_US = 15 * 1000 * 1000,
+};
 
 struct prove {
     uint32_t request, attempt, uid;
@@ -104,7 +109,9 @@ void prove_advance(struct child *cell)
                    SPAN_OF(cell->tenant), &cell->kms_end, 1);
         close(cell->kms_end);
         cell->kms_end = -1;
-        cell_attach(cell, 0);
+        /* to all: a request for this tenant reaches the hostile cell by whichever it comes in */
+        for (uint32_t i = 0; i < supervisor->options.gateways; i++)
+            cell_attach(cell, i);
         send_attempt(cell, prove);
     }
     if (result != OK)
