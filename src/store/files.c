@@ -21,7 +21,7 @@ status files_read_page(struct files *files, uint32_t page, uint8_t *ret, struct 
 {
     uint8_t trailer[SEAL_BYTES];
     const uint8_t *tag = map_tag(&files->map, page);
-    if (tag == NULL) { /* never written: a hole that SQLite left, so nobody can have put data there */
+    if (tag == NULL) { /* never written: a hole that SQLite left, so it holds nothing */
         memset(ret, 0, PAGE_BYTES);
         return OK;
     }
@@ -32,8 +32,8 @@ status files_read_page(struct files *files, uint32_t page, uint8_t *ret, struct 
         return FAIL(CORRUPT, fault, "page %u is missing", page);
     memcpy(trailer, ret + PAGE_TEXT_BYTES, SEAL_BYTES);
     memset(ret + PAGE_TEXT_BYTES, 0, SEAL_BYTES);
-    if (!span_equal((struct span){tag, TAG_BYTES},
-                    (struct span){trailer + SEAL_TAG_AT, TAG_BYTES})) {
+    if (!secret_equal((struct span){tag, TAG_BYTES},
+                      (struct span){trailer + SEAL_TAG_AT, TAG_BYTES})) {
         memset(ret, 0, PAGE_BYTES);
         return FAIL(CORRUPT, fault, "page %u is not the current one", page);
     }

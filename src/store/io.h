@@ -27,7 +27,8 @@ extern const struct store_io store_io_system;
 
 /* Small records (at most STORE_SMALL_FILE_MAX) that are replaced whole or not at all: the wrapped
  * data key is one. write: a new file, synced, renamed over the old one, directory synced.
- * read: NOT_FOUND when there is none, TOO_LARGE past the buffer's maximum. silo_fd may be O_PATH. */
+ * read: NOT_FOUND when there is none, TOO_LARGE past the buffer's maximum. silo_fd may be an O_PATH
+ * descriptor. */
 MUST_CHECK status store_read_small(struct buffer *ret, int silo_fd, const char *name,
                                    struct fault *fault);
 MUST_CHECK status store_write_small(int silo_fd, const char *name, struct span bytes,

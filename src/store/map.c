@@ -2,6 +2,7 @@
 
 #include "base/buffer.h"
 #include "base/cursor.h"
+#include "base/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +57,7 @@ static struct seal_place record_place(uint8_t kind, size_t length, const uint8_t
         .file = SEAL_MAP, .kind = kind, .major = length, .minor = 0, .before = before};
 }
 
-/* CORRUPT where the file has no whole, authentic record at the reader's place; NOT_FOUND at the end. */
+/* CORRUPT where no whole, authentic record stands at the reader's place; NOT_FOUND at the end. */
 static status read_record(uint8_t *ret_kind, struct span *ret_text, struct reader *reader,
                           struct fault *fault)
 {
@@ -257,7 +258,7 @@ const uint8_t *map_tag(const struct map *map, uint32_t page)
     if (page == 0 || page > map->pages)
         return NULL;
     const uint8_t *tag = map->tags[page - 1];
-    return span_equal((struct span){tag, TAG_BYTES}, SPAN_OF(no_tag)) ? NULL : tag;
+    return secret_equal((struct span){tag, TAG_BYTES}, SPAN_OF(no_tag)) ? NULL : tag;
 }
 
 /* When memory for the list ends, the next save tells all pages instead. */

@@ -9,8 +9,8 @@
 #include "store/disk.h"
 #include "store/seal.h"
 
-/* Where the WAL stood when its pages were last moved into silo.db: a WAL older than this, or shorter
- * in the same sequence, is not the one this map was written beside. */
+/* Where the WAL stood when its pages were last moved into silo.db: a WAL older than this, or one
+ * that is shorter in the same sequence, is not the one this map was written beside. */
 struct map_wal {
     uint64_t sequence;
     uint32_t frames;

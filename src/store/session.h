@@ -27,6 +27,9 @@ struct store {
     uint32_t statement_count;
     bool in_transaction;
     status lost;       /* OK, or why SQLite gave up the whole transaction */
+    uint32_t savepoints; /* open ones */
+    bool half_done;      /* a write met damage and may have happened in part: to be undone */
+    uint32_t half_done_in; /* that many savepoints were open around it */
     uint64_t commits;  /* durable */
     uint32_t checkpoint_frames, next_checkpoint;
     const struct store_schema *migrated[MIGRATED_MAX]; /* known to be up to date */
@@ -39,6 +42,9 @@ status store_failure(struct store *store, int code, const char *what, struct fau
 
 /* Runs a script; the caller has seen to the transaction. */
 MUST_CHECK status store_script(struct store *store, const char *sql, struct fault *fault);
+
+/* A writing statement ended with this status. */
+void store_note_write(struct store *store, status ended);
 
 /* All prepared statements that nobody holds. */
 void statements_drop(struct store *store);

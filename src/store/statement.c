@@ -29,6 +29,16 @@ status store_failure(struct store *store, int code, const char *what, struct fau
     return FAIL(found, fault, "%s (%d) in: %.100s", sqlite3_errstr(code), code, what);
 }
 
+/* SQLite keeps a statement whole by itself, but not one that met a damaged page on its way. */
+void store_note_write(struct store *store, status ended)
+{
+    if (ended != CORRUPT || !store->in_transaction || store->lost != OK)
+        return;
+    if (!store->half_done || store->half_done_in > store->savepoints)
+        store->half_done_in = store->savepoints;
+    store->half_done = true;
+}
+
 static status transaction_is_lost(const struct store *store, struct fault *fault)
 {
     return FAIL(store->lost, fault, "the transaction was given up: %s", status_code(store->lost));
@@ -46,7 +56,9 @@ status store_execute(struct store *store, const char *sql, struct fault *fault)
 {
     if (!store->in_transaction)
         return FAIL(INTERNAL, fault, "outside of a transaction: %.100s", sql);
-    return store_script(store, sql, fault);
+    status executed = store_script(store, sql, fault);
+    store_note_write(store, executed);
+    return executed;
 }
 
 /* Takes it out of the list. */
@@ -205,6 +217,8 @@ status statement_step(struct statement *statement, struct fault *fault)
         return FAIL(NOT_FOUND, fault, "no such row");
     status failed = store_failure(store, code, statement->sql, fault);
     sqlite3_reset(statement->handle);
+    if (!sqlite3_stmt_readonly(statement->handle))
+        store_note_write(store, failed);
     return failed;
 }
 

@@ -25,7 +25,7 @@ static const char sql_set_version[] =
 
 status store_start(struct fault *fault)
 {
-    static sqlite3_vfs standard; /* the process's default: gives time and randomness, opens nothing */
+    static sqlite3_vfs standard; /* the process's default: time and randomness, but no files */
     if (standard.zName != NULL)
         return OK;
     /* one thread per connection; no statistics; statement journals never in files; pages of the
@@ -280,6 +280,8 @@ void store_rollback(struct store *store)
         sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
     store->in_transaction = false;
     store->lost = OK;
+    store->savepoints = 0;
+    store->half_done = false;
     store->migrated_count = 0;
 }
 
@@ -318,6 +320,8 @@ status store_commit(struct store *store, struct fault *fault)
         return FAIL(INTERNAL, fault, "a commit outside of a transaction");
     bool written = store_has_written(store);
     status committed = written ? count_commit(store, fault) : OK;
+    if (committed == OK && store->half_done)
+        committed = FAIL(CORRUPT, fault, "a write met a damaged page and was not undone");
     if (committed == OK)
         committed = store_script(store, "COMMIT", fault);
     if (committed != OK) {
@@ -325,6 +329,7 @@ status store_commit(struct store *store, struct fault *fault)
         return committed;
     }
     store->in_transaction = false;
+    store->savepoints = 0;
     if (written) {
         store->commits++;
         checkpoint_when_due(store);
@@ -336,18 +341,37 @@ status store_savepoint(struct store *store, struct fault *fault)
 {
     if (!store->in_transaction)
         return FAIL(INTERNAL, fault, "a savepoint outside of a transaction");
-    return store_script(store, "SAVEPOINT request", fault);
+    TRY(store_script(store, "SAVEPOINT request", fault));
+    store->savepoints++;
+    return OK;
+}
+
+static status need_savepoint(const struct store *store, struct fault *fault)
+{
+    if (store->savepoints == 0 && store->lost == OK)
+        return FAIL(INTERNAL, fault, "no savepoint is open");
+    return OK;
 }
 
 status store_release(struct store *store, struct fault *fault)
 {
-    return store_script(store, "RELEASE request", fault);
+    TRY(need_savepoint(store, fault));
+    TRY(store_script(store, "RELEASE request", fault));
+    store->savepoints--;
+    if (store->half_done_in > store->savepoints)
+        store->half_done_in = store->savepoints;
+    return OK;
 }
 
 status store_undo(struct store *store, struct fault *fault)
 {
+    TRY(need_savepoint(store, fault));
     store->migrated_count = 0;
-    return store_script(store, "ROLLBACK TO request; RELEASE request", fault);
+    TRY(store_script(store, "ROLLBACK TO request; RELEASE request", fault));
+    if (store->half_done_in >= store->savepoints)
+        store->half_done = false;
+    store->savepoints--;
+    return OK;
 }
 
 struct store_anchor store_anchor(const struct store *store)
@@ -420,15 +444,14 @@ static status migrate(struct store *store, const struct store_schema *schema, st
                     schema->room, (long long)have, schema->count);
     if (have < schema->count) {
         struct fault undone;
-        TRY(store_script(store, "SAVEPOINT migration", fault));
+        TRY(store_savepoint(store, fault));
         status applied = apply_versions(store, schema, have, fault);
         if (applied != OK) {
-            if (store->lost == OK &&
-                store_script(store, "ROLLBACK TO migration; RELEASE migration", &undone) != OK)
+            if (store->lost == OK && store_undo(store, &undone) != OK)
                 store->lost = applied; /* half a migration must not be committed */
             return applied;
         }
-        TRY(store_script(store, "RELEASE migration", fault));
+        TRY(store_release(store, fault));
     }
     if (store->migrated_count < MIGRATED_MAX)
         store->migrated[store->migrated_count++] = schema;

@@ -32,7 +32,7 @@ struct store_anchor {
 
 struct store_key {
     uint32_t version;
-    uint8_t dek[32]; /* subkeys are derived per purpose; the store keeps no copy of the DEK itself */
+    uint8_t dek[32]; /* subkeys are derived from it, one per purpose; it is not kept itself */
 };
 
 enum { STORE_KEY_VERSIONS_MAX = 4 };
@@ -44,7 +44,7 @@ struct store_options {
     uint32_t key_count;
     const struct store_anchor *anchor; /* NULL: nothing is known, any authentic state is accepted */
     uint32_t cache_kib;                /* of SQLite's page cache; 0: STORE_CACHE_KIB_DEFAULT */
-    uint32_t checkpoint_frames;        /* of WAL before a commit moves it; 0: STORE_CHECKPOINT_... */
+    uint32_t checkpoint_frames;        /* a longer WAL is moved; 0: STORE_CHECKPOINT_FRAMES */
     const struct store_io *io;         /* NULL: the system's */
 };
 
@@ -80,7 +80,9 @@ void store_rollback(struct store *store);
 bool store_in_transaction(const struct store *store);
 bool store_has_written(const struct store *store); /* in the transaction that is open */
 
-/* One request inside a turn: undo takes back what it wrote since its savepoint. They nest. */
+/* One request inside a turn: undo takes back what it wrote since its savepoint. They nest. A write
+ * that returned CORRUPT may have happened in part, and must be undone: with it the turn does not
+ * commit (CORRUPT). */
 MUST_CHECK status store_savepoint(struct store *store, struct fault *fault);
 MUST_CHECK status store_release(struct store *store, struct fault *fault);
 MUST_CHECK status store_undo(struct store *store, struct fault *fault);

@@ -19,13 +19,19 @@ static struct files *files_of(sqlite3_file *file)
     return ((struct file *)file)->files;
 }
 
+/* Of the family of SQLITE_CORRUPT, but not that very code: then only the statement fails that met
+ * the damage. SQLITE_IOERR would roll back the turn, with the requests of others in it; after plain
+ * SQLITE_CORRUPT the turn could write nothing more. What such a statement may leave half done is
+ * the store's business: see store_note_write. */
+enum { DAMAGED = SQLITE_CORRUPT | 64 << 8 };
+
 static int result(status code, int failure)
 {
     switch (code) {
     case OK: return SQLITE_OK;
     case OUT_OF_SPACE: return SQLITE_FULL;
     case TOO_LARGE: return SQLITE_FULL;
-    case CORRUPT: return SQLITE_CORRUPT; /* ends the statement; an I/O error could end the turn */
+    case CORRUPT: return DAMAGED;
     default: return failure;
     }
 }

@@ -1,10 +1,11 @@
 /* wal.h: inner header of the room: the sealed write-ahead log, silo.db-wal.
  *
- * SQLite writes and reads a WAL of its own format (sqlite.org/fileformat2.html#walformat) at its own
- * offsets; on disk its header and each frame are sealed pieces. Every header SQLite writes begins a
- * new sequence, to which all frames are bound. Headers alternate between two slots, so that a torn
- * one never destroys the one in force. Inside each frame stands the number of the commit that it is
- * part of; a frame of a later commit is proof that the earlier one had been synced. */
+ * SQLite writes and reads a WAL of its own format (sqlite.org/fileformat2.html#walformat) at
+ * offsets of its own; on disk its header and each frame are sealed pieces. Every header SQLite
+ * writes begins a new sequence, to which all frames are bound. Headers alternate between two slots,
+ * so that a torn one never destroys the one in force. Inside each frame stands the number of the
+ * commit that it is part of; a frame of a later commit is proof that the earlier one had been
+ * synced. */
 #pragma once
 
 #include "store/disk.h"

@@ -223,6 +223,8 @@ static ssize_t sim_write(void *context, int fd, const void *bytes, size_t length
     if (sim->space != 0 && end > file->length &&
         space_used(sim) + (end - file->length) > sim->space)
         return fail(ENOSPC);
+    if (sim->on_write != NULL)
+        sim->on_write((struct span){bytes, length});
     put(file, (size_t)offset, bytes, length);
     struct sim_change *change = new_change(sim, number);
     change->offset = (size_t)offset;
@@ -306,8 +308,19 @@ struct sim *sim_create(uint64_t seed)
     assert(sim != NULL);
     sim->random = seed;
     sim->fail_errno = EIO;
-    sim->io = (struct store_io){sim,          sim_open, sim_close, sim_read,   sim_write,     sim_sync,
-                                sim_truncate, sim_size, sim_lock,  sim_rename, sim_sync_names};
+    sim->io = (struct store_io){
+        .context = sim,
+        .open = sim_open,
+        .close = sim_close,
+        .read = sim_read,
+        .write = sim_write,
+        .sync = sim_sync,
+        .truncate = sim_truncate,
+        .size = sim_size,
+        .lock = sim_lock,
+        .rename = sim_rename,
+        .sync_names = sim_sync_names,
+    };
     names_synced(sim);
     return sim;
 }

@@ -53,10 +53,11 @@ struct sim {
     uint64_t fail_every;   /* every n-th call fails; 0: none */
     int fail_errno;
     size_t space;          /* bytes on the disk; 0: endless */
+    void (*on_write)(struct span bytes); /* sees all that is ever written; NULL: nobody does */
 };
 
 struct sim *sim_create(uint64_t seed);
-struct sim *sim_copy(const struct sim *sim); /* the files as they are now, all durable, nothing open */
+struct sim *sim_copy(const struct sim *sim); /* the files as they are now; nothing is open */
 struct sim *sim_free(struct sim *sim);
 
 /* The power is gone and comes back: what was not synced is decided, nothing is open. */

@@ -1,4 +1,4 @@
-/* support.h: what the tests of the store share: a silo of its own kind, in memory or on the disk. */
+/* support.h: what the tests of the store share: the keys, the options, how to start. */
 #pragma once
 
 #include "crypt/crypt.h"

@@ -454,7 +454,7 @@ static void an_older_wal_is_not_replayed(void **state)
     struct store *store = open_at(sim, silo_id); /* recovers and empties the WAL */
     assert_ok(store_close(store, NULL, &fault));
 
-    put_from(sim, STORE_WAL, crashed); /* as if its emptying had not reached the disk: says the same */
+    put_from(sim, STORE_WAL, crashed); /* as if its emptying had not reached the disk */
     store = open_at(sim, silo_id);
     assert_int_equal(read_all(store, silo.times[CRASHED]), TRUTH);
     store_rollback(store);
@@ -501,7 +501,8 @@ static void the_anchor_refuses_a_silo_as_a_whole_that_is_older(void **state)
 static void a_wrong_key_opens_nothing(void **state)
 {
     (void)state;
-    static const struct store_key wrong[] = {{.version = 1, .dek = "not the data key of this silo .."}};
+    static const struct store_key wrong[] = {
+        {.version = 1, .dek = "not the data key of this silo .."}};
     for (int copy = 0; copy < COPIES; copy++) {
         struct sim *sim = sim_copy(silo.copies[copy]);
         struct store_options options = options_over(sim);
@@ -542,6 +543,48 @@ static void changes_under_an_open_silo_are_noticed(void **state)
     sim_free(sim);
 }
 
+/* A write that meets a damaged page may have happened in part: it is undone or the turn fails. */
+static void a_write_that_met_damage_is_not_committed_in_part(void **state)
+{
+    (void)state;
+    static const char write[] = "UPDATE item SET text = text || 'x'";
+    struct sim *sim = sim_copy(silo.copies[PARKED]);
+    struct store *store = open_at(sim, silo_id);
+    assert_ok(store_migrate(store, &schema, &fault));
+    size_t pages = sim_file(sim, STORE_DATABASE)->length / 4096;
+    store_trim(store);
+    for (size_t page = 3; page < pages; page++) /* the first two hold the schema and the counters */
+        flip(sim, STORE_DATABASE, page * 4096 - 4096 + 7);
+    for (int undone = 0; undone < 2; undone++) {
+        assert_ok(store_begin(store, &fault));
+        assert_ok(store_savepoint(store, &fault));
+        assert_ok(store_execute(store, "INSERT INTO store_state VALUES ('other', 1)", &fault));
+        assert_ok(store_savepoint(store, &fault));
+        assert_int_equal(store_execute(store, write, &fault), CORRUPT);
+        if (undone) {
+            assert_ok(store_undo(store, &fault));
+        } else {
+            assert_ok(store_savepoint(store, &fault)); /* undoing something else does not help */
+            assert_ok(store_undo(store, &fault));
+            assert_ok(store_release(store, &fault));
+        }
+        assert_ok(store_release(store, &fault));
+        assert_int_equal(store_release(store, &fault), INTERNAL);
+        {
+            _cleanup_statement_ struct statement *read = NULL; /* reading leaves nothing half done */
+            assert_ok(statement_open(&read, store, "SELECT sum(length(text)) FROM item", &fault));
+            assert_int_equal(statement_step(read, &fault), CORRUPT);
+        }
+        if (undone)
+            assert_ok(store_commit(store, &fault));
+        else
+            assert_int_equal(store_commit(store, &fault), CORRUPT);
+        assert_false(store_in_transaction(store));
+    }
+    store_abandon(store);
+    sim_free(sim);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -562,6 +605,7 @@ int main(void)
         cmocka_unit_test(the_anchor_refuses_a_silo_as_a_whole_that_is_older),
         cmocka_unit_test(a_wrong_key_opens_nothing),
         cmocka_unit_test(changes_under_an_open_silo_are_noticed),
+        cmocka_unit_test(a_write_that_met_damage_is_not_committed_in_part),
     };
     return cmocka_run_group_tests(tests, make_silos, free_silos);
 }

@@ -1,5 +1,5 @@
-/* Makes calls to the disk fail, one after the other, and fills the disk: a turn that failed is gone,
- * one that was acknowledged stays, and the store goes on as soon as the disk does. */
+/* Makes calls to the disk fail, one after the other, and fills the disk: a turn that failed is
+ * gone, one that was acknowledged stays, and the store goes on as soon as the disk does. */
 #include "support.h"
 
 #include <errno.h>
@@ -265,8 +265,9 @@ static void a_transaction_given_up_in_the_middle_takes_the_rest_of_its_turn_alon
         }
         assert_int_equal(done, OUT_OF_SPACE);
         sim->space = 0;
-        assert_int_equal(statement_open(&late, store, "INSERT INTO turn VALUES (1000, NULL)", &fault),
-                         OUT_OF_SPACE);
+        assert_int_equal(
+            statement_open(&late, store, "INSERT INTO turn VALUES (1000, NULL)", &fault),
+            OUT_OF_SPACE);
         assert_int_equal(store_savepoint(store, &fault), OUT_OF_SPACE);
         assert_int_equal(store_execute(store, "DELETE FROM turn", &fault), OUT_OF_SPACE);
     }

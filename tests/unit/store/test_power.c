@@ -76,7 +76,7 @@ static int64_t number(struct store *store, const char *sql)
     return statement_int(read, 0);
 }
 
-/* Everything acknowledged is there, in order and whole; at most the turn that was under way more. */
+/* All that was acknowledged is there, in order and whole; at most the turn under way besides. */
 static uint64_t check(struct sim *sim, const struct known *known, const char *where)
 {
     struct store_options options = options_over(sim);

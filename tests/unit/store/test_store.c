@@ -165,7 +165,8 @@ static void statements_say_what_went_wrong(void **state)
     assert_ok(store_execute(store, "CREATE VIRTUAL TABLE words USING fts5 (text)", &fault));
     {
         _cleanup_statement_ struct statement *match = NULL, *none = NULL;
-        assert_ok(statement_open(&match, store, "SELECT 1 FROM words WHERE words MATCH ?1", &fault));
+        assert_ok(
+            statement_open(&match, store, "SELECT 1 FROM words WHERE words MATCH ?1", &fault));
         statement_bind_text(match, 1, SPAN("\"open AND ("));
         status stepped = statement_step(match, &fault);
         assert_true(stepped == BAD_FIELD || stepped == INTERNAL);
@@ -306,9 +307,11 @@ static void no_other_file_can_be_reached_by_sql(void **state)
     assert_int_not_equal(store_execute(store, "SELECT load_extension('x')", &fault), OK);
     store_rollback(store);
     assert_ok(store_begin(store, &fault));
-    assert_int_not_equal(
-        store_execute(store, "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = ''", &fault),
-        OK);
+    assert_int_not_equal(store_execute(store,
+                                       "PRAGMA writable_schema = ON;"
+                                       "UPDATE sqlite_schema SET sql = ''",
+                                       &fault),
+                         OK);
     store_rollback(store);
     store_abandon(store);
     sim_free(sim);
@@ -320,12 +323,14 @@ static void a_large_turn_spills_into_the_wal_and_is_whole(void **state)
     struct sim *sim = sim_create(1);
     struct store *store = open_sim(sim);
     assert_ok(store_begin(store, &fault));
-    assert_ok(store_execute(store, "CREATE TABLE big (id INTEGER PRIMARY KEY, data BLOB, n)", &fault));
+    assert_ok(
+        store_execute(store, "CREATE TABLE big (id INTEGER PRIMARY KEY, data BLOB, n)", &fault));
     for (int round = 0; round < 3; round++) /* every page is written several times in one turn */
         assert_ok(store_execute(store,
                                 "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c"
-                                " WHERE i < 600) INSERT INTO big SELECT i, randomblob(900), 0 FROM c"
-                                " WHERE true ON CONFLICT (id) DO UPDATE SET n = n + 1",
+                                " WHERE i < 600)"
+                                "INSERT INTO big SELECT i, randomblob(900), 0 FROM c WHERE true"
+                                " ON CONFLICT (id) DO UPDATE SET n = n + 1",
                                 &fault));
     assert_ok(store_commit(store, &fault));
     store_abandon(store);
