@@ -120,7 +120,7 @@ static void begin_move(struct cell *cell)
     }
     anchor.epoch = link->epoch;
     link->dirty = link->urgent = false;
-    if (same_state(&anchor, &link->anchored)) {
+    if (same_state(&anchor, &link->anchored) && (link->has_note || !link->wants_note)) {
         link->moves_done = ++link->moves_begun;
         return;
     }
@@ -154,6 +154,12 @@ uint64_t kms_move_now(struct cell *cell)
     return number;
 }
 
+uint64_t kms_sign_now(struct cell *cell)
+{
+    cell->kms.wants_note = true;
+    return kms_move_now(cell);
+}
+
 bool kms_moved(const struct cell *cell, uint64_t number)
 {
     return cell->kms.moves_done >= number;
@@ -185,6 +191,7 @@ static status on_moved(struct cell *cell, const struct ipc_message *message, str
     TRY(cursor_field(&note, &result, NOTE_MAX, "checkpoint", fault));
     TRY(cursor_end(&result, fault));
     silo_keep_checkpoint(cell->silo, note);
+    link->has_note = true;
     link->anchored = link->moving;
     link->moves_done = link->moves_begun;
     link->trouble_since_us = 0;

@@ -189,6 +189,6 @@ void export_begin(struct cell *cell, int fd)
     }
     export->next = cell->exports;
     cell->exports = export;
-    export->move = kms_move_now(cell);
+    export->move = kms_sign_now(cell);
     cell_timer(cell, &export->timer, ANCHOR_WAIT_US, on_no_anchor, export);
 }

@@ -94,6 +94,8 @@ struct kms_link {
     int64_t trouble_since_us;     /* monotonic; since when an answer is awaited; 0: it answers */
     bool dirty;                   /* there are commits it does not know of */
     bool urgent;                  /* somebody waits */
+    bool wants_note;              /* for the signed tree head, even of an anchored state */
+    bool has_note;                /* one was signed since this cell woke */
     struct loop_timer timer;
 };
 
@@ -105,6 +107,8 @@ void kms_replace(struct cell *cell, int fd);    /* takes fd */
 void kms_note_commit(struct cell *cell);
 /* Asks for a move that covers the present state; its number for kms_moved. 0: nothing to move. */
 uint64_t kms_move_now(struct cell *cell);
+/* The same, and the state's checkpoint is signed again if this cell has none yet. */
+uint64_t kms_sign_now(struct cell *cell);
 bool kms_moved(const struct cell *cell, uint64_t number);
 bool kms_takes_mutations(const struct cell *cell);
 void kms_close(struct cell *cell);

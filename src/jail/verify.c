@@ -411,6 +411,7 @@ void jail_report_json(struct json_writer *writer, const char *name,
     json_put_text(writer, "seccomp", report->seccomp_mode == 2 ? "filter" : "none");
     json_put_integer(writer, "seccomp_filters", report->seccomp_filters);
     json_put_text(writer, "landlock", report->landlock_abi ? landlock : "none");
+    json_put_integer(writer, "landlock_abi", report->landlock_abi);
     json_put_integer(writer, "mounts", report->mounts);
     json_put_bool(writer, "dumpable", report->dumpable);
     json_put_text(writer, "cgroup", report->cgroup);
