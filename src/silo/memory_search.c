@@ -284,13 +284,13 @@ static status collect(struct search *search, enum clearance *ret_damaged, struct
     }
 }
 
-static status not_complete(const struct silo *silo, enum clearance clearance, struct fault *fault)
+static bool is_complete(const struct silo *silo, enum clearance clearance)
 {
     for (uint32_t k = 0; k < CLEARANCE_COUNT; k++)
         if (silo->memory.indexes[k].exists && clearance_covers(clearance, (enum clearance)k) &&
             !memory_index_is_complete(silo, (enum clearance)k))
-            return FAIL(UNAVAILABLE, fault, "the full-text index is being rebuilt");
-    return OK;
+            return false;
+    return true;
 }
 
 static void begin_answer(struct search *search)
@@ -303,21 +303,22 @@ static void begin_answer(struct search *search)
 }
 
 /* A search that meets a damaged index begins it anew in this turn and, where the silo is small enough
- * for one step, is answered from the new one. */
-static status repair(struct search *search, enum clearance damaged, struct fault *fault)
+ * for one step, is answered from the new one. renew is NULL when it was begun before. */
+static status repair(struct search *search, const enum clearance *renew, struct fault *fault)
 {
     struct silo *silo = search->call->silo;
+    struct fault undo_fault;
     bool more;
     close_streams(search);
     TRY(silo_write(silo, fault));
     TRY(store_savepoint(silo->store, fault));
-    status repaired = memory_index_renew(silo, damaged, fault);
+    status repaired = renew != NULL ? memory_index_renew(silo, *renew, fault) : OK;
     if (repaired == OK)
         repaired = memory_index_rebuild(&more, silo, SEARCH_REBUILD_ROWS, fault);
     if (repaired != OK) {
         memory_forget(silo);
-        struct fault undo_fault;
-        TRY(store_undo(silo->store, &undo_fault));
+        if (store_undo(silo->store, &undo_fault) != OK)
+            *fault = undo_fault;
         return repaired;
     }
     silo->wrote = true;
@@ -329,14 +330,16 @@ static status run(struct search *search, struct fault *fault)
     struct silo *silo = search->call->silo;
     enum clearance clearance = search->call->request->envelope->clearance;
     enum clearance damaged = CLEARANCE_PUBLIC;
-    TRY(not_complete(silo, clearance, fault));
+    if (!is_complete(silo, clearance))
+        TRY(repair(search, NULL, fault));
     for (uint32_t repairs = 0;; repairs++) {
+        if (!is_complete(silo, clearance))
+            return FAIL(UNAVAILABLE, fault, "the full-text index is being rebuilt");
         begin_answer(search);
         status done = collect(search, &damaged, fault);
         if (done != CORRUPT || repairs == CLEARANCE_COUNT)
             return done;
-        TRY(repair(search, damaged, fault));
-        TRY(not_complete(silo, clearance, fault));
+        TRY(repair(search, &damaged, fault));
     }
 }
 
