@@ -20,9 +20,9 @@ static void print_process(const struct json *process)
            SPAN_ARG(text_of(process, "state")), (long long)number_of(process, "pid"),
            SPAN_ARG(text_of(process, "jail_state")));
     if (jail)
-        printf(" uid %-10lld %lld KiB private, landlock ABI %lld, seccomp filters %lld, cgroup %.*s",
+        printf(" uid %-10lld %lld KiB private, landlock %.*s, seccomp filters %lld, cgroup %.*s",
                (long long)number_of(jail, "uid"), (long long)number_of(jail, "private_kib"),
-               (long long)number_of(jail, "landlock_abi"),
+               SPAN_ARG(text_of(jail, "landlock")),
                (long long)number_of(jail, "seccomp_filters"), SPAN_ARG(text_of(jail, "cgroup")));
     if (number_of(process, "damaged_pages") > 0)
         printf("  DAMAGED: %lld pages", (long long)number_of(process, "damaged_pages"));

@@ -161,6 +161,7 @@ void posture_put(struct buffer *out, const struct control *control, const struct
 
 /* gateways.c, admin.c, verbs.c */
 void gateway_link_open(struct control *control, uint32_t index, int fd);
+void gateways_flush(struct control *control); /* denials counted so far go into the ledger now */
 void gateways_tell_changed(struct control *control, const uint8_t id[TENANT_ID_BYTES]);
 void admin_open(struct control *control, struct cursor *body, struct ipc_message *message);
 

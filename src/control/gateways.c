@@ -159,6 +159,13 @@ static void on_denials(void *context)
     memset(control->denials, 0, sizeof control->denials);
 }
 
+void gateways_flush(struct control *control)
+{
+    if (control->denial_timer.due_us != 0)
+        on_denials(control);
+    loop_timer_stop(control->loop, &control->denial_timer);
+}
+
 static status on_denied(struct gateway_link *link, uint32_t id, struct cursor *body,
                         struct fault *fault)
 {
@@ -217,7 +224,8 @@ static void on_event(void *context, uint32_t events)
             ipc_message_close(&message);
         }
         if (got != OK) { /* a gateway that errs loses this channel, nothing else */
-            log_event(LOG_WARN, "gateway.closed", "gateway %u: %s", link->index, fault.detail);
+            log_event(got == CLOSED ? LOG_INFO : LOG_WARN, "gateway.closed", "gateway %u: %s",
+                      link->index, fault.detail);
             close_link(link);
         }
     }

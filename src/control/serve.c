@@ -19,6 +19,7 @@ static void on_stop(void)
     struct fault fault;
     control.stopping = true;
     wakes_flush(&control);
+    gateways_flush(&control);
     struct store_anchor ignored;
     control.log = store_log_close(control.log);
     if (store_close(control.store, &ignored, &fault) != OK)

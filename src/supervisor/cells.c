@@ -32,6 +32,18 @@ static void refill_later(struct supervisor *supervisor, int64_t after_us)
         log_event(LOG_ERROR, "cells.refill", "%s", fault.detail);
 }
 
+void cells_count(struct supervisor *supervisor)
+{
+    struct stats *stats = &supervisor->stats->slots[0];
+    uint64_t awake = 0, blanks = 0;
+    for (const struct child *cell = supervisor->cells; cell; cell = cell->next) {
+        awake += !cell->hostile && cell->state > CHILD_BLANK;
+        blanks += !cell->hostile && cell->state == CHILD_BLANK;
+    }
+    atomic_store_explicit(&stats->cells_awake, awake, memory_order_relaxed);
+    atomic_store_explicit(&stats->blanks_ready, blanks, memory_order_relaxed);
+}
+
 struct child *cell_spawn(struct supervisor *supervisor, bool hostile)
 {
     struct fault fault;
@@ -175,6 +187,7 @@ status cell_assume(struct child *cell, const uint8_t tenant[TENANT_ID_BYTES], ui
     cell->uid = uid;
     cell->state = CHILD_CLOSING;
     cell->wake_started_us = clock_monotonic_us();
+    cells_count(supervisor);
     int silo, ends[2];
     TRY(jail_map(&cell->jail, child_uid(cell), child_uid(cell), fault));
     TRY(silos_mount(&silo, &supervisor->silos, tenant, child_uid(cell), fault));
@@ -351,6 +364,7 @@ void cell_ended(struct child *cell, int exit_code)
     char id[TENANT_ID_TEXT] = "-";
     bool tenant = cell->state > CHILD_BLANK && !cell->hostile;
     unlink_cell(cell);
+    cells_count(supervisor);
     if (tenant) {
         bool was_waking = cell->state == CHILD_CLOSING || cell->state == CHILD_JAILED;
         hex_encode(id, SPAN_OF(cell->tenant));

@@ -127,8 +127,10 @@ static void receive(struct child *child)
         if (got == AGAIN)
             return;
         if (got == CLOSED) { /* alive or not, without its channel it is of no use */
+            bool stopping = child->kind != CHILD_CELL && child->state == CHILD_PARKING;
             child->channel_source = loop_unwatch(child->supervisor->loop, child->channel_source);
-            jail_kill(&child->jail);
+            if (!stopping) /* else it finishes, and the phase has a deadline */
+                jail_kill(&child->jail);
             return;
         }
         if (got != OK) {

@@ -182,6 +182,7 @@ static status on_blank(struct child *child, struct ipc_message *message, struct 
     (void)message;
     TRY(cursor_end(body, fault));
     child->state = CHILD_BLANK;
+    cells_count(child->supervisor);
     loop_timer_stop(child->supervisor->loop, &child->timer);
     if (child->hostile)
         prove_advance(child);

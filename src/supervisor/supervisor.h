@@ -122,6 +122,7 @@ void services_connect(struct supervisor *supervisor, struct child *one, uint8_t 
 
 /* cells.c */
 void cells_refill(struct supervisor *supervisor);
+void cells_count(struct supervisor *supervisor); /* for /metrics; after each change of a state */
 struct child *cells_find(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES]);
 void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES], uint32_t uid,
                 struct span posture, uint32_t gateway, uint32_t request);
