@@ -59,7 +59,7 @@ describe('commands', () => {
     try {
       const port = await freePort(), ops = await freePort();
       return await run(path.join(build, 'bulkhead'),
-        ['serve', '--data', other.data, '--listen', `127.0.0.1:${port}`, '--ops', `127.0.0.1:${ops}`, ...words],
+        ['serve', ...(words.includes('--data') ? [] : ['--data', other.data]), '--listen', `127.0.0.1:${port}`, '--ops', `127.0.0.1:${ops}`, ...words],
         { timeout: 15000 });
     } finally {
       await other.destroy();
@@ -73,7 +73,7 @@ describe('commands', () => {
   };
 
   test('serve refuses an address beyond this machine without TLS or a proxy', () =>
-    refusedStart(/--behind-proxy/, '--listen', '0.0.0.0:0'));
+    refusedStart(/--behind-proxy/, '--listen', '0.0.0.0:7117'));
   test('serve refuses TLS options that this version cannot keep', () =>
     refusedStart(/TLS/, '--tls-cert', 'a', '--tls-key', 'b'));
   test('serve refuses operations beyond this machine', () => refusedStart(/--ops/, '--ops', '0.0.0.0:7118'));

@@ -321,6 +321,8 @@ export class Node {
     assert.ok(outcome, `SIGTERM: the node was still there after ${STOP_MS} ms\n${this.logTail()}`);
     this.child = null;
     assert.deepEqual(outcome, { code: 0, signal: null }, `SIGTERM: ended badly\n${this.logTail()}`);
+    const ends = this.logText().split('"node.stopping"').at(-1).match(/"service.ended","detail":"[^"]*"/g) ?? [];
+    assert.ok(ends.length >= 3 && ends.every((line) => line.endsWith(': exit 0"')), ends.join('\n'));
     await eventually('every process is gone', () => !processes.some(isAlive), { within: 2000 });
   }
 
