@@ -1,8 +1,8 @@
-/* bench-audit: how fast entries become durable in the tamper-evident log, and how long its proofs take.
- * Entries of the usual size are appended in batches, each batch one commit with its sync, to a store on
- * the disk. Prints JSON.
+/* bench-audit: how fast entries become durable in the tamper-evident log, and how long its proofs
+ * take. Entries of the usual size are appended in batches, each batch one commit with its sync, to
+ * a store on the disk. Prints JSON.
  *
- *     bench-audit [DIRECTORY] [ENTRIES] [BATCH]        default: the current one, 1000000, 1000 */
+ * bench-audit [DIRECTORY] [ENTRIES] [BATCH]        default: the current one, 1000000, 1000 */
 #define _GNU_SOURCE /* O_PATH */
 #include "store/log.h"
 

@@ -7,9 +7,9 @@
 
 #include "silo/state.h"
 
-/* Keeps the entry of a request that was handled or refused, in memory. why: what the handler (or the
- * check before it) returned. OUT_OF_SPACE, UNAVAILABLE when too many wait: then the request must be
- * refused, since nothing happens unseen. */
+/* Keeps the entry of a request that was handled or refused, in memory. why: what the handler (or
+ * the check before it) returned. OUT_OF_SPACE, UNAVAILABLE when too many wait: then the request
+ * must be refused, since nothing happens unseen. */
 MUST_CHECK status audit_request(const struct call *call, status why, struct fault *fault);
 
 /* Room for one more entry? To be asked before the request is handled. */
@@ -19,7 +19,8 @@ MUST_CHECK status audit_has_room(const struct silo *silo, struct fault *fault);
 MUST_CHECK status audit_system(struct silo *silo, const char *action, int64_t count,
                                struct fault *fault);
 
-/* Moves all that waits into the log, inside the open transaction; they still wait until audit_written. */
+/* Moves all that waits into the log, inside the open transaction; they still wait until
+ * audit_written. */
 MUST_CHECK status audit_write(struct silo *silo, struct fault *fault);
 void audit_written(struct silo *silo);
 /* The turn was taken back: its effects did not happen, so neither are their entries kept. */

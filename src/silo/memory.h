@@ -4,8 +4,9 @@
  *
  * Tables: memory_users gives every user of the tenant a short number, so that an index can hold it;
  * memories has one row an item; memory_versions the texts that were replaced; memory_keys what
- * Idempotency-Keys made. One FTS5 index a classification (memory_index_<classification>_<generation>)
- * covers the texts and, as a word of its own, the user: its statistics must not mix what callers may and may not see. */
+ * Idempotency-Keys made. One FTS5 index a classification
+ * (memory_index_<classification>_<generation>) covers the texts and, as a word of its own, the
+ * user: its statistics must not mix what callers may and may not see. */
 #pragma once
 
 #include "silo/state.h"

@@ -95,7 +95,8 @@ int64_t memory_id_us(const struct memory_id *id)
     return ms * 1000;
 }
 
-/* id + 1 + a random number of 32 bits: within one millisecond ids grow and still cannot be guessed. */
+/* id + 1 + a random number of 32 bits: within one millisecond ids grow and still cannot be guessed.
+ */
 static void step_past(struct memory_id *id)
 {
     uint32_t random;

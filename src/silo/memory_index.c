@@ -11,9 +11,9 @@ enum {
     MAKE_SQL_MAX = 1024,
 };
 
-/* The SQL of one index. A damaged index cannot even be dropped, so the next generation gets a table of
- * its own; and since the store knows statements by the address of their text, texts stay as long as the
- * silo is open. */
+/* The SQL of one index. A damaged index cannot even be dropped, so the next generation gets a table
+ * of its own; and since the store knows statements by the address of their text, texts stay as long
+ * as the silo is open. */
 struct memory_index_sql {
     struct memory_index_sql *next;
     int classification;
@@ -97,8 +97,8 @@ static status save(struct silo *silo, enum clearance classification,
     return OK;
 }
 
-/* Rank weighs the text alone: the user's word only narrows a search. A leaf of the index and its head
- * fit one page of the store. */
+/* Rank weighs the text alone: the user's word only narrows a search. A leaf of the index and its
+ * head fit one page of the store. */
 static status make_table(struct silo *silo, enum clearance classification, int64_t generation,
                          struct fault *fault)
 {
@@ -145,8 +145,8 @@ static status change(struct silo *silo, const char *sql, const struct memory_row
     return statement_run(put, fault);
 }
 
-/* FTS5 collects what it is told and writes it when a savepoint begins: one is begun here, so that what
- * goes wrong then goes wrong now. */
+/* FTS5 collects what it is told and writes it when a savepoint begins: one is begun here, so that
+ * what goes wrong then goes wrong now. */
 static status change_at_once(struct silo *silo, const char *sql, const struct memory_row *row,
                              struct fault *fault)
 {
@@ -155,8 +155,8 @@ static status change_at_once(struct silo *silo, const char *sql, const struct me
     return store_release(silo->store, fault);
 }
 
-/* A write that meets a damaged page of the index begins the index anew; the row is then found by the
- * rebuilding. */
+/* A write that meets a damaged page of the index begins the index anew; the row is then found by
+ * the rebuilding. */
 static status change_or_renew(struct silo *silo, const char *sql, const struct memory_row *row,
                               struct fault *fault)
 {
@@ -197,8 +197,8 @@ status memory_index_remove(struct silo *silo, const struct memory_row *row, stru
     return save(silo, row->classification, &index, fault);
 }
 
-/* Dropping the damaged one would read every page of it: it is left behind, and what it held goes with the
- * silo. */
+/* Dropping the damaged one would read every page of it: it is left behind, and what it held goes
+ * with the silo. */
 status memory_index_renew(struct silo *silo, enum clearance classification, struct fault *fault)
 {
     struct memory_index index = silo->memory.indexes[classification];
@@ -209,8 +209,8 @@ status memory_index_renew(struct silo *silo, enum clearance classification, stru
     return save(silo, classification, &index, fault);
 }
 
-/* The next row from n on, by asking for each number where a damaged page hides which rows there are.
- * NOT_FOUND: none is left. */
+/* The next row from n on, by asking for each number where a damaged page hides which rows there
+ * are. NOT_FOUND: none is left. */
 static status next_number(int64_t *ret, struct silo *silo, int64_t after, struct fault *fault)
 {
     _cleanup_statement_ struct statement *next = NULL;
@@ -298,8 +298,8 @@ static status total_changes(int64_t *ret, struct silo *silo, struct fault *fault
     return OK;
 }
 
-/* FTS5's 'merge' with a negative number takes all segments together, one step at a time; a step that
- * changed fewer than two rows found nothing left to do. */
+/* FTS5's 'merge' with a negative number takes all segments together, one step at a time; a step
+ * that changed fewer than two rows found nothing left to do. */
 static status rewrite(bool *ret_more, struct silo *silo, enum clearance classification,
                       struct fault *fault)
 {

@@ -125,7 +125,8 @@ static bool next_word(struct span *ret, struct span *text)
     return to > from;
 }
 
-/* FTS5's query language is never given the user's text but as quoted words: any of them may match. */
+/* FTS5's query language is never given the user's text but as quoted words: any of them may match.
+ */
 static status put_match(struct search *search, bool has_user, int64_t user, bool *ret_empty,
                         struct fault *fault)
 {
@@ -174,8 +175,8 @@ static void close_streams(struct search *search)
     }
 }
 
-/* CORRUPT: *ret_damaged is the index that could not be read. Indexes above the caller's clearance are
- * not even opened. */
+/* CORRUPT: *ret_damaged is the index that could not be read. Indexes above the caller's clearance
+ * are not even opened. */
 static status open_streams(struct search *search, enum clearance *ret_damaged, struct fault *fault)
 {
     struct silo *silo = search->call->silo;
@@ -302,8 +303,8 @@ static void begin_answer(struct search *search)
     json_open_array(&search->writer, "data");
 }
 
-/* A search that meets a damaged index begins it anew in this turn and, where the silo is small enough
- * for one step, is answered from the new one. renew is NULL when it was begun before. */
+/* A search that meets a damaged index begins it anew in this turn and, where the silo is small
+ * enough for one step, is answered from the new one. renew is NULL when it was begun before. */
 static status repair(struct search *search, const enum clearance *renew, struct fault *fault)
 {
     struct silo *silo = search->call->silo;

@@ -207,7 +207,8 @@ static status read_idempotency(struct idempotency *ret, const struct call *call,
     return OK;
 }
 
-/* The answer of the first request: the item as it was made, from the history when it has changed. */
+/* The answer of the first request: the item as it was made, from the history when it has changed.
+ */
 static status first_version(struct memory_row *row, struct statement **ret_statement,
                             struct silo *silo, struct fault *fault)
 {

@@ -109,8 +109,8 @@ static status open_store(struct silo *silo, const struct anchor *anchor, struct 
     return read_state(silo, fault);
 }
 
-/* The log must continue the one that was anchored: a store that was never rolled back may still have
- * been rewritten by whoever had its key. */
+/* The log must continue the one that was anchored: a store that was never rolled back may still
+ * have been rewritten by whoever had its key. */
 static status check_log(struct silo *silo, const struct anchor *anchor, struct fault *fault)
 {
     struct hash_value root;
@@ -432,6 +432,12 @@ int64_t silo_next_expiry_us(struct silo *silo)
 void silo_trim(struct silo *silo)
 {
     if (silo->store != NULL)
+        store_trim(silo->store);
+}
+
+void silo_trim(struct silo *silo)
+{
+    if (silo->store != NULL && !store_in_transaction(silo->store))
         store_trim(silo->store);
 }
 

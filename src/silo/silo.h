@@ -1,8 +1,8 @@
 /* silo.h: an open silo and the way a verified request meets it. The cell is the only caller.
  *
- * The room knows nothing of sockets, tokens or processes: it is given an envelope that the cell made from
- * a verified credential and answers with a status and JSON. Each kind of thing a tenant owns is one file
- * with its schema, its handlers and its rows of the action table. */
+ * The room knows nothing of sockets, tokens or processes: it is given an envelope that the cell
+ * made from a verified credential and answers with a status and JSON. Each kind of thing a tenant
+ * owns is one file with its schema, its handlers and its rows of the action table. */
 #pragma once
 
 #include "authz/envelope.h"
@@ -41,23 +41,26 @@ struct silo_response {
 struct silo_opening {
     int silo_fd;        /* stays open as long as the silo */
     uint8_t tenant_id[TENANT_ID_BYTES];
-    const uint8_t *dek; /* 32 bytes, for the call; an empty silo keeps a copy in secret memory until used */
+    const uint8_t *dek; /* 32 bytes, for the call; an empty silo keeps a copy, in secret memory,
+                           until it is used */
     uint32_t key_version;
     struct anchor anchor;
     struct silo_posture posture;
     const struct store_io *io; /* NULL: the system's */
 };
 
-/* ROLLED_BACK, CORRUPT, OUT_OF_SPACE, INTERNAL. A silo that was never written makes no file here. */
+/* ROLLED_BACK, CORRUPT, OUT_OF_SPACE, INTERNAL. A silo that was never written makes no file here.
+ */
 MUST_CHECK status silo_open(struct silo **ret, const struct silo_opening *opening,
                             struct fault *fault);
 struct silo *silo_close(struct silo *silo); /* checkpoints; returns NULL; takes NULL */
 /* Writes nothing any more, as in a crash: for a process that may no longer be the owner. */
 struct silo *silo_abandon(struct silo *silo); /* returns NULL; takes NULL */
 
-/* A turn: begin, any number of silo_handle, commit. silo_begin does nothing until something is written.
- * silo_handle runs the action in a savepoint, appends its audit entry (also for a refusal), and writes the
- * answer. Returns the handler's status; the caller turns a failure into a problem document. */
+/* A turn: begin, any number of silo_handle, commit. silo_begin does nothing until something is
+ * written. silo_handle runs the action in a savepoint, appends its audit entry (also for a
+ * refusal), and writes the answer. Returns the handler's status; the caller turns a failure into a
+ * problem document. */
 void silo_begin(struct silo *silo, int64_t now_us);
 MUST_CHECK status silo_handle(struct silo_response *response, struct silo *silo,
                               const struct silo_request *request, struct fault *fault);
@@ -66,8 +69,8 @@ MUST_CHECK status silo_refuse(struct silo *silo, const struct silo_request *requ
                               struct fault *fault);
 
 /* True when the turn wrote (or, under strict audit, read) something: its answers must wait for
- * silo_commit. Otherwise the entries of reads are kept in memory, at most AUDIT_PENDING_MAX, and go with the
- * next commit, due within AUDIT_DELAY_MAX_MS of silo_pending_since. */
+ * silo_commit. Otherwise the entries of reads are kept in memory, at most AUDIT_PENDING_MAX, and go
+ * with the next commit, due within AUDIT_DELAY_MAX_MS of silo_pending_since. */
 bool silo_must_commit(const struct silo *silo);
 int64_t silo_pending_since_us(const struct silo *silo); /* monotonic; 0: nothing pending */
 
@@ -76,30 +79,35 @@ int64_t silo_pending_since_us(const struct silo *silo); /* monotonic; 0: nothing
 MUST_CHECK status silo_commit(struct silo *silo, struct fault *fault);
 
 /* The durable state, and the proof from the anchored log size to the present one. */
-MUST_CHECK status silo_anchor(struct anchor *ret, struct hash_value *proof, uint32_t *ret_proof_count,
-                              struct silo *silo, uint64_t anchored_log_size, struct fault *fault);
-/* Folds what was committed into the database, so that the state silo_anchor then describes is the one that
- * silo_close leaves behind: for parking, after the last silo_commit. Once more changes nothing. */
+MUST_CHECK status silo_anchor(struct anchor *ret, struct hash_value *proof,
+                              uint32_t *ret_proof_count, struct silo *silo,
+                              uint64_t anchored_log_size, struct fault *fault);
+/* Folds what was committed into the database, so that the state silo_anchor then describes is the
+ * one that silo_close leaves behind: for parking, after the last silo_commit. Once more changes
+ * nothing. */
 MUST_CHECK status silo_checkpoint(struct silo *silo, struct fault *fault);
 /* Keeps the signed note the kms answered with (in memory; stored with the next commit). */
 void silo_keep_checkpoint(struct silo *silo, struct span note);
 
-/* Deletes what is past its TTL or the retention, in bounded batches inside the present turn (silo_begin
- * before, silo_commit after); ret_more when another call is due at once. Also rewrites full-text indexes
- * after deletions, so that they forget the deleted words: at most once a minute, unless parking: a cell
- * that parks calls it until there is no more. */
+/* Deletes what is past its TTL or the retention, in bounded batches inside the present turn
+ * (silo_begin before, silo_commit after); ret_more when another call is due at once. Also rewrites
+ * full-text indexes after deletions, so that they forget the deleted words: at most once a minute,
+ * unless parking: a cell that parks calls it until there is no more. */
 MUST_CHECK status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
                               struct fault *fault);
 int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due; 0: never */
 
 void silo_trim(struct silo *silo); /* gives back memory that an idle cell need not hold */
 uint64_t silo_bytes(struct silo *silo);
+
+/* Gives back memory that an idle silo need not hold. Between turns. */
+void silo_trim(struct silo *silo);
 uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */
 
-/* The audit export (store/export.h), piece by piece: appends lines to out until about 256 KiB; ret_done at
- * the end. from_index is the caller's cursor, 0 at first. It ends with the newest checkpoint that was kept,
- * so the caller moves the anchor just before the first piece. UNAVAILABLE when there is no checkpoint,
- * CORRUPT when it is not the platform's or not of this log. */
+/* The audit export (store/export.h), piece by piece: appends lines to out until about 256 KiB;
+ * ret_done at the end. from_index is the caller's cursor, 0 at first. It ends with the newest
+ * checkpoint that was kept, so the caller moves the anchor just before the first piece. UNAVAILABLE
+ * when there is no checkpoint, CORRUPT when it is not the platform's or not of this log. */
 MUST_CHECK status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
                                     struct silo *silo, const uint8_t platform_key[32],
                                     struct fault *fault);

@@ -28,7 +28,7 @@ struct memory_index {
     bool exists;      /* has its tables */
     bool stale;       /* holds words of rows that were deleted */
     int64_t generation; /* of its tables: a damaged one is replaced by the next */
-    int64_t built_to; /* rows up to this one are in it; INT64_MAX: all, as ever unless it is rebuilt */
+    int64_t built_to; /* rows up to this one are in it; INT64_MAX: all, it is not being rebuilt */
 };
 
 struct memory_state {
@@ -91,8 +91,8 @@ MUST_CHECK status call_body(struct json *ret, const struct call *call, struct fa
 /* limit: 1..LIST_LIMIT_MAX, LIST_LIMIT_DEFAULT when text is NULL. */
 MUST_CHECK status read_limit(uint32_t *ret, const struct span *text, struct fault *fault);
 
-/* Positions in a list, as text that only this silo can make or read: sealed, so that a position says
- * nothing and cannot be invented, and bound to the list (`scope`: action and filters). */
+/* Positions in a list, as text that only this silo can make or read: sealed, so that a position
+ * says nothing and cannot be invented, and bound to the list (`scope`: action and filters). */
 enum { POSITION_BYTES = 16 };
 MUST_CHECK status position_put(struct json_writer *writer, const struct call *call,
                                const uint8_t position[POSITION_BYTES], struct span scope,

@@ -120,7 +120,8 @@ static status decode(uint8_t *ret, size_t length, struct span text, const char *
     return OK;
 }
 
-/* Once the entries have reached the size of the checkpoint kept elsewhere, their root must be its. */
+/* Once the entries have reached the size of the checkpoint kept elsewhere, their root must be its.
+ */
 static status meet_earlier(struct export_verifier *verifier, struct fault *fault)
 {
     if (!verifier->has_earlier || verifier->edge.size != verifier->earlier.size)

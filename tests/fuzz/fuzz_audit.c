@@ -1,7 +1,7 @@
-/* fuzz_audit: an export as anyone may hand it in, against the offline verifier. It is fed whole and in
- * pieces, which must agree; and what is accepted under our key must be an export that our key signed. The
- * fuzzer cannot sign: so it also edits, by its first bytes, one that holds, which any edit must break.
- * Links export. */
+/* fuzz_audit: an export as anyone may hand it in, against the offline verifier. It is fed whole and
+ * in pieces, which must agree; and what is accepted under our key must be an export that our key
+ * signed. The fuzzer cannot sign: so it also edits, by its first bytes, one that holds, which any
+ * edit must break. Links export. */
 #include "fuzz.h"
 #include "store/export.h"
 

@@ -21,7 +21,8 @@ static void fill(struct house *house, const char *ids[ITEMS])
     house_reopen(house);
 }
 
-/* The house stands on a copy of the disk with one page spoilt. False: the silo does not even open. */
+/* The house stands on a copy of the disk with one page spoilt. False: the silo does not even open.
+ */
 static bool spoil(struct house *house, const struct sim *whole, size_t page)
 {
     house->sim = sim_copy(whole);

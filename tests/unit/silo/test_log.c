@@ -101,7 +101,8 @@ static struct hash_value tree_hash(const struct hash_value *leaves, uint64_t cou
     uint64_t half = 1;
     while (half * 2 < count)
         half *= 2;
-    struct hash_value left = tree_hash(leaves, half), right = tree_hash(leaves + half, count - half);
+    struct hash_value left = tree_hash(leaves, half);
+    struct hash_value right = tree_hash(leaves + half, count - half);
     return merkle_node(&left, &right);
 }
 

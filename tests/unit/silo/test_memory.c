@@ -133,8 +133,10 @@ static void the_longest_memory_fits_and_one_byte_more_does_not(void **state)
 
 static void an_unknown_or_malformed_id_is_not_found(void **state)
 {
-    static const char *const ids[] = {"01ARZ3NDEKTSV4RRFFQ69G5FAV", "1", "0", "81ARZ3NDEKTSV4RRFFQ69G5FAV",
-                                      "01arz3ndektsv4rrffq69g5fav", "01ARZ3NDEKTSV4RRFFQ69G5FAU"};
+    static const char *const ids[] = {"01ARZ3NDEKTSV4RRFFQ69G5FAV", "1", "0",
+                                      "81ARZ3NDEKTSV4RRFFQ69G5FAV",
+                                      "01arz3ndektsv4rrffq69g5fav",
+                                      "01ARZ3NDEKTSV4RRFFQ69G5FAU"};
     struct house *house = *state;
     remember(house, &alice, "x");
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {

@@ -109,7 +109,7 @@ static void a_refused_request_does_not_undo_its_neighbour(void **state)
     assert_ok(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "", "{\"text\":\"one\"}"));
     assert_status(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "",
                                      "{\"text\":\"two\",\"user_id\":\"bob\"}"), FORBIDDEN_SCOPE);
-    assert_ok(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "", "{\"text\":\"three\"}"));
+    assert_ok(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "", "{\"text\":\"x\"}"));
     assert_ok(house, silo_commit(house->silo, &house->fault));
     assert_ok(house, ask(house, &alice, "GET", "/v1/memories", "", NULL));
     assert_int_equal(answer_data(house)->count, 2);
@@ -232,7 +232,7 @@ static void on_a_full_disk_a_turn_is_taken_back_and_reads_go_on(void **state)
     house->sim->space = 0;
     assert_ok(house, silo_commit(house->silo, &house->fault));
     uint64_t waiting = entries(house);
-    assert_true(waiting == 3 || waiting == 4); /* a mutation that failed in its handler is told too */
+    assert_true(waiting == 3 || waiting == 4); /* what failed in its handler is told too */
     remember_as(house, &alice, body);
     assert_ok(house, ask(house, &alice, "GET", "/v1/memories", "", NULL));
     assert_int_equal(answer_data(house)->count, 2);
@@ -247,7 +247,8 @@ static void a_disk_call_that_fails_loses_nothing_acknowledged(void **state)
         house->sim->fail_errno = 5;
         house->sim->fail_at = house->sim->calls + call;
         silo_begin(house->silo, house->now_us);
-        status done = ask_in_turn(house, &alice, "POST", "/v1/memories", "", "{\"text\":\"zebra\"}");
+        status done = ask_in_turn(house, &alice, "POST", "/v1/memories", "",
+                                  "{\"text\":\"zebra\"}");
         status committed = silo_commit(house->silo, &house->fault);
         house->sim->fail_at = 0;
         assert_ok(house, ask(house, &alice, "GET", "/v1/memories", "", NULL));
