@@ -3,8 +3,8 @@
 #   scripts/setup.sh [build|test|bench]...      (default: build)
 set -eu
 build="gcc make meson ninja-build pkg-config libc6-dev linux-libc-dev libssl-dev libsqlite3-dev libseccomp-dev"
-demo="curl jq sqlite3-doc postgresql-doc-15"
-test="$demo libcmocka-dev libjansson-dev clang-19 clang-tidy-19 libclang-rt-19-dev nodejs curl jq git python3 qemu-system-x86 busybox-static cpio kmod"
+demo="curl nodejs sqlite3-doc postgresql-doc-15"
+test="$demo libcmocka-dev libjansson-dev clang-19 clang-tidy-19 libclang-rt-19-dev jq git python3 qemu-system-x86 busybox-static cpio kmod"
 bench="$demo nginx-light wrk postgresql-15 postgresql-client-15 python3 linux-perf valgrind"
 wanted=""
 for part in "${@:-build}"; do
