@@ -36,9 +36,11 @@ enum slot_state { SLOT_FREE, SLOT_USED, SLOT_DAMAGED };
 
 struct slot {
     struct anchor_record record;
-    uint64_t sequence; /* of the newest durable copy; 0: never written */
+    uint64_t sequence; /* of the newest copy in the file; 0: never written */
+    uint64_t late;     /* the sync that its newest copy still waits for; see write_changes */
     uint8_t state;     /* enum slot_state */
     bool changed;      /* in the list below */
+    bool may_wait;     /* what changed need not be durable before it is answered */
 };
 
 struct change {
@@ -56,6 +58,7 @@ struct anchors {
     uint64_t mix[4];           /* per process, so that no sender of ids can choose collisions */
     struct change *changes;
     uint32_t change_count, change_capacity;
+    uint64_t syncs; /* of the file, so far */
 };
 
 static const struct key_name records_key = {.kind = KEY_RECORDS};
@@ -240,6 +243,7 @@ static status sync_file(struct anchors *anchors, struct fault *fault)
 {
     if (fdatasync(anchors->file))
         return FAIL(INTERNAL, fault, ANCHORS_FILE ": fdatasync: %s", strerror(errno));
+    anchors->syncs++;
     return OK;
 }
 
@@ -328,10 +332,13 @@ const struct anchor_record *anchors_find(const struct anchors *anchors,
     return slot ? &slot->record : NULL;
 }
 
-static status remember(struct anchors *anchors, struct slot *slot, struct fault *fault)
+static status remember(struct anchors *anchors, struct slot *slot, bool may_wait,
+                       struct fault *fault)
 {
-    if (slot->changed)
+    if (slot->changed) {
+        slot->may_wait = slot->may_wait && may_wait;
         return OK;
+    }
     if (anchors->change_count == anchors->change_capacity) {
         uint32_t capacity = anchors->change_capacity ? anchors->change_capacity * 2 : SLOTS_FIRST;
         struct change *changes = reallocarray(anchors->changes, capacity, sizeof *changes);
@@ -343,26 +350,50 @@ static status remember(struct anchors *anchors, struct slot *slot, struct fault 
     anchors->changes[anchors->change_count++] = (struct change){
         .slot = (uint32_t)(slot - anchors->slots), .before = slot->record};
     slot->changed = true;
+    slot->may_wait = may_wait;
+    return OK;
+}
+
+static status set(struct anchors *anchors, const struct anchor_record *record, bool may_wait,
+                  struct fault *fault)
+{
+    struct slot *slot = find_slot(anchors, record->id);
+    assert(slot);
+    TRY(remember(anchors, slot, may_wait, fault));
+    slot->record = *record;
     return OK;
 }
 
 status anchors_set(struct anchors *anchors, const struct anchor_record *record,
                    struct fault *fault)
 {
-    struct slot *slot = find_slot(anchors, record->id);
-    assert(slot);
-    TRY(remember(anchors, slot, fault));
-    slot->record = *record;
-    return OK;
+    return set(anchors, record, false, fault);
 }
 
+status anchors_raise_epoch(struct anchors *anchors, const uint8_t id[TENANT_ID_BYTES],
+                           struct fault *fault)
+{
+    const struct slot *slot = find_slot(anchors, id);
+    assert(slot && slot->record.anchor.epoch < UINT64_MAX);
+    struct anchor_record record = slot->record;
+    bool first = record.anchor.epoch++ == 0; /* from then on the key is in use: durable at once */
+    return set(anchors, &record, !first, fault);
+}
+
+/* A copy that may wait is written, which a crash of the kms survives, but not synced, which only a
+ * power cut asks for. At most one copy of a slot is ever unsynced: the other must stay good. */
 static status write_changes(struct anchors *anchors, struct fault *fault)
 {
+    bool sync = false;
     for (uint32_t i = 0; i < anchors->change_count; i++) {
-        uint32_t number = anchors->changes[i].slot;
-        TRY(write_copy(anchors, number, &anchors->slots[number].record, fault));
+        struct slot *slot = &anchors->slots[anchors->changes[i].slot];
+        if (slot->late == anchors->syncs + 1)
+            TRY(sync_file(anchors, fault));
+        TRY(write_copy(anchors, anchors->changes[i].slot, &slot->record, fault));
+        slot->late = anchors->syncs + 1;
+        sync = sync || !slot->may_wait;
     }
-    return sync_file(anchors, fault);
+    return sync ? sync_file(anchors, fault) : OK;
 }
 
 status anchors_flush(struct anchors *anchors, struct fault *fault)

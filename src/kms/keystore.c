@@ -309,11 +309,9 @@ static bool has_history(const struct anchor *anchor)
 static status raise_epoch(struct anchor *ret, struct keystore *store,
                           const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
-    struct anchor_record record = *anchors_find(store->anchors, id);
-    assert(is_known(record.fingerprint) && record.anchor.epoch < UINT64_MAX);
-    record.anchor.epoch++;
-    TRY(anchors_set(store->anchors, &record, fault));
-    *ret = record.anchor;
+    assert(is_known(anchors_find(store->anchors, id)->fingerprint));
+    TRY(anchors_raise_epoch(store->anchors, id, fault));
+    *ret = anchors_find(store->anchors, id)->anchor;
     return OK;
 }
 
