@@ -435,12 +435,6 @@ void silo_trim(struct silo *silo)
         store_trim(silo->store);
 }
 
-void silo_trim(struct silo *silo)
-{
-    if (silo->store != NULL && !store_in_transaction(silo->store))
-        store_trim(silo->store);
-}
-
 uint64_t silo_bytes(struct silo *silo)
 {
     return silo->store != NULL ? store_bytes(silo->store) : 0;

@@ -99,9 +99,6 @@ int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due
 
 void silo_trim(struct silo *silo); /* gives back memory that an idle cell need not hold */
 uint64_t silo_bytes(struct silo *silo);
-
-/* Gives back memory that an idle silo need not hold. Between turns. */
-void silo_trim(struct silo *silo);
 uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */
 
 /* The audit export (store/export.h), piece by piece: appends lines to out until about 256 KiB;
