@@ -16,7 +16,7 @@ enum {
 };
 
 static const struct {
-    const char *name, *executable;
+    const char *name, *executable; /* name: what it calls itself in the log, too */
     enum jail_role role;
 } kinds[CHILD_KINDS] = {
     [CHILD_KMS] = {"kms", "bulkhead-kms", JAIL_KMS},
@@ -52,6 +52,8 @@ void child_fatal(struct child *child, const char *why)
     char name[24];
     if (child->state == CHILD_ABSENT)
         return;
+    /* nothing that it still says is heard */
+    child->channel_source = loop_unwatch(child->supervisor->loop, child->channel_source);
     log_event(LOG_ERROR, "child.killed", "%s (pid %d): %s", child_name(name, child),
               (int)child->jail.pid, why);
     if (!child->detail[0])
@@ -191,6 +193,7 @@ void child_forget(struct child *child)
     if (child->kms_end >= 0)
         close(child->kms_end);
     child->channel = child->kms_end = -1;
+    logs_close(&child->log);
     jail_child_close(&child->jail);
     jail_cgroup_remove(&child->supervisor->cgroups, child_name(name, child));
     child->state = CHILD_ABSENT;
@@ -205,14 +208,24 @@ static status start_in_jail(struct child *child, int executable, int channel, st
                           ? (uint64_t)supervisor->options.cell_memory_mib << 20 : 0,
         .cpu_weight = 100, .pids_max = 4};
     _Static_assert((int)CHILD_KINDS == (int)JAIL_ROLES, "every kind of child has a role");
-    int cgroup = -1;
+    const char *process = child->hostile ? "hostile" : kinds[child->kind].name;
+    int cgroup = -1, log;
     TRY(jail_cgroup_make(&cgroup, &supervisor->cgroups, child_name(name, child), &limits, fault));
+    status opened = logs_open(&child->log, &log, supervisor->loop, name, process, fault);
+    if (opened != OK) {
+        if (cgroup >= 0)
+            close(cgroup);
+        return opened;
+    }
     const struct jail_plan plan = {
         .role = kinds[child->kind].role, .executable = executable,
-        .name = kinds[child->kind].executable, .null = supervisor->null, .log = STDERR_FILENO,
+        .name = kinds[child->kind].executable, .null = supervisor->null, .log = log,
         .channel = channel, .empty_root = supervisor->empty_root,
         .filters = supervisor->filters[child->kind], .cgroup = cgroup};
     status spawned = jail_spawn(&child->jail, &plan, fault);
+    close(log);
+    if (spawned != OK)
+        logs_close(&child->log);
     if (cgroup >= 0)
         close(cgroup);
     return spawned;

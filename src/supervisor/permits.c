@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { DAMAGE_LOG_US = 1000 * 1000 };
+
 typedef status handler(struct child *child, struct ipc_message *message, struct cursor *body,
                        struct fault *fault);
 
@@ -243,7 +245,14 @@ static status on_cell_damage(struct child *child, struct ipc_message *message,
     TRY(cursor_u32(&pages, body, fault));
     TRY(cursor_text(where, sizeof where, body, "where", fault));
     TRY(cursor_end(body, fault));
+    if (pages <= child->damaged)
+        return FAIL(BAD_REQUEST, fault, "CELL_DAMAGE: %u pages after %llu", pages,
+                    (unsigned long long)child->damaged);
     child->damaged = pages;
+    int64_t now_us = clock_monotonic_us();
+    if (now_us - child->damage_logged_us < DAMAGE_LOG_US)
+        return OK; /* `status` has the number; a taken-over cell must not fill the log */
+    child->damage_logged_us = now_us;
     hex_encode(id, SPAN_OF(child->tenant));
     log_event(LOG_ERROR, "silo.damaged", "tenant %s: %u pages, %s", id, pages, where);
     return OK;

@@ -12,6 +12,7 @@
 #include "jail/policy.h"
 #include "jail/spawn.h"
 #include "jail/verify.h"
+#include "supervisor/logs.h"
 #include "supervisor/options.h"
 #include "supervisor/silos.h"
 #include "wire/messages.h"
@@ -46,6 +47,7 @@ struct child {
     int channel; /* our end */
     struct loop_source *channel_source, *exit_source;
     struct ipc_outbox *outbox;
+    struct child_log log;
     struct loop_timer timer; /* restart back-off, start and stop deadlines */
     uint32_t restarts, delay_ms;
     int64_t started_us;
@@ -63,7 +65,7 @@ struct child {
     char detail[200];
     int64_t next_expiry_us;
     uint64_t bytes, damaged;
-    int64_t wake_started_us;
+    int64_t wake_started_us, damage_logged_us;
     struct child *next; /* of the list it is on */
 };
 
