@@ -65,7 +65,9 @@ static const struct row bytes_and_memory[] = {
     CALL(fcntl, IS(1, F_GETFL)), CALL(fcntl, IS(1, F_SETFL)),
     CALL(fcntl, IS(1, F_DUPFD_CLOEXEC)),
     CALL(brk), CALL(munmap), CALL(madvise), CALL(mlock), CALL(munlock),
-    CALL(mmap, NONE_OF(2, PROT_EXEC)),
+    /* never shared and anonymous at once: such memory is of no process, no rlimit counts it */
+    CALL(mmap, NONE_OF(2, PROT_EXEC), NONE_OF(3, MAP_SHARED)),
+    CALL(mmap, NONE_OF(2, PROT_EXEC), NONE_OF(3, MAP_ANONYMOUS)),
     CALL(mprotect, NONE_OF(2, PROT_EXEC)),
     CALL(mremap, IS(3, MREMAP_MAYMOVE)), /* glibc's realloc of large blocks */
     CALL(memfd_secret, ONLY(0, O_CLOEXEC)),

@@ -172,6 +172,12 @@ static int try_executable(bool change)
     return pages == MAP_FAILED ? errno : result_of(mprotect(pages, 4096, PROT_READ | PROT_EXEC));
 }
 
+static int try_shared(void)
+{
+    void *pages = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? errno : 0;
+}
+
 static int try_old_abi(void) /* getpid of the 32-bit table is 20; of ours, writev */
 {
     long result;
@@ -214,6 +220,7 @@ static int attempt_forbidden(enum inmate_attempt attempt)
     case TRY_EXEC: return result_of(syscall(SYS_execveat, given[0], "file", NULL, NULL, 0));
     case TRY_EXECUTABLE_MAP: return try_executable(false);
     case TRY_MAKE_EXECUTABLE: return try_executable(true);
+    case TRY_SHARED_MAP: return try_shared();
     case TRY_PTRACE: return result_of(ptrace(PTRACE_TRACEME, 0, 0, 0));
     case TRY_MOUNT: return result_of(mount("none", "/", "tmpfs", 0, NULL));
     case TRY_UNSHARE: return result_of(unshare(CLONE_NEWUSER));
