@@ -517,14 +517,16 @@ static struct totals count(const struct prove_results *results)
     return totals;
 }
 
-static void print_result(const struct prove_result *result)
+static void print_result(const struct prove_result *result, const char *group_wall)
 {
     char what[2 * PROVE_TEXT];
     prove_describe(what, result);
     if (prove_skipped(result))
         printf("  not run  %s: %s\n", result->name, result->skipped);
+    else if (prove_held(result) && strcmp(result->wall, group_wall) == 0)
+        printf("  held     %-58s %s\n", result->name, result->expect);
     else if (prove_held(result))
-        printf("  held     %-52s %s (%s)\n", result->name, result->expect, result->wall);
+        printf("  held     %-58s %s: %s\n", result->name, result->expect, result->wall);
     else {
         fputs("  FAILED   ", stdout);
         cli_put_text(span_of_text(result->begun ? result->name : "an attempt without a name"));
@@ -536,13 +538,15 @@ static void print_result(const struct prove_result *result)
 
 static void print_report(const struct prove *prove, struct totals totals)
 {
-    const char *group = "";
+    const char *group = "", *wall = "";
     for (uint32_t i = 0; i < prove->results.count; i++) {
         const struct prove_result *result = &prove->results.attempts[i];
-        if (strcmp(group, result->group) != 0)
-            printf("%s%s\n", i ? "\n" : "", result->group);
+        if (strcmp(group, result->group) != 0) {
+            wall = result->wall;
+            printf("%s%s (%s, where nothing else is said)\n", i ? "\n" : "", result->group, wall);
+        }
         group = result->group;
-        print_result(result);
+        print_result(result, wall);
     }
     printf("\nthe neighbour meanwhile   %u of %u requests answered, the slowest in %lld ms\n",
            prove->answered, prove->asked, (long long)(prove->slowest_us / 1000));

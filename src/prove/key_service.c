@@ -278,7 +278,7 @@ static struct got open_altered(struct hostile *self, const struct attempt *attem
 
 static struct got open_garbage(struct hostile *self, const struct attempt *attempt)
 {
-    uint8_t garbage[92];
+    uint8_t garbage[84]; /* as long as one */
     (void)attempt;
     memset(garbage, 'k', sizeof garbage);
     send_open(self, SPAN_OF(garbage));
@@ -484,7 +484,7 @@ static const struct attempt attempts[] = {
             CORRUPT, open_neighbours),
     REFUSES("its own wrapped key, one bit altered", "authenticated encryption", CORRUPT,
             open_altered),
-    REFUSES("garbage as a wrapped key", "authenticated encryption", CORRUPT, open_garbage),
+    REFUSES("garbage as a wrapped key", "the form of a wrapped key", CORRUPT, open_garbage),
     REFUSES("an anchor with fewer commits", BY_ANCHOR, CORRUPT, move_fewer_commits),
     REFUSES("an anchor with an older page map", BY_ANCHOR, CORRUPT, move_older_map),
     REFUSES("an anchor with another page map", BY_ANCHOR, CORRUPT, move_other_map),

@@ -3,14 +3,16 @@
 #include "prove/hostile.h"
 
 #include "base/cleanup.h"
+#include "jail/jail.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { CHANNEL = 3, FLOOD = 100 * 1000 };
+enum { CHANNEL = 3, FLOOD = 100 * 1000, LIVE_ON_MS = 5000 };
 
 static struct got ended(struct hostile *self)
 {
@@ -178,22 +180,35 @@ static struct got many_descriptors(struct hostile *self, const struct attempt *a
     return ended(self);
 }
 
-static struct got forged_credentials(struct hostile *self, const struct attempt *attempt)
+static struct got send_credentials(const struct ucred *who)
 {
     union {
         struct cmsghdr head;
         char bytes[CMSG_SPACE(sizeof(struct ucred))];
     } control = {.head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_CREDENTIALS,
                           .cmsg_len = CMSG_LEN(sizeof(struct ucred))}};
-    const struct ucred root = {.pid = 1, .uid = 0, .gid = 0};
     struct iovec part = {(void *)(uintptr_t)"\0", 1};
     const struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                                    .msg_controllen = sizeof control};
-    (void)self, (void)attempt;
-    memcpy(CMSG_DATA(&control.head), &root, sizeof root);
+    memcpy(CMSG_DATA(&control.head), who, sizeof *who);
     if (sendmsg(CHANNEL, &message, MSG_NOSIGNAL) < 0)
         return got_errno(errno);
     return got_survived("they were sent");
+}
+
+static struct got credentials_of_root(struct hostile *self, const struct attempt *attempt)
+{
+    const struct ucred root = {.pid = 1, .uid = 0, .gid = 0};
+    (void)self, (void)attempt;
+    return send_credentials(&root);
+}
+
+static struct got credentials_of_supervisor(struct hostile *self, const struct attempt *attempt)
+{
+    const struct ucred other = {.pid = (pid_t)self->target.supervisor_pid, .uid = JAIL_ID,
+                                .gid = JAIL_ID};
+    (void)attempt;
+    return send_credentials(&other);
 }
 
 static struct got other_address(struct hostile *self, const struct attempt *attempt)
@@ -211,8 +226,10 @@ static struct got other_address(struct hostile *self, const struct attempt *atte
 static struct got hang_up(struct hostile *self, const struct attempt *attempt)
 {
     (void)attempt;
+    (void)self;
     shutdown(CHANNEL, SHUT_RDWR);
-    return ended(self);
+    poll(NULL, 0, LIVE_ON_MS);
+    return got_survived("it lived on");
 }
 
 static struct got flood(struct hostile *self, const struct attempt *attempt)
@@ -282,8 +299,10 @@ static const struct attempt attempts[] = {
     FATAL_RUN("a message to another address", other_address),
     FATAL_RUN("100,000 messages", flood),
     FATAL_RUN("100,000 times the same damage", damage_flood),
-    {.name = "credentials of root", .wall = "the kernel lets no one lie about who he is",
-     .expect = EXPECT_ERRNO, .value = EPERM, .run = forged_credentials},
+    {.name = "credentials of root", .wall = "root has no id in its user namespace",
+     .expect = EXPECT_ERRNO, .value = EINVAL, .run = credentials_of_root},
+    {.name = "credentials of the supervisor", .wall = "the kernel lets no one lie about his pid",
+     .expect = EXPECT_ERRNO, .value = EPERM, .run = credentials_of_supervisor},
     {.name = "hanging up and living on", .wall = "no process without its channel",
      .expect = EXPECT_LOST, .run = hang_up},
 };
