@@ -33,5 +33,5 @@ MUST_CHECK status gateway_create(struct gateway **ret, struct loop *loop, int su
                                  struct fault *fault);
 struct gateway *gateway_free(struct gateway *gateway); /* NULL; takes NULL */
 
-/* After the loop stopped: OK when STOP asked for it. */
+/* After the loop stopped: OK when STOP asked for it. AGAIN while it serves. */
 MUST_CHECK status gateway_outcome(const struct gateway *gateway, struct fault *fault);

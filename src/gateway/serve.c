@@ -74,6 +74,8 @@ void gateway_end(struct gateway *gateway, status why, const char *format, ...)
 
 status gateway_outcome(const struct gateway *gateway, struct fault *fault)
 {
+    if (!gateway->ended)
+        return FAIL(AGAIN, fault, "the gateway has not ended");
     if (gateway->why != OK)
         *fault = gateway->fault;
     return gateway->why;

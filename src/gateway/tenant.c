@@ -88,7 +88,7 @@ static void wake(struct tenant *tenant)
 /* Onto the queue, if there is room; the caller then wakes. */
 static void enqueue(struct tenant *tenant, struct exchange *exchange)
 {
-    if (++exchange->tries > TRIES_MAX || tenant->waiting.count >= RELAY_STREAMS_MAX) {
+    if (exchange->tries >= TRIES_MAX || tenant->waiting.count >= RELAY_STREAMS_MAX) {
         exchange_refuse(exchange, UNAVAILABLE, not_woken, NULL);
         return;
     }
@@ -149,6 +149,7 @@ void tenant_woken(struct tenant *tenant, status code)
     for (uint32_t i = tenant->waiting.count; i > 0 && !tenant->relay; i--) {
         struct exchange *exchange = tenant->waiting.first; /* it came, and has gone already */
         exchange_list_remove(exchange);
+        exchange->tries++;
         enqueue(tenant, exchange);
     }
     if (!tenant->relay)

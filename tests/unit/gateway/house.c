@@ -1,0 +1,483 @@
+#define _GNU_SOURCE
+#include "house.h"
+
+#include "base/clock.h"
+#include "base/hex.h"
+#include "wire/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { TURNS = 6, PATIENCE = 400, WAIT_MS = 1 };
+
+/* The program is linked with --wrap: time is ours. */
+static int64_t now_us = 1000000;
+int64_t __wrap_clock_monotonic_us(void);
+int64_t __wrap_clock_monotonic_us(void)
+{
+    return now_us;
+}
+
+static int listen_here(char port[6])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(listen(fd, 1024), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    snprintf(port, 6, "%u", ntohs(address.sin_port));
+    return fd;
+}
+
+static void open_gateway(struct house *house)
+{
+    struct fault fault;
+    int supervisor[2], control[2];
+    uint8_t storage[128];
+    struct gateway_start start;
+    struct ipc_message message = {.type = MESSAGE_START, .fd_count = 4, .fds = {-1, -1, -1, -1}};
+    struct buffer body = buffer_over(storage, sizeof storage);
+    assert_int_equal(ipc_pair(supervisor, &fault), OK);
+    assert_int_equal(ipc_pair(control, &fault), OK);
+    buffer_put_u32(&body, 0);
+    buffer_put_u32(&body, 1);
+    buffer_put(&body, SPAN_OF(house->mint.public_key)); /* the platform's: not used here */
+    buffer_put(&body, SPAN_OF(house->mint.public_key));
+    message.body = buffer_span(&body);
+    message.fds[0] = listen_here(house->port);
+    message.fds[1] = control[0];
+    message.fds[2] = dup(control[0]);
+    message.fds[3] = listen_here(house->ops_port);
+    assert_int_equal(gateway_start_get(&start, &message, &fault), OK);
+    assert_int_equal(gateway_create(&house->gateway, house->loop, supervisor[0], &start,
+                                    house->stats, &fault), OK);
+    gateway_start_close(&start);
+    house->supervisor = supervisor[1];
+    house->control = control[1];
+}
+
+int house_setup(void **state)
+{
+    struct fault fault;
+    struct house *house = calloc(1, sizeof *house);
+    assert_non_null(house);
+    assert_int_equal(crypt_start(&fault), OK);
+    house->stats = calloc(1, sizeof *house->stats);
+    house->mint = mint_open();
+    house->token = buffer_of(TOKEN_MAX);
+    assert_int_equal(loop_create(&house->loop, &fault), OK);
+    open_gateway(house);
+    house_token(house, TENANT, "memory:read memory:write tenant:read");
+    *state = house;
+    return 0;
+}
+
+int house_teardown(void **state)
+{
+    struct house *house = *state;
+    gateway_free(house->gateway);
+    loop_free(house->loop);
+    mint_close(&house->mint);
+    buffer_free(&house->token);
+    close(house->supervisor);
+    close(house->control);
+    free(house->stats);
+    free(house);
+    return 0;
+}
+
+static void turn(struct house *house, int timeout_ms)
+{
+    struct fault fault;
+    assert_int_equal(loop_turn(house->loop, timeout_ms, &fault), OK);
+}
+
+void house_turn(struct house *house)
+{
+    for (int i = 0; i < TURNS; i++)
+        turn(house, 0);
+}
+
+void house_wait(struct house *house, int64_t ms)
+{
+    house_turn(house); /* what happened until now, happened before */
+    now_us += ms * 1000;
+    house_turn(house);
+}
+
+bool house_ended(struct house *house, status *why)
+{
+    struct fault fault;
+    house_turn(house);
+    *why = gateway_outcome(house->gateway, &fault);
+    return *why != AGAIN;
+}
+
+const char *house_token(struct house *house, const char *tenant, const char *scope)
+{
+    struct token_request request = mint_request();
+    request.tenant = span_of_text(tenant);
+    request.scope = span_of_text(scope);
+    mint_token(&house->token, &house->mint, &request, clock_wall_us() / 1000000);
+    buffer_put_u8(&house->token, 0);
+    return (const char *)house->token.data;
+}
+
+static int dial(const char *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                  .sin_port = htons((uint16_t)strtoul(port, NULL, 10))};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+int house_dial(struct house *house)
+{
+    int fd = dial(house->port);
+    house_turn(house);
+    return fd;
+}
+
+int house_dial_ops(struct house *house)
+{
+    int fd = dial(house->ops_port);
+    house_turn(house);
+    return fd;
+}
+
+void house_write(struct house *house, int client, struct span bytes)
+{
+    for (int patience = PATIENCE; bytes.length && patience > 0;) {
+        ssize_t sent = send(client, bytes.data, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent > 0) {
+            bytes = (struct span){bytes.data + sent, bytes.length - (size_t)sent};
+        } else if (errno != EAGAIN) {
+            return; /* the gateway has closed: what it said is asked for next */
+        } else {
+            patience--;
+        }
+        turn(house, 0);
+    }
+    house_turn(house);
+}
+
+void house_say(struct house *house, int client, const char *format, ...)
+{
+    char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    assert_true(length >= 0);
+    house_write(house, client, (struct span){(const uint8_t *)text, (size_t)length});
+    free(text);
+}
+
+void house_get(struct house *house, int client, const char *path)
+{
+    house_say(house, client, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+              path, (const char *)house->token.data);
+}
+
+void house_post(struct house *house, int client, const char *path, const char *body)
+{
+    house_say(house, client,
+              "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+              "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+              path, (const char *)house->token.data, strlen(body), body);
+}
+
+/* One byte; false at the end. */
+static bool read_byte(struct house *house, int client, uint8_t *ret)
+{
+    for (int patience = PATIENCE; patience > 0; patience--) {
+        ssize_t got = recv(client, ret, 1, MSG_DONTWAIT);
+        if (got == 1)
+            return true;
+        if (got == 0 || errno != EAGAIN)
+            return false;
+        turn(house, patience < PATIENCE - TURNS ? WAIT_MS : 0);
+    }
+    fail_msg("no reply came");
+    return false;
+}
+
+static void read_body(struct house *house, int client, struct reply *reply, size_t length)
+{
+    reply->body = buffer_of(length + 1);
+    while (reply->body.length < length) {
+        uint8_t *room = buffer_reserve(&reply->body, length - reply->body.length);
+        ssize_t got = recv(client, room, length - reply->body.length, MSG_DONTWAIT);
+        if (got > 0) {
+            buffer_advance(&reply->body, (size_t)got);
+            continue;
+        }
+        if (got == 0)
+            fail_msg("the body ends early");
+        turn(house, WAIT_MS);
+    }
+}
+
+const struct reply *house_reply(struct house *house, int client)
+{
+    static struct reply reply;
+    size_t length = 0;
+    buffer_free(&reply.body);
+    reply = (struct reply){0};
+    while (length < 4 || strcmp(reply.head + length - 4, "\r\n\r\n") != 0) {
+        uint8_t byte;
+        assert_true(length < sizeof reply.head - 1);
+        if (!read_byte(house, client, &byte))
+            fail_msg("closed after %zu bytes of a head", length);
+        reply.head[length++] = (char)byte;
+    }
+    assert_int_equal(sscanf(reply.head, "HTTP/1.1 %3d ", &reply.status), 1);
+    const char *announced = reply_header(&reply, "Content-Length");
+    if (announced && reply.status != 100)
+        read_body(house, client, &reply, strtoul(announced, NULL, 10));
+    return &reply;
+}
+
+const char *reply_header(const struct reply *reply, const char *name)
+{
+    static char value[2][1024];
+    static int which;
+    char wanted[128];
+    snprintf(wanted, sizeof wanted, "\r\n%s: ", name);
+    const char *at = strstr(reply->head, wanted);
+    if (!at)
+        return NULL;
+    at += strlen(wanted);
+    which = !which;
+    snprintf(value[which], sizeof value[which], "%.*s", (int)strcspn(at, "\r"), at);
+    return value[which];
+}
+
+void house_expect(struct house *house, int client, int http_status, const char *code)
+{
+    char wanted[64];
+    const struct reply *reply = house_reply(house, client);
+    if (reply->status != http_status)
+        fail_msg("status %d, expected %d: %.*s", reply->status, http_status,
+                 SPAN_ARG(buffer_span(&reply->body)));
+    assert_non_null(reply_header(reply, "Traceparent"));
+    if (!code)
+        return;
+    assert_string_equal(reply_header(reply, "Content-Type"), "application/problem+json");
+    snprintf(wanted, sizeof wanted, "\"code\":\"%s\"", code);
+    if (!memmem(reply->body.data, reply->body.length, wanted, strlen(wanted)))
+        fail_msg("no %s in %.*s", wanted, SPAN_ARG(buffer_span(&reply->body)));
+}
+
+bool house_silent(struct house *house, int client)
+{
+    uint8_t byte;
+    house_turn(house);
+    return recv(client, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 && errno == EAGAIN;
+}
+
+bool house_closed(struct house *house, int client)
+{
+    uint8_t bytes[4096];
+    for (int patience = PATIENCE; patience > 0; patience--) {
+        ssize_t got = recv(client, bytes, sizeof bytes, MSG_DONTWAIT);
+        if (got == 0 || (got < 0 && errno != EAGAIN))
+            return true;
+        turn(house, patience < PATIENCE - TURNS ? WAIT_MS : 0);
+    }
+    return false;
+}
+
+struct ipc_message house_next(struct house *house, int channel, uint32_t type)
+{
+    struct ipc_message message = {0};
+    struct fault fault;
+    for (int patience = PATIENCE; patience > 0; patience--) {
+        status came = ipc_receive(&message, channel, house->storage, &fault);
+        if (came == OK) {
+            assert_int_equal(message.type, type);
+            return message;
+        }
+        assert_int_equal(came, AGAIN);
+        turn(house, patience < PATIENCE - TURNS ? WAIT_MS : 0);
+    }
+    fail_msg("message %#x did not come", type);
+    return message;
+}
+
+bool house_quiet(struct house *house, int channel)
+{
+    struct ipc_message message;
+    struct fault fault;
+    house_turn(house);
+    return ipc_receive(&message, channel, house->storage, &fault) == AGAIN;
+}
+
+static void get_id(uint8_t ret[TENANT_ID_BYTES], const char *tenant)
+{
+    struct fault fault;
+    assert_int_equal(hex_decode(ret, TENANT_ID_BYTES, span_of_text(tenant), "tenant", &fault), OK);
+}
+
+void cell_send(int cell, uint32_t type, uint32_t id, struct span body)
+{
+    struct fault fault;
+    assert_int_equal(ipc_send(cell, type, id, body, NULL, 0, &fault), OK);
+}
+
+void house_found(struct house *house, uint32_t id, const char *tenant, uint8_t state)
+{
+    uint8_t storage[128], tenant_id[TENANT_ID_BYTES];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    get_id(tenant_id, tenant);
+    reply_put_head(&body, OK, "");
+    buffer_put(&body, SPAN_OF(tenant_id));
+    buffer_put_u8(&body, state);
+    buffer_put_u64(&body, 1000000);
+    cell_send(house->control, MESSAGE_REPLY, id, buffer_span(&body));
+    house_turn(house);
+}
+
+void house_reply_to(struct house *house, uint32_t id, status code)
+{
+    struct fault fault;
+    assert_int_equal(reply_send(house->control, id, code, "secret reasons", &fault), OK);
+    house_turn(house);
+}
+
+void house_find(struct house *house, const char *text, uint8_t state)
+{
+    struct ipc_message asked = house_next(house, house->control, MESSAGE_TENANT_FIND);
+    struct cursor cursor = cursor_over(asked.body);
+    char came[TENANT_NAME_MAX + 1];
+    struct fault fault;
+    assert_int_equal(cursor_text(came, sizeof came, &cursor, "tenant", &fault), OK);
+    assert_int_equal(cursor_end(&cursor, &fault), OK);
+    assert_string_equal(came, text);
+    if (state == 0)
+        house_reply_to(house, asked.id, NOT_FOUND);
+    else
+        house_found(house, asked.id, strlen(text) == 32 ? text : TENANT, state);
+}
+
+int house_give_cell(struct house *house, const char *tenant)
+{
+    int ends[2];
+    uint8_t id[TENANT_ID_BYTES];
+    struct fault fault;
+    get_id(id, tenant);
+    assert_int_equal(ipc_pair(ends, &fault), OK);
+    assert_int_equal(ipc_send(house->supervisor, MESSAGE_GATEWAY_CELL, 0, SPAN_OF(id), &ends[1],
+                              1, &fault), OK);
+    close(ends[1]);
+    return ends[0];
+}
+
+int house_wake(struct house *house, const char *tenant)
+{
+    struct ipc_message asked = house_next(house, house->control, MESSAGE_TENANT_WAKE);
+    uint8_t id[TENANT_ID_BYTES];
+    get_id(id, tenant);
+    assert_true(span_equal(asked.body, SPAN_OF(id)));
+    int cell = house_give_cell(house, tenant);
+    house_reply_to(house, asked.id, OK);
+    return cell;
+}
+
+void house_changed(struct house *house, const char *tenant)
+{
+    uint8_t id[TENANT_ID_BYTES];
+    get_id(id, tenant);
+    cell_send(house->control, MESSAGE_TENANT_CHANGED, 0, SPAN_OF(id));
+    house_turn(house);
+}
+
+void house_new_control(struct house *house)
+{
+    int ends[2];
+    uint8_t storage[8];
+    struct fault fault;
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u8(&body, CHANNEL_CONTROL);
+    buffer_put_u32(&body, 0);
+    assert_int_equal(ipc_pair(ends, &fault), OK);
+    assert_int_equal(ipc_send(house->supervisor, MESSAGE_CHANNEL, 0, buffer_span(&body), &ends[1],
+                              1, &fault), OK);
+    close(ends[1]);
+    close(house->control);
+    house->control = ends[0];
+    house_turn(house);
+}
+
+struct relayed house_request(struct house *house, int cell)
+{
+    struct ipc_message message = house_next(house, cell, MESSAGE_RELAY_REQUEST);
+    struct cursor cursor = cursor_over(message.body);
+    struct relayed relayed = {.id = message.id};
+    struct fault fault;
+    assert_int_equal(cursor_u8(&relayed.flags, &cursor, &fault), OK);
+    assert_int_equal(cursor_copy(relayed.trace_id, &cursor, TRACE_ID_BYTES, &fault), OK);
+    assert_int_equal(cursor_field(&relayed.method, &cursor, 64, "method", &fault), OK);
+    assert_int_equal(cursor_field(&relayed.path, &cursor, HTTP_LINE_MAX, "path", &fault), OK);
+    assert_int_equal(cursor_field(&relayed.query, &cursor, HTTP_LINE_MAX, "query", &fault), OK);
+    assert_int_equal(cursor_field(&relayed.content_type, &cursor, 255, "type", &fault), OK);
+    assert_int_equal(cursor_field(&relayed.idempotency_key, &cursor, 255, "key", &fault), OK);
+    assert_int_equal(cursor_field(&relayed.token, &cursor, TOKEN_MAX, "token", &fault), OK);
+    assert_int_equal(cursor_field(&relayed.fragment, &cursor, RELAY_FRAGMENT_MAX, "body", &fault),
+                     OK);
+    assert_int_equal(cursor_end(&cursor, &fault), OK);
+    return relayed;
+}
+
+void cell_respond(int cell, uint32_t id, uint8_t flags, int http_status,
+                  struct span content_type, struct span allow, uint32_t length, struct span fragment)
+{
+    struct buffer body = buffer_of(IPC_BODY_MAX);
+    buffer_put_u8(&body, flags);
+    buffer_put_u16(&body, (uint16_t)http_status);
+    buffer_put_u32(&body, 0);
+    buffer_put_field(&body, content_type);
+    buffer_put_field(&body, allow);
+    buffer_put_u32(&body, length);
+    buffer_put_field(&body, fragment);
+    assert_false(body.failed);
+    cell_send(cell, MESSAGE_RELAY_RESPONSE, id, buffer_span(&body));
+    buffer_free(&body);
+}
+
+void cell_more(int cell, uint32_t id, uint8_t flags, struct span fragment)
+{
+    struct buffer body = buffer_of(IPC_BODY_MAX);
+    buffer_put_u8(&body, flags);
+    buffer_put_field(&body, fragment);
+    assert_false(body.failed);
+    cell_send(cell, MESSAGE_RELAY_MORE, id, buffer_span(&body));
+    buffer_free(&body);
+}
+
+void cell_answer(int cell, uint32_t id, int http_status, const char *body)
+{
+    struct span bytes = span_of_text(body);
+    cell_respond(cell, id, FLAG_END, http_status,
+                 bytes.length ? SPAN("application/json") : (struct span){0}, (struct span){0},
+                 (uint32_t)bytes.length, bytes);
+}
+
+int house_relayed(struct house *house, int client, struct relayed *ret)
+{
+    house_get(house, client, "/v1/memories");
+    house_find(house, TENANT, 1);
+    int cell = house_wake(house, TENANT);
+    *ret = house_request(house, cell);
+    return cell;
+}

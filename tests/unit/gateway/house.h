@@ -1,0 +1,89 @@
+/* house.h: a gateway in this process, and everybody around it played by the test: supervisor,
+ * control, cells, clients. Time stands still until house_wait moves it. */
+#pragma once
+
+#include "../authz/minted.h"
+
+#include "gateway/gateway.h"
+#include "wire/messages.h"
+
+#define TENANT MINT_TENANT
+#define OTHER_TENANT "ffeeddccbbaa99887766554433221100"
+
+struct house {
+    struct loop *loop;
+    struct gateway *gateway;
+    int supervisor, control; /* our ends */
+    struct stats_page *stats;
+    struct mint mint;
+    char port[6], ops_port[6];
+    uint8_t storage[IPC_PACKET_MAX]; /* of the message that came last */
+    struct buffer token;             /* of TENANT, memory:read memory:write tenant:read */
+};
+
+int house_setup(void **state);
+int house_teardown(void **state);
+
+void house_turn(struct house *house);                  /* until nothing moves */
+void house_wait(struct house *house, int64_t ms);      /* time passes, then the same */
+bool house_ended(struct house *house, status *why);
+
+/* The token of a request; valid until the next call. */
+const char *house_token(struct house *house, const char *tenant, const char *scope);
+
+/* ---- clients ---- */
+
+struct reply {
+    int status;
+    char head[4096]; /* lines, CRLF between */
+    struct buffer body;
+};
+
+int house_dial(struct house *house);
+int house_dial_ops(struct house *house);
+void house_write(struct house *house, int client, struct span bytes); /* all of it, turning */
+void house_say(struct house *house, int client, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* "GET PATH" with the usual headers and house->token. */
+void house_get(struct house *house, int client, const char *path);
+void house_post(struct house *house, int client, const char *path, const char *body);
+/* The next reply; fails the test when none comes. The body is valid until the next call. */
+const struct reply *house_reply(struct house *house, int client);
+void house_expect(struct house *house, int client, int http_status, const char *code);
+const char *reply_header(const struct reply *reply, const char *name); /* NULL: there is none */
+bool house_silent(struct house *house, int client); /* nothing to read, still open */
+bool house_closed(struct house *house, int client); /* by the gateway */
+
+/* ---- control and supervisor ---- */
+
+/* The next message on a channel. Fails the test when none comes. */
+struct ipc_message house_next(struct house *house, int channel, uint32_t type);
+bool house_quiet(struct house *house, int channel);
+void house_found(struct house *house, uint32_t id, const char *tenant, uint8_t state);
+void house_reply_to(struct house *house, uint32_t id, status code);
+void house_find(struct house *house, const char *text, uint8_t state); /* asked and answered */
+/* Answers TENANT_FIND (if it is asked) and TENANT_WAKE; the cell's end. */
+int house_wake(struct house *house, const char *tenant);
+int house_give_cell(struct house *house, const char *tenant);
+void house_changed(struct house *house, const char *tenant);
+void house_new_control(struct house *house);
+
+/* ---- cells ---- */
+
+struct relayed { /* a RELAY_REQUEST */
+    uint32_t id;
+    uint8_t flags;
+    uint8_t trace_id[TRACE_ID_BYTES];
+    struct span method, path, query, content_type, idempotency_key, token, fragment;
+};
+
+struct relayed house_request(struct house *house, int cell);
+void cell_answer(int cell, uint32_t id, int http_status, const char *body);
+/* Any RELAY_RESPONSE. */
+void cell_respond(int cell, uint32_t id, uint8_t flags, int http_status,
+                  struct span content_type, struct span allow, uint32_t length, struct span fragment);
+void cell_more(int cell, uint32_t id, uint8_t flags, struct span fragment);
+void cell_send(int cell, uint32_t type, uint32_t id, struct span body);
+
+/* A cell awake, a request of this client relayed to it. */
+int house_relayed(struct house *house, int client, struct relayed *ret);
