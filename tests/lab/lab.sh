@@ -1,0 +1,120 @@
+#!/bin/bash
+# lab.sh: runs a command in an emulated host: a stock Debian kernel under QEMU, with cgroup v2 and Landlock. What
+# the machine at hand may lack. No hardware virtualisation, no network.
+#
+#   lab.sh [-m MIB] [-c CPUS] [-t SECONDS] [-f PATH[:GUEST_PATH]]... -- COMMAND
+#
+#   -f  puts a file or folder into the host's root file system; a program brings its shared libraries
+# COMMAND runs as root under busybox sh; / is a RAM disk that others can enter, as on a real host. Exit status: the
+# command's; 124 when it ran past -t or the host never came up. The kernel is fetched with apt once and kept in
+# LAB_CACHE (default: build/lab).
+set -euo pipefail
+memory=1536 cpus=2 limit=300 files=()
+while getopts m:c:t:f: option; do
+    case $option in
+    m) memory=$OPTARG ;;
+    c) cpus=$OPTARG ;;
+    t) limit=$OPTARG ;;
+    f) files+=("$OPTARG") ;;
+    *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+top=$(cd "$(dirname "$0")/../.." && pwd)
+cache=${LAB_CACHE:-$top/build/lab}
+
+# vmlinuz in the cache, from the package of Debian's cloud kernel
+fetch_kernel() {
+    local work package lock
+    mkdir -p "$cache"
+    exec {lock}>"$cache/lock"
+    flock "$lock" # several labs may start at once
+    [ ! -s "$cache/vmlinuz" ] || return 0
+    work=$(mktemp -d "$cache/fetch.XXXXXX")
+    (
+        cd "$work"
+        package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2; exit}')
+        [ -n "$package" ] || { apt-get update -qq && package=$(apt-cache depends linux-image-cloud-amd64 |
+            awk '/Depends: linux-image/ {print $2; exit}'); }
+        # the package index may be older than the archive
+        apt-get download -qq "$package" || { apt-get update -qq && apt-get download -qq "$package"; }
+        dpkg-deb --fsys-tarfile "$package"_*.deb | tar -x --wildcards './boot/vmlinuz-*'
+    ) >&2
+    mv "$work"/boot/vmlinuz-* "$cache/vmlinuz"
+    rm -rf "$work"
+}
+
+# the shared libraries of one program, at the places where its loader looks for them
+put_libraries() {
+    local library
+    for library in $(ldd "$1" 2>/dev/null | grep -oE '/[^ ]+' || true); do
+        [ -e "$root$library" ] || install -D -m 755 "$library" "$root$library"
+    done
+}
+
+put_file() {
+    local from=${1%%:*} to=${1#*:} program
+    mkdir -p "$root$(dirname "$to")"
+    cp -aL "$from" "$root$to"
+    chown -R 0:0 "$root$to"
+    while IFS= read -r -d '' program; do put_libraries "$program"; done \
+        < <(find "$root$to" -type f -perm -u+x -print0)
+}
+
+make_root() {
+    local applet
+    mkdir -p "$root"/{bin,dev,proc,sys,tmp,run,etc,root}
+    cp "$(command -v busybox)" "$root/bin/busybox"
+    for applet in $("$root/bin/busybox" --list); do
+        [ "$applet" = busybox ] || ln -sf busybox "$root/bin/$applet"
+    done
+    printf 'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n' >"$root/etc/passwd"
+    printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+    printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
+    printf '%s\n' "$*" >"$root/command"
+    cat >"$root/init" <<'INIT'
+#!/bin/busybox sh
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
+done 2>/dev/null
+ip link set lo up
+hostname lab
+echo '=== lab: up'
+sh /command </dev/null
+echo "=== lab: exit $?"
+poweroff -f
+INIT
+    chmod 755 "$root/init" "$root"
+}
+
+for tool in qemu-system-x86_64 busybox cpio; do
+    command -v "$tool" >/dev/null || { echo "lab.sh: $tool is needed; see scripts/setup.sh test" >&2; exit 1; }
+done
+fetch_kernel
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+root=$scratch/root
+make_root "$@"
+for file in ${files[@]+"${files[@]}"}; do put_file "$file"; done
+(cd "$root" && find . | cpio -o -H newc --quiet) >"$scratch/initrd"
+timeout "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp "$cpus" -m "$memory" \
+    -nographic -no-reboot -nic none -kernel "$cache/vmlinuz" -initrd "$scratch/initrd" \
+    -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
+    tr -d '\r' | tee "$scratch/console" | sed -n '/=== lab: up/,/=== lab: exit/ { /=== lab:/!p }' || true
+status=$(sed -n 's/^=== lab: exit \([0-9]*\)$/\1/p' "$scratch/console" | tail -n 1)
+if [ -z "$status" ]; then
+    echo "lab.sh: the host did not finish; the end of its console:" >&2
+    tail -n 20 "$scratch/console" >&2
+fi
+exit "${status:-124}"
