@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/loop.h"
+#include "base/stats.h"
 #include "crypt/note.h"
 #include "store/log.h"
 #include "store/statement.h"
@@ -29,12 +30,15 @@ struct tenant { /* one row of the registry */
     int64_t created_at_us;
     int64_t next_expiry_us; /* wall; 0: none known */
     int64_t bytes_stored;
+    bool was_paused; /* when TENANT_ERASING: what an undone erasure goes back to */
 };
 
 struct gateway_link {
     struct control *control;
     uint32_t index;
     int fd;
+    uint32_t generation; /* of its channel: a restarted gateway gets no answer of its predecessor's */
+    uint32_t wakes;      /* that it waits for */
     struct loop_source *source;
     struct ipc_outbox *outbox;
 };
@@ -56,10 +60,11 @@ struct control {
     struct call *calls;
     uint32_t next_call;
     struct awake *awake;
+    struct work *works; /* of lifecycle.c, under way */
     struct session *sessions;
     uint32_t session_count;
     struct loop_timer expiry_timer, flush_timer, denial_timer;
-    uint64_t denials[256]; /* by reason, not yet in the ledger */
+    uint64_t denials[STATS_REASONS_MAX]; /* by reason, not yet in the ledger */
     uint8_t denial_sample[HASH_BYTES];
     bool stopping;
 };
@@ -121,8 +126,8 @@ MUST_CHECK status ledger_append(struct control *control, const char *event,
                                 struct span detail, struct fault *fault);
 MUST_CHECK status ledger_export(struct control *control, int fd, struct fault *fault);
 
-/* calls.c: requests to the supervisor. on_reply is called exactly once; fds of the reply are in
- * message. */
+/* calls.c: requests to the supervisor. on_reply is called exactly once, before this returns when
+ * nothing could be sent; fds of the reply are in message. */
 typedef void call_on_reply(void *context, status code, const char *detail, struct cursor *result,
                            struct ipc_message *message);
 void call_supervisor(struct control *control, uint32_t type, struct span body, const int *fds,
@@ -144,9 +149,11 @@ void lifecycle_create(struct control *control, const struct tenant_wish *wish, i
                       struct outcome outcome);
 void lifecycle_erase(struct control *control, struct span name, int kms_admin,
                      int64_t operator_uid, struct outcome outcome);
+/* Done when the cell has parked. */
 void lifecycle_pause(struct control *control, struct span name, bool pause, int64_t operator_uid,
                      struct outcome outcome);
-void lifecycle_reconcile(struct control *control); /* finishes or undoes what a crash left */
+/* Finishes or undoes what a crash, also of the kms, left; not what is under way. */
+void lifecycle_reconcile(struct control *control);
 void tenant_put_json(struct json_writer *writer, struct control *control,
                      const struct tenant *tenant);
 

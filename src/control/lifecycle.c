@@ -15,11 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECEIPT_MAX = 4096 };
+enum { RECEIPT_MAX = 4096, LEFTOVERS_MAX = 256 };
 
 static const char *const state_names[] = {"creating", "active", "paused", "erasing"};
 
-struct work { /* one create or erase under way */
+struct work { /* one create, erase or pause under way */
     struct control *control;
     struct tenant tenant;
     struct key_state key;
@@ -27,11 +27,41 @@ struct work { /* one create or erase under way */
     int64_t operator_uid;
     uint64_t files, bytes;
     struct outcome outcome;
+    struct work *next;
 };
+
+/* NULL, and the outcome told, without memory. */
+static struct work *begin(struct control *control, const struct tenant *tenant, int kms_admin,
+                          int64_t operator_uid, struct outcome outcome)
+{
+    struct work *work = calloc(1, sizeof *work);
+    if (!work) {
+        if (outcome.done)
+            outcome.done(outcome.context, INTERNAL, "out of memory", (struct span){0});
+        return NULL;
+    }
+    *work = (struct work){.control = control, .tenant = *tenant, .kms_admin = kms_admin,
+                          .operator_uid = operator_uid, .outcome = outcome,
+                          .next = control->works};
+    control->works = work;
+    return work;
+}
+
+static bool under_way(const struct control *control, const uint8_t id[TENANT_ID_BYTES])
+{
+    const struct work *work = control->works;
+    while (work && !span_equal(SPAN_OF(work->tenant.id), (struct span){id, TENANT_ID_BYTES}))
+        work = work->next;
+    return work != NULL;
+}
 
 static void finish(struct work *work, status code, const char *detail, struct span json)
 {
     struct outcome outcome = work->outcome;
+    struct work **at = &work->control->works;
+    while (*at != work)
+        at = &(*at)->next;
+    *at = work->next;
     if (outcome.done)
         outcome.done(outcome.context, code, detail, json);
     else if (code != OK)
@@ -216,7 +246,7 @@ static void create_again(struct control *control, const struct tenant *tenant,
                          const struct tenant_wish *wish, struct outcome outcome)
 {
     if (tenant->state == TENANT_CREATING || tenant->state == TENANT_ERASING) {
-        refuse(outcome, CONFLICT, "a tenant of this name is being created or erased right now");
+        refuse(outcome, CONFLICT, "a tenant of this name is being created or erased");
         return;
     }
     if (!same_wish(tenant, wish)) {
@@ -255,13 +285,9 @@ void lifecycle_create(struct control *control, const struct tenant_wish *wish, i
     }
     span_to_text(tenant.name, sizeof tenant.name, wish->name);
     crypt_random(tenant.id, sizeof tenant.id);
-    struct work *work = calloc(1, sizeof *work);
-    if (!work) {
-        refuse(outcome, INTERNAL, "out of memory");
+    struct work *work = begin(control, &tenant, kms_admin, wish->operator_uid, outcome);
+    if (!work)
         return;
-    }
-    *work = (struct work){.control = control, .kms_admin = kms_admin,
-                          .operator_uid = wish->operator_uid, .outcome = outcome};
     result = record(control, &tenant, NULL, change_insert, -1, (struct span){0}, &fault);
     if (result == OK)
         result = registry_by_id(&work->tenant, control, tenant.id, &fault); /* with its uid */
@@ -377,7 +403,7 @@ static void on_silo_removed(void *context, status code, const char *detail,
 static void undo_erase(struct work *work, const char *why)
 {
     struct fault fault = {0};
-    work->tenant.state = TENANT_ACTIVE;
+    work->tenant.state = work->tenant.was_paused ? TENANT_PAUSED_STATE : TENANT_ACTIVE;
     status result = record(work->control, &work->tenant, "tenant.erase.undone", change_state,
                            work->operator_uid, (struct span){0}, &fault);
     gateways_tell_changed(work->control, work->tenant.id);
@@ -434,18 +460,21 @@ void lifecycle_erase(struct control *control, struct span name, int kms_admin,
         answer_receipt(control, name, outcome);
         return;
     }
-    if (result == OK && (tenant.state == TENANT_CREATING || tenant.state == TENANT_ERASING))
-        result = FAIL(CONFLICT, &fault, "it is being created or erased right now");
-    struct work *work = result == OK ? calloc(1, sizeof *work) : NULL;
-    if (result == OK && work) {
-        *work = (struct work){.control = control, .tenant = tenant, .kms_admin = kms_admin,
-                              .operator_uid = operator_uid, .outcome = outcome};
-        work->tenant.state = TENANT_ERASING;
-        result = record(control, &work->tenant, NULL, change_state, -1, (struct span){0}, &fault);
+    /* an erasure that failed half way is taken up again: each step may be done twice */
+    if (result == OK && (tenant.state == TENANT_CREATING || under_way(control, tenant.id)))
+        result = FAIL(CONFLICT, &fault, "it is being created, paused or erased right now");
+    if (result != OK) {
+        refuse(outcome, result, fault.detail);
+        return;
     }
-    if (result != OK || !work) {
-        free(work);
-        refuse(outcome, result == OK ? INTERNAL : result, fault.detail);
+    tenant.was_paused = tenant.was_paused || tenant.state == TENANT_PAUSED_STATE;
+    tenant.state = TENANT_ERASING;
+    struct work *work = begin(control, &tenant, kms_admin, operator_uid, outcome);
+    if (!work)
+        return;
+    result = record(control, &tenant, NULL, change_state, -1, (struct span){0}, &fault);
+    if (result != OK) {
+        finish(work, result, fault.detail, (struct span){0});
         return;
     }
     gateways_tell_changed(control, tenant.id);
@@ -456,12 +485,27 @@ void lifecycle_erase(struct control *control, struct span name, int kms_admin,
     call_supervisor(control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, on_cell_killed, work);
 }
 
-static void ignore_reply(void *context, status code, const char *detail, struct cursor *result,
-                         struct ipc_message *message)
+static void on_parked(void *context, status code, const char *detail, struct cursor *result,
+                      struct ipc_message *message)
 {
-    (void)context, (void)result, (void)message;
-    if (code != OK)
-        log_event(LOG_WARN, "tenant.pause", "%s", detail);
+    (void)result, (void)message;
+    if (code == OK)
+        finish_with_tenant(context);
+    else
+        finish(context, code, detail, (struct span){0});
+}
+
+/* Only without a process of the tenant is it paused; also when it was paused before. */
+static void park(struct control *control, const struct tenant *tenant, struct outcome outcome)
+{
+    uint8_t storage[32];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    struct work *work = begin(control, tenant, -1, -1, outcome);
+    if (!work)
+        return;
+    buffer_put(&body, SPAN_OF(tenant->id));
+    buffer_put_u8(&body, CELL_STOP_PARK);
+    call_supervisor(control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, on_parked, work);
 }
 
 void lifecycle_pause(struct control *control, struct span name, bool pause, int64_t operator_uid,
@@ -473,8 +517,9 @@ void lifecycle_pause(struct control *control, struct span name, bool pause, int6
     status result = registry_by_name(&tenant, control, name, &fault);
     if (result == NOT_FOUND)
         result = FAIL(NOT_FOUND, &fault, "there is no tenant of this name");
-    if (result == OK && (tenant.state == TENANT_CREATING || tenant.state == TENANT_ERASING))
-        result = FAIL(CONFLICT, &fault, "it is being created or erased right now");
+    if (result == OK && (tenant.state == TENANT_CREATING || tenant.state == TENANT_ERASING
+                         || under_way(control, tenant.id)))
+        result = FAIL(CONFLICT, &fault, "it is being created, paused or erased right now");
     enum tenant_state wanted = pause ? TENANT_PAUSED_STATE : TENANT_ACTIVE;
     if (result == OK && tenant.state != wanted) {
         tenant.state = wanted;
@@ -486,21 +531,19 @@ void lifecycle_pause(struct control *control, struct span name, bool pause, int6
         refuse(outcome, result, fault.detail);
         return;
     }
-    struct buffer body = buffer_over(storage, sizeof storage);
-    buffer_put(&body, SPAN_OF(tenant.id));
-    buffer_put_u8(&body, CELL_STOP_PARK);
-    if (pause)
-        call_supervisor(control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, ignore_reply,
-                        NULL);
-    buffer_clear(&body);
-    struct json_writer writer = json_writer_on(&body);
+    if (pause) {
+        park(control, &tenant, outcome);
+        return;
+    }
+    struct buffer json = buffer_over(storage, sizeof storage);
+    struct json_writer writer = json_writer_on(&json);
     tenant_put_json(&writer, control, &tenant);
-    outcome.done(outcome.context, OK, "", buffer_span(&body));
+    outcome.done(outcome.context, OK, "", buffer_span(&json));
 }
 
 struct leftovers {
     struct control *control;
-    struct work *found[256]; /* more are taken up at the next start */
+    struct work *found[LEFTOVERS_MAX]; /* more are taken up at the next start */
     uint32_t count;
 };
 
@@ -508,14 +551,12 @@ static status collect(void *context, const struct tenant *tenant, struct fault *
 {
     struct leftovers *leftovers = context;
     (void)fault;
-    if (tenant->state != TENANT_CREATING && tenant->state != TENANT_ERASING)
+    if ((tenant->state != TENANT_CREATING && tenant->state != TENANT_ERASING)
+        || leftovers->count == LEFTOVERS_MAX || under_way(leftovers->control, tenant->id))
         return OK;
-    struct work *work = leftovers->count < 256 ? calloc(1, sizeof *work) : NULL;
-    if (!work)
-        return OK;
-    *work = (struct work){.control = leftovers->control, .tenant = *tenant, .kms_admin = -1,
-                          .operator_uid = -1};
-    leftovers->found[leftovers->count++] = work;
+    struct work *work = begin(leftovers->control, tenant, -1, -1, (struct outcome){0});
+    if (work)
+        leftovers->found[leftovers->count++] = work;
     return OK;
 }
 

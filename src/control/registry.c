@@ -27,7 +27,10 @@ static const struct store_schema schema = {"registry", versions,
                                            sizeof versions / sizeof versions[0]};
 
 #define COLUMNS "id, name, serial, state, tier, region, retention_days, created_at, next_expiry, bytes_stored"
-enum { UID_OFFSET = 1000 };
+enum {
+    UID_OFFSET = 1000,
+    STORED_ERASING_PAUSED = 4, /* erasing, and was paused */
+};
 
 status registry_migrate(struct control *control, struct fault *fault)
 {
@@ -62,9 +65,11 @@ status registry_commit(struct control *control, struct fault *fault)
 static status row(struct tenant *ret, struct control *control, struct statement *statement,
                   struct fault *fault)
 {
+    int64_t stored = statement_int(statement, 3);
     struct tenant tenant = {
         .uid = control->uid_base + UID_OFFSET + (uint32_t)statement_int(statement, 2),
-        .state = (enum tenant_state)statement_int(statement, 3),
+        .state = stored == STORED_ERASING_PAUSED ? TENANT_ERASING : (enum tenant_state)stored,
+        .was_paused = stored == STORED_ERASING_PAUSED,
         .tier = (enum tenant_tier)statement_int(statement, 4),
         .retention_days = (uint32_t)statement_int(statement, 6),
         .created_at_us = statement_int(statement, 7),
@@ -123,8 +128,9 @@ status registry_set_state(struct control *control, const uint8_t id[TENANT_ID_BY
                           enum tenant_state state, struct fault *fault)
 {
     _cleanup_statement_ struct statement *change = NULL;
-    TRY(statement_open(&change, control->store, "UPDATE tenant SET state = ?2 WHERE id = ?1",
-                       fault));
+    TRY(statement_open(&change, control->store,
+                       "UPDATE tenant SET state = CASE WHEN ?2 = 3 AND state IN (2, 4) THEN 4"
+                       " ELSE ?2 END WHERE id = ?1", fault));
     statement_bind_blob(change, 1, (struct span){id, TENANT_ID_BYTES});
     statement_bind_int(change, 2, state);
     return statement_run(change, fault);

@@ -174,12 +174,22 @@ static void reply(struct node *node, uint32_t id, struct span result)
     send_to(node->control_channel, MESSAGE_REPLY, id, buffer_span(&body));
 }
 
+static void refuse(struct node *node, uint32_t id)
+{
+    struct fault fault;
+    must(reply_send(node->control_channel, id, INTERNAL, "refused by the test", &fault), &fault);
+}
+
 static void act(struct node *node, const struct ipc_message *message)
 {
     static const uint8_t counts[16]; /* no files, no bytes */
     char name[TENANT_ID_TEXT] = "";
     if (message->body.length >= TENANT_ID_BYTES)
         hex_encode(name, (struct span){message->body.data, TENANT_ID_BYTES});
+    if (node->refuse && message->type == node->refuse) {
+        refuse(node, message->id);
+        return;
+    }
     switch (message->type) {
     case MESSAGE_READY: node->ready = true; return;
     case MESSAGE_SILO_MAKE:

@@ -29,6 +29,7 @@ struct node {
     uint32_t die_at;   /* control is ended when that message passes; 0: never */
     bool die_before;   /* before it is passed on, else straight after */
     bool died;
+    uint32_t refuse; /* the type of message that the supervisor answers with INTERNAL; 0: none */
 };
 
 void node_make(struct node *node);

@@ -139,6 +139,78 @@ static void a_crash_at_any_point_of_erase_is_undone_or_finished(void **state)
     crash_everywhere("tenant.erase", true, check_after_erase);
 }
 
+static void must_be_refused(struct node *node, const char *verb, uint32_t type,
+                            struct answer *answer)
+{
+    node->refuse = type;
+    assert_true(call(node, verb, acme, answer));
+    assert_int_not_equal(answer->code, OK);
+    assert_non_null(strstr(answer->detail, "refused by the test"));
+    node->refuse = 0;
+}
+
+static void a_pause_is_answered_when_the_cell_has_ended_and_not_before(void **state)
+{
+    (void)state;
+    struct node node;
+    struct answer answer = {.json = buffer_of(65536)};
+    node_make(&node);
+    node_start_control(&node);
+    must_call(&node, "tenant.create", acme, &answer);
+    must_be_refused(&node, "tenant.pause", MESSAGE_CELL_STOP, &answer);
+    must_call(&node, "tenant.show", acme, &answer);
+    assert_true(json_has(&answer, "\"state\":\"paused\"")); /* requests are refused already */
+    must_call(&node, "tenant.pause", acme, &answer);
+    assert_true(json_has(&answer, "\"state\":\"paused\""));
+    must_call(&node, "tenant.resume", acme, &answer);
+    assert_true(json_has(&answer, "\"state\":\"active\""));
+    node_remove(&node);
+    buffer_free(&answer.json);
+}
+
+static void an_erasure_that_stopped_half_way_is_taken_up_by_the_next(void **state)
+{
+    (void)state;
+    struct node node;
+    struct answer answer = {.json = buffer_of(65536)};
+    node_make(&node);
+    node_start_control(&node);
+    must_call(&node, "tenant.create", acme, &answer);
+    must_be_refused(&node, "tenant.erase", MESSAGE_SILO_REMOVE, &answer); /* its key is gone */
+    must_call(&node, "tenant.show", acme, &answer);
+    assert_true(json_has(&answer, "\"state\":\"erasing\""));
+    must_call(&node, "tenant.erase", acme, &answer);
+    assert_true(json_has(&answer, "\"signature\""));
+    assert_false(node_has_silo(&node));
+    node_remove(&node);
+    buffer_free(&answer.json);
+}
+
+static void a_paused_tenant_is_paused_again_when_its_erasure_is_undone(void **state)
+{
+    (void)state;
+    struct node node;
+    struct answer answer = {.json = buffer_of(65536)};
+    node_make(&node);
+    node_start_control(&node);
+    must_call(&node, "tenant.create", acme, &answer);
+    must_call(&node, "tenant.pause", acme, &answer);
+    must_be_refused(&node, "tenant.erase", MESSAGE_CELL_STOP, &answer); /* its key lives */
+    must_call(&node, "tenant.show", acme, &answer);
+    assert_true(json_has(&answer, "\"state\":\"paused\""));
+    node.messages = 0;
+    node.die_at = 1; /* the row says "erasing", nothing else happened */
+    assert_false(call(&node, "tenant.erase", acme, &answer));
+    node_stop_control(&node);
+    node.died = false;
+    node.die_at = 0;
+    node_start_control(&node);
+    must_call(&node, "tenant.show", acme, &answer);
+    assert_true(json_has(&answer, "\"state\":\"paused\""));
+    node_remove(&node);
+    buffer_free(&answer.json);
+}
+
 static void arguments_that_are_wrong_are_refused_by_name(void **state)
 {
     (void)state;
@@ -184,6 +256,9 @@ int main(void)
         cmocka_unit_test(a_tenant_is_made_shown_and_erased_once_with_one_receipt),
         cmocka_unit_test(a_crash_at_any_point_of_create_is_undone_or_finished),
         cmocka_unit_test(a_crash_at_any_point_of_erase_is_undone_or_finished),
+        cmocka_unit_test(a_pause_is_answered_when_the_cell_has_ended_and_not_before),
+        cmocka_unit_test(an_erasure_that_stopped_half_way_is_taken_up_by_the_next),
+        cmocka_unit_test(a_paused_tenant_is_paused_again_when_its_erasure_is_undone),
         cmocka_unit_test(arguments_that_are_wrong_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
