@@ -23,10 +23,16 @@ void call_supervisor(struct control *control, uint32_t type, struct span body, c
     }
     *call = (struct call){.id = control->next_call, .on_reply = on_reply, .context = context,
                           .next = control->calls};
-    control->calls = call;
-    if (ipc_outbox_send(control->supervisor_outbox, type, call->id, body, fds, fd_count, &fault)
-        != OK)
+    status sent = ipc_outbox_send(control->supervisor_outbox, type, call->id, body, fds, fd_count,
+                                  &fault);
+    if (sent == OK) {
+        control->calls = call;
+        return;
+    }
+    free(call);
+    if (sent == CLOSED)
         control_die("supervisor channel", &fault);
+    on_reply(context, UNAVAILABLE, "the supervisor does not keep up", NULL, NULL);
 }
 
 void call_answered(struct control *control, struct ipc_message *message)

@@ -16,8 +16,7 @@ enum {
 
 struct gateway_wake {
     struct gateway_link *link;
-    int fd; /* of the link when it asked: a restarted gateway gets no answer of its predecessor's */
-    uint32_t request;
+    uint32_t generation, request;
 };
 
 static void close_link(struct gateway_link *link)
@@ -27,6 +26,8 @@ static void close_link(struct gateway_link *link)
     if (link->fd >= 0)
         close(link->fd);
     link->fd = -1;
+    link->generation++; /* not its number tells channels apart: that is used again */
+    link->wakes = 0;
 }
 
 static void send(struct gateway_link *link, uint32_t type, uint32_t id, struct span body)
@@ -93,8 +94,10 @@ static void on_woken(void *context, status code, const char *detail, struct span
 {
     struct gateway_wake *wake = context;
     (void)json;
-    if (wake->link->fd == wake->fd)
+    if (wake->link->generation == wake->generation) {
+        wake->link->wakes--;
         answer(wake->link, wake->request, code == OK ? OK : UNAVAILABLE, detail, (struct span){0});
+    }
     free(wake);
 }
 
@@ -106,6 +109,8 @@ static status on_wake(struct gateway_link *link, uint32_t id, struct cursor *bod
     struct fault why;
     TRY(cursor_copy(tenant_id, body, sizeof tenant_id, fault));
     TRY(cursor_end(body, fault));
+    if (link->wakes >= GATEWAY_CALLS_MAX)
+        return FAIL(TOO_LARGE, fault, "more than %d wakes at once", (int)GATEWAY_CALLS_MAX);
     if (registry_by_id(&tenant, link->control, tenant_id, &why) != OK
         || tenant.state != TENANT_ACTIVE || link->control->stopping) {
         answer(link, id, UNAVAILABLE, "the tenant is not active", (struct span){0});
@@ -116,7 +121,8 @@ static status on_wake(struct gateway_link *link, uint32_t id, struct cursor *bod
         answer(link, id, UNAVAILABLE, "out of memory", (struct span){0});
         return OK;
     }
-    *wake = (struct gateway_wake){.link = link, .fd = link->fd, .request = id};
+    *wake = (struct gateway_wake){.link = link, .generation = link->generation, .request = id};
+    link->wakes++;
     wake_tenant(link->control, &tenant, link->index,
                 (struct outcome){.done = on_woken, .context = wake});
     return OK;
@@ -128,7 +134,7 @@ static void put_denials(struct control *control, struct buffer *detail)
     struct json_writer writer = json_writer_on(detail);
     json_open_object(&writer, NULL);
     json_open_object(&writer, "by_reason");
-    for (int reason = 0; reason < 256; reason++) {
+    for (int reason = 0; reason < STATS_REASONS_MAX; reason++) {
         char name[8];
         snprintf(name, sizeof name, "%d", reason);
         if (control->denials[reason])
@@ -140,6 +146,16 @@ static void put_denials(struct control *control, struct buffer *detail)
     json_close_object(&writer);
 }
 
+static status write_denials(struct control *control, struct span detail, struct fault *fault)
+{
+    TRY(registry_begin(control, fault));
+    status result = ledger_append(control, "requests.denied", NULL, -1, detail, fault);
+    if (result == OK)
+        return registry_commit(control, fault);
+    registry_undo(control);
+    return result;
+}
+
 static void on_denials(void *context)
 {
     struct control *control = context;
@@ -147,16 +163,16 @@ static void on_denials(void *context)
     uint8_t storage[6 * 1024];
     struct buffer detail = buffer_over(storage, sizeof storage);
     put_denials(control, &detail);
-    status result = registry_begin(control, &fault);
-    if (result == OK)
-        result = ledger_append(control, "requests.denied", NULL, -1, buffer_span(&detail), &fault);
-    if (result == OK)
-        result = registry_commit(control, &fault);
-    else
-        registry_undo(control);
-    if (result != OK)
-        log_event(LOG_WARN, "ledger.denials", "%s", fault.detail);
-    memset(control->denials, 0, sizeof control->denials);
+    status result = write_denials(control, buffer_span(&detail), &fault);
+    if (result == OK) {
+        memset(control->denials, 0, sizeof control->denials);
+        return;
+    }
+    log_event(LOG_WARN, "ledger.denials", "%s", fault.detail);
+    if (!control->stopping
+        && loop_timer_start(control->loop, &control->denial_timer, DENIALS_AFTER_US, on_denials,
+                            control, &fault) != OK)
+        control_die("denial timer", &fault);
 }
 
 void gateways_flush(struct control *control)
@@ -177,6 +193,8 @@ static status on_denied(struct gateway_link *link, uint32_t id, struct cursor *b
     TRY(cursor_u32(&count, body, fault));
     TRY(cursor_copy(control->denial_sample, body, HASH_BYTES, fault));
     TRY(cursor_end(body, fault));
+    if (reason >= STATS_REASONS_MAX) /* all reasons there are fit one entry of the ledger */
+        return FAIL(BAD_REQUEST, fault, "DENIED: the unknown reason %u", reason);
     control->denials[reason] += count;
     if (control->denial_timer.due_us == 0)
         return loop_timer_start(control->loop, &control->denial_timer, DENIALS_AFTER_US,

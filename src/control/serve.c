@@ -14,10 +14,10 @@ enum { OUTBOX_BYTES = 8 * 1024 * 1024, MESSAGES_PER_TURN = 64, START_WAIT_MS = 2
 
 static struct control control;
 
-static void on_stop(void)
+/* After the last turn: until then others of the same turn may still need the store. */
+static void end(void)
 {
     struct fault fault;
-    control.stopping = true;
     wakes_flush(&control);
     gateways_flush(&control);
     struct store_anchor ignored;
@@ -25,7 +25,6 @@ static void on_stop(void)
     if (store_close(control.store, &ignored, &fault) != OK)
         log_event(LOG_WARN, "registry.close", "%s", fault.detail);
     control.store = NULL;
-    loop_stop(control.loop);
 }
 
 static void on_channel(struct cursor *body, struct ipc_message *message)
@@ -41,6 +40,7 @@ static void on_channel(struct cursor *body, struct ipc_message *message)
     } else if (kind == CHANNEL_CONTROL_KMS) {
         if (platform_renew(&control, take_fd(&message->fds[0]), &fault) != OK)
             control_die("the kms after its restart", &fault);
+        lifecycle_reconcile(&control);
     }
 }
 
@@ -52,7 +52,10 @@ static void dispatch(struct ipc_message *message)
     case MESSAGE_CHANNEL: on_channel(&body, message); break;
     case MESSAGE_ADMIN_OPEN: admin_open(&control, &body, message); break;
     case MESSAGE_CELL_GONE: wakes_on_gone(&control, &body); break;
-    case MESSAGE_STOP: on_stop(); break;
+    case MESSAGE_STOP:
+        control.stopping = true;
+        loop_stop(control.loop);
+        break;
     default: log_event(LOG_WARN, "supervisor.message", "unknown type %#x", message->type);
     }
 }
@@ -152,5 +155,7 @@ status control_serve(int supervisor, bool jailed, struct fault *fault)
     if (jailed)
         TRY(close_jail(fault));
     TRY(begin(fault));
-    return loop_run(control.loop, fault);
+    TRY(loop_run(control.loop, fault));
+    end();
+    return OK;
 }

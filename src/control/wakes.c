@@ -7,13 +7,15 @@
 #include <string.h>
 
 enum {
-    RETRY_AFTER_US = 3000, /* while no blank is ready */
-    RETRIES_MAX = 1000,
+    RETRY_STEP_US = 3000, /* while no blank is ready; longer each time: thousands may be waiting */
+    RETRY_MAX_US = 100 * 1000,
+    RETRY_FOR_US = 5 * 1000 * 1000,
     /* A cell that is awake sees to its own expiry and says at parking what comes next. Until then the
      * registry holds this: should everything die, the tenant is woken to look again. */
     LEASE_US = 120 * 1000 * 1000,
     DIED_RETRY_US = 10 * 1000 * 1000,
     REFUSED_RETRY_US = 1800 * 1000 * 1000, /* it waits for an operator */
+    UNWRITABLE_RETRY_US = 12 * 1000 * 1000,
     FLUSH_AFTER_US = 500 * 1000, /* one registry commit for all that woke and parked meanwhile */
 };
 
@@ -28,6 +30,7 @@ struct wake {
     struct control *control;
     struct tenant tenant;
     uint32_t gateway, tries;
+    int64_t asked_us; /* monotonic */
     struct loop_timer timer;
     struct outcome outcome;
 };
@@ -71,16 +74,17 @@ static status write_notes(struct control *control, struct fault *fault)
     return registry_commit(control, fault);
 }
 
-static void on_flush(void *context)
+static void on_flush(void *context);
+
+static bool flush(struct control *control)
 {
-    struct control *control = context;
     struct fault fault;
     if (write_notes(control, &fault) != OK) {
         log_event(LOG_WARN, "registry.usage", "%s", fault.detail);
-        if (loop_timer_start(control->loop, &control->flush_timer, LEASE_US / 10, on_flush,
+        if (loop_timer_start(control->loop, &control->flush_timer, UNWRITABLE_RETRY_US, on_flush,
                              control, &fault) != OK)
             control_die("flush timer", &fault);
-        return;
+        return false;
     }
     for (struct awake **at = &control->awake; *at;) {
         struct awake *note = *at;
@@ -92,7 +96,13 @@ static void on_flush(void *context)
             free(note);
         }
     }
-    wakes_schedule(control);
+    return true;
+}
+
+static void on_flush(void *context)
+{
+    if (flush(context))
+        wakes_schedule(context);
 }
 
 static void keep_note(struct control *control, const uint8_t id[TENANT_ID_BYTES], bool awake,
@@ -120,7 +130,7 @@ static void keep_note(struct control *control, const uint8_t id[TENANT_ID_BYTES]
 void wakes_flush(struct control *control)
 {
     loop_timer_stop(control->loop, &control->flush_timer);
-    on_flush(control);
+    (void)flush(control);
 }
 
 void posture_put(struct buffer *out, const struct control *control, const struct tenant *tenant)
@@ -142,24 +152,40 @@ static void finish(struct wake *wake, status code, const char *detail)
     outcome.done(outcome.context, code, detail, (struct span){0});
 }
 
+/* Paused or erased meanwhile: a stale wish must not wake it again behind CELL_STOP. */
 static void on_retry(void *context)
 {
-    ask(context);
+    struct wake *wake = context;
+    struct tenant now;
+    struct fault fault;
+    if (registry_by_id(&now, wake->control, wake->tenant.id, &fault) != OK
+        || (now.state != TENANT_ACTIVE && now.state != wake->tenant.state)) {
+        finish(wake, UNAVAILABLE, "the tenant is not active");
+        return;
+    }
+    wake->tenant = now;
+    ask(wake);
+}
+
+static bool retry(struct wake *wake)
+{
+    struct fault fault;
+    int64_t after_us = (int64_t)RETRY_STEP_US * (1 + wake->tries++ / 2);
+    return clock_monotonic_us() - wake->asked_us < RETRY_FOR_US
+        && loop_timer_start(wake->control->loop, &wake->timer,
+                            after_us > RETRY_MAX_US ? RETRY_MAX_US : after_us, on_retry, wake,
+                            &fault) == OK;
 }
 
 static void on_answer(void *context, status code, const char *detail, struct cursor *result,
                       struct ipc_message *message)
 {
     struct wake *wake = context;
-    struct fault fault;
     (void)result, (void)message;
     if (code == OK && !wakes_is_awake(wake->control, wake->tenant.id))
         keep_note(wake->control, wake->tenant.id, true, clock_wall_us() + LEASE_US, -1);
-    if (code == AGAIN && ++wake->tries < RETRIES_MAX
-        && loop_timer_start(wake->control->loop, &wake->timer, RETRY_AFTER_US, on_retry, wake,
-                            &fault) == OK)
-        return;
-    finish(wake, code, detail);
+    if (code != AGAIN || !retry(wake))
+        finish(wake, code, detail);
 }
 
 static void ask(struct wake *wake)
@@ -185,7 +211,7 @@ void wake_tenant(struct control *control, const struct tenant *tenant, uint32_t 
         return;
     }
     *wake = (struct wake){.control = control, .tenant = *tenant, .gateway = gateway,
-                          .outcome = outcome};
+                          .asked_us = clock_monotonic_us(), .outcome = outcome};
     ask(wake);
 }
 
@@ -205,7 +231,9 @@ static void on_expiry(void *context)
         && tenant.next_expiry_us <= clock_wall_us()) {
         keep_note(control, tenant.id, wakes_is_awake(control, tenant.id),
                   clock_wall_us() + LEASE_US, -1);
-        wakes_flush(control); /* or the same tenant would be found again */
+        loop_timer_stop(control->loop, &control->flush_timer);
+        if (!flush(control))
+            return; /* the same tenant would be found again, at once: the next flush goes on */
         wake_tenant(control, &tenant, UINT32_MAX, (struct outcome){.done = on_expiry_woken});
     }
     wakes_schedule(control);
