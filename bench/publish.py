@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""publish.py: puts the figures of bench/results.json into README.md and docs/performance.md, between
+the lines <!-- figures --> and <!-- /figures -->."""
+import json
+import os
+import sys
+
+sys.dont_write_bytecode = True
+import table  # noqa: E402
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BEGIN, END = '<!-- figures -->', '<!-- /figures -->'
+
+
+def publish(name, text):
+    path = os.path.join(ROOT, name)
+    with open(path) as file:
+        old = file.read()
+    head, begin, rest = old.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f'publish.py: {name} has no {BEGIN} ... {END}')
+    with open(path, 'w') as file:
+        file.write(head + begin + '\n' + text + end + tail)
+
+
+def main():
+    with open(os.path.join(ROOT, 'bench/results.json')) as file:
+        results = json.load(file)
+    text = table.markdown(results) + '\n' + table.machine(results) + '\n'
+    for name in ('README.md', 'docs/performance.md'):
+        publish(name, text)
+
+
+main()

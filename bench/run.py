@@ -1,0 +1,104 @@
+"""run.py [serving|lifecycle|engine]...: measures, prints the table, writes bench/results.json.
+
+BENCH_QUICK=1: a small run that shows that all of it works; its figures mean little and go to
+build/bench-part.json, as those of some parts only do. BENCH_DIR: where data is kept while measuring (default /var/tmp: a disk)."""
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+import common
+import engine
+import lifecycle
+import peers
+import serving
+import table
+
+PARTS = ('engine', 'serving', 'lifecycle')
+
+
+def _sync_times(directory):
+    path = os.path.join(directory, 'sync')
+    times = []
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    for _ in range(200):
+        begin = time.perf_counter()
+        os.write(fd, b'x' * 4096)
+        os.fdatasync(fd)
+        times.append(time.perf_counter() - begin)
+    os.close(fd)
+    os.unlink(path)
+    return common.latencies(times)
+
+
+def _first(path, name):
+    with open(path) as file:
+        for line in file:
+            if line.startswith(name):
+                return line.split(':', 1)[1].strip()
+    return 'unknown'
+
+
+def _machine(directory):
+    flags = _first('/proc/cpuinfo', 'flags').split()
+    postgres = common.run(f'{peers.PG_BIN}/postgres', '--version').split()[2]
+    sqlite = common.run('/usr/bin/sqlite3', '--version').split()[0]
+    versions = f'Peers: {_nginx_version()}, PostgreSQL {postgres}, SQLite {sqlite}'
+    return {'cpus': os.cpu_count(), 'cpu': _first('/proc/cpuinfo', 'model name'),
+            'virtual': 'virtual' if 'hypervisor' in flags else 'bare metal',
+            'memory_mib': int(_first('/proc/meminfo', 'MemTotal').split()[0]) // 1024,
+            'kernel': platform.release(), 'versions': versions,
+            'filesystem': common.run('df', '--output=fstype', directory).split()[-1],
+            'load_before': os.getloadavg()[0], 'sync_4k': {'before': _sync_times(directory)}}
+
+
+def _nginx_version():
+    done = subprocess.run(['/usr/sbin/nginx', '-v'], stderr=subprocess.PIPE, text=True)
+    return done.stderr.strip().split(': ')[-1]
+
+
+def _measure(parts, directory):
+    figures = {}
+    if 'engine' in parts:
+        figures['engine'] = engine.measure()
+    if 'serving' in parts or 'lifecycle' in parts:
+        postgres = peers.Postgres(directory)
+        try:
+            if 'serving' in parts:
+                figures['serving'] = serving.measure(postgres)
+            if 'lifecycle' in parts:
+                figures['lifecycle'] = lifecycle.measure(postgres)
+        finally:
+            postgres.stop()
+    return figures
+
+
+def main():
+    parts = sys.argv[1:] or PARTS
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or os.geteuid() != 0:
+        sys.exit(f'run.py: needs root, and knows the parts {", ".join(PARTS)}')
+    directory = common.make_directory()
+    try:
+        results = {'when': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d'),
+                   'quick': common.QUICK, 'machine': _machine(directory)}
+        results['figures'] = _measure(parts, directory)
+        results['machine']['sync_4k']['after'] = _sync_times(directory)
+        results['machine']['load_after'] = os.getloadavg()[0]
+    finally:
+        common.remove_directory(directory)
+    whole = not common.QUICK and set(parts) == set(PARTS)
+    path = os.path.join(common.ROOT, 'bench/results.json' if whole else 'build/bench-part.json')
+    with open(path, 'w') as file:
+        json.dump(results, file, indent=1)
+        file.write('\n')
+    print(table.plain(results))
+    print()
+    print(table.machine(results))
+    print(f'all figures: {os.path.relpath(path, common.ROOT)}')
+
+
+main()

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Measures everything that README.md and docs/performance.md state: bench/run.sh [serving|lifecycle|engine]...
+# Prints a table, writes bench/results.json; bench/publish.py then puts it into the documents. About ten
+# minutes; BENCH_QUICK=1: about one, to see that it works. As root: each tenant is a uid of its own, and
+# PostgreSQL runs as its user. Build first (`make`); BULKHEAD_BUILD: another build directory than build/.
+set -eu
+cd "$(dirname "$0")/.."
+build=${BULKHEAD_BUILD:-build}
+ninja -C "$build" bench/bench-load bench/bench-seal bench/bench-audit bench/bench-plain-log >/dev/null
+exec python3 -B bench/run.py "$@"

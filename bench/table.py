@@ -1,0 +1,211 @@
+"""table.py: the figures of results.json as a table, for people."""
+
+
+def _us(value):
+    return f'{value:,.0f} us'
+
+
+def _ms(value):
+    return f'{value:,.1f} ms' if value < 100 else f'{value:,.0f} ms'
+
+
+def _count(value):
+    return f'{value:,.0f}'
+
+
+def _kib(value):
+    return f'{value:,.0f} KiB'
+
+
+def _size(value):
+    return f'{value / 1024:,.0f} KiB'
+
+
+def _spread(figures, name):
+    spread = figures.get(name + '_spread')
+    return f' ({spread[0]:,.0f} to {spread[1]:,.0f})' if spread else ''
+
+
+def _verdict(pairs):
+    return 'met' if all(value <= limit for value, limit in pairs) else 'not met'
+
+
+def _pair(times):
+    return f'{_ms(times["p50_ms"])} / {_ms(times["p99_ms"])}'
+
+
+def _read_rows(read):
+    rows = []
+    one = read['1']
+    added, proxy = one['bulkhead_added'], one['nginx_proxy_added']
+    rows.append(['governed read, added latency p50 / p99, 1 connection',
+                 f'{_us(added["p50_us"])} / {_us(added["p99_us"])}',
+                 f'nginx as a proxy adds {_us(proxy["p50_us"])} / {_us(proxy["p99_us"])}',
+                 '100 / 150 us', _verdict([(added['p50_us'], 100), (added['p99_us'], 150)])])
+    rows.append(['the same, whole request p50 / p99',
+                 f'{_us(one["bulkhead"]["p50_us"])} / {_us(one["bulkhead"]["p99_us"])}',
+                 f'through nginx {_us(one["nginx_proxy"]["p50_us"])} / '
+                 f'{_us(one["nginx_proxy"]["p99_us"])}; without '
+                 f'{_us(one["nginx_direct"]["p50_us"])} / {_us(one["nginx_direct"]["p99_us"])}',
+                 '', ''])
+    for connections, sides in read.items():
+        rows.append([f'governed reads a second, {connections} connection'
+                     f'{"s" if connections != "1" else ""}',
+                     _count(sides['bulkhead']['per_second'])
+                     + _spread(sides['bulkhead'], 'per_second'),
+                     f'through nginx {_count(sides["nginx_proxy"]["per_second"])}; '
+                     f'without {_count(sides["nginx_direct"]["per_second"])}', '', ''])
+    rows.append(['the same over 8 tenants, 64 connections',
+                 _count(read['64']['bulkhead_8_tenants']['per_second'])
+                 + _spread(read['64']['bulkhead_8_tenants'], 'per_second'), '', '', ''])
+    return rows
+
+
+def _write_rows(write):
+    rows = []
+    for connections, sides in write.items():
+        ours, peer, fair = (sides[name] for name in ('bulkhead', 'postgres',
+                                                     'postgres_with_audit_row'))
+        rows.append([f'durable writes a second, {connections} connection'
+                     f'{"s" if connections != "1" else ""}',
+                     _count(ours['per_second']) + _spread(ours, 'per_second'),
+                     f'PostgreSQL, RLS {_count(peer["per_second"])}{_spread(peer, "per_second")}; '
+                     f'and an audit row {_count(fair["per_second"])}', '', ''])
+        rows.append(['their latency p50 / p99',
+                     f'{_ms(ours["p50_us"] / 1e3)} / {_ms(ours["p99_us"] / 1e3)}',
+                     f'PostgreSQL, RLS {_ms(peer["p50_us"] / 1e3)} / {_ms(peer["p99_us"] / 1e3)}; '
+                     f'and an audit row {_ms(fair["p50_us"] / 1e3)} / {_ms(fair["p99_us"] / 1e3)}',
+                     '', ''])
+    sides = write['64']
+    rows.append(['the same over 8 tenants, 64 connections',
+                 _count(sides['bulkhead_8_tenants']['per_second'])
+                 + _spread(sides['bulkhead_8_tenants'], 'per_second'), '', '', ''])
+    return rows
+
+
+def _wake_rows(wake):
+    warm = wake['warm']
+    return [[f'wake of a parked tenant with {_count(wake["memories"])} memories to its first '
+             f'answer, p50 / p99 of {_count(warm["count"])}', _pair(warm),
+             f'new PostgreSQL connection {_pair(wake["postgres_connection"])}; '
+             f'start of sqlite3 {_pair(wake["sqlite_process"])}',
+             '5 / 25 ms', _verdict([(warm['p50_ms'], 5), (warm['p99_ms'], 25)])],
+            [f'the same, files not in the page cache, p50 / p99 of '
+             f'{_count(wake["files_not_cached"]["count"])}', _pair(wake['files_not_cached']), '', '',
+             '']]
+
+
+def _memory_rows(memory):
+    private = memory['private']
+    peer = memory['postgres']['private']
+    return [[f'private memory of an idle awake cell, median / max of {memory["cells"]}',
+             f'{_kib(private["median_kib"])} / {_kib(private["max_kib"])}',
+             f'idle PostgreSQL backend {_kib(peer["median_kib"])} / {_kib(peer["max_kib"])}',
+             '1,024 KiB', _verdict([(private['median_kib'], 1024)])]]
+
+
+def _disk_rows(disk, wake):
+    whole = disk['bulkhead_empty_silo_bytes'] + disk['bulkhead_empty_keys_bytes']
+    return [['a parked tenant: processes, memory',
+             f'{wake["processes_of_a_parked_tenant"]}, 0 B', '', '0 B',
+             _verdict([(wake['processes_of_a_parked_tenant'], 0)])],
+            ['disk of an empty tenant, its keys included', _size(whole),
+             f'empty SQLite {_size(disk["sqlite_empty_bytes"])}; '
+             f'PostgreSQL schema {_size(disk["postgres_schema_bytes"])}', '16 KiB',
+             _verdict([(whole, 16384)])],
+            ['disk of a parked tenant with one memory',
+             _size(disk['bulkhead_one_memory_parked_bytes']), '', '', '']]
+
+
+def _engine_rows(engine):
+    percent = engine['sealing']['overhead_percent_p50']
+    sealed, plain = engine['sealing']['sealed'], engine['sealing']['plain']
+    rows = []
+    for name, what, limit in (('cached_read', 'read from the cache', 5),
+                              ('point_read', 'read of a page from the file', 5),
+                              ('scan', 'scan of 10 MiB', 5),
+                              ('commit', 'durable commit of 100 rows', 10)):
+        rows.append([f'sealing, {what}', f'{_fine(sealed[name]["p50_us"])} ({percent[name]:+.0f} %)',
+                     f'plain SQLite {_fine(plain[name]["p50_us"])}', f'{limit} %',
+                     _verdict([(percent[name], limit)])])
+    for name, figures in engine['audit'].items():
+        ours, plain = figures['bulkhead'], figures['plain_sqlite']
+        batch = name.split('_')[1]
+        rate = ours['durable_entries_per_second']
+        budget = ['100,000', _verdict([(-rate, -100000)])] if batch == '1000' else ['', '']
+        rows.append([f'durable audit entries a second, {batch} a commit',
+                     _count(rate) + _spread(ours, 'durable_entries_per_second'),
+                     f'plain SQLite {_count(plain["durable_entries_per_second"])}'
+                     + _spread(plain, 'durable_entries_per_second'), *budget])
+    proof = engine['audit']['batch_1000']['bulkhead']
+    rows.append(['audit proof p50 / max', f'{_us(proof["proof_p50_us"])} / '
+                 f'{_us(proof["proof_max_us"])}', '', '10 ms',
+                 _verdict([(proof['proof_max_us'], 10000)])])
+    return rows
+
+
+def _fine(us):
+    return f'{us:,.1f} us' if us < 100 else _us(us)
+
+
+def _erase_rows(erase):
+    small, large = erase['memories_100'], erase['memories_large']
+    limit = [(small['p50_ms'], 10)]
+    return [['erase a tenant of 100 memories, p50 / p99', _pair(small),
+             f'PostgreSQL DROP SCHEMA, CHECKPOINT {_pair(erase["postgres_drop_schema_100"])}',
+             '10 ms', _verdict(limit)],
+            [f'erase a tenant of {_count(erase["large"])} memories, p50 / p99', _pair(large),
+             f'PostgreSQL {_pair(erase["postgres_drop_schema_large"])}', '10 ms',
+             _verdict([(large['p50_ms'], 10)])],
+            ['the command `bulkhead tenant erase`, p50 / p99', _pair(erase['command_line_100']), '',
+             '', '']]
+
+
+def rows(results):
+    """[what, Bulkhead, peers, budget, met or not met]"""
+    figures = results['figures']
+    found = []
+    if 'serving' in figures:
+        serving = figures['serving']
+        found += _read_rows(serving['read']) + _write_rows(serving['write'])
+        found.append(['refusals a second (scope missing), 64 connections',
+                      _count(serving['denial']['64']['per_second'])
+                      + _spread(serving['denial']['64'], 'per_second'), '', '', ''])
+    if 'lifecycle' in figures:
+        life = figures['lifecycle']
+        found += _wake_rows(life['wake']) + _memory_rows(life['memory'])
+        found += _disk_rows(life['disk'], life['wake'])
+        found += _erase_rows(life['erase'])
+        found.append(['create a tenant; mint a token, p50 / p99', f'{_pair(life["control"]["create"])};'
+                      f' {_pair(life["control"]["mint"])}', '', '', ''])
+    if 'engine' in figures:
+        found += _engine_rows(figures['engine'])
+    return found
+
+
+HEADER = ['figure', 'Bulkhead', 'beside it', 'budget', '']
+
+
+def markdown(results):
+    lines = ['| ' + ' | '.join(HEADER) + ' |', '|---|---|---|---|---|']
+    lines += ['| ' + ' | '.join(row) + ' |' for row in rows(results)]
+    return '\n'.join(lines) + '\n'
+
+
+def plain(results):
+    table = [HEADER] + rows(results)
+    widths = [max(len(row[i]) for row in table) for i in range(4)]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths)) + '  ' + row[4]
+                     for row in table)
+
+
+def machine(results):
+    """One paragraph: on what this was measured."""
+    about = results['machine']
+    disk = about['sync_4k']
+    return (f'Measured {results["when"]} on {about["cpus"]} CPUs ({about["cpu"]}, '
+            f'{about["memory_mib"] // 1024} GiB, {about["virtual"]}), Linux {about["kernel"]}, '
+            f'{about["filesystem"]}; load average before {about["load_before"]:.1f}, after '
+            f'{about["load_after"]:.1f}; a synced write of 4 KiB took {_pair(disk["before"])} '
+            f'(p50 / p99) before and {_pair(disk["after"])} after. Figures in brackets: least and '
+            f'greatest of the rounds, of which the table shows the median. {about["versions"]}.')
