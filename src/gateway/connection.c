@@ -102,9 +102,7 @@ void connection_close(struct connection *connection)
     wipe_and_free(&connection->out);
     gateway->memory -= connection->counted;
     connection_list_remove(connection);
-    if (connection->ops)
-        gateway->ops_connections--;
-    else
+    if (!connection->ops)
         stats_add(&gateway->stats->connections_open, UINT64_MAX); /* minus one */
     connection->next_dead = gateway->dead;
     gateway->dead = connection;
@@ -489,7 +487,7 @@ void connection_open(struct gateway *gateway, int fd, bool ops)
         return;
     }
     if (ops) {
-        gateway->ops_connections++;
+        connection_list_put(&gateway->ops_connections, connection);
     } else {
         stats_add(&gateway->stats->connections_open, 1);
         stats_add(&gateway->stats->connections_total, 1);

@@ -41,7 +41,7 @@ static void finish_call(struct gateway *gateway, uint32_t slot, status code,
         tenant_checked(subject, code, record);
         break;
     case CALL_FREE:
-        assert(!"a free slot has no call");
+        assert(false); /* a free slot has no call */
     }
 }
 

@@ -46,7 +46,7 @@ static bool make_room(struct listener *listener)
 {
     struct gateway *gateway = listener->gateway;
     if (listener->ops)
-        return gateway->ops_connections < GATEWAY_OPS_CONNECTIONS_MAX;
+        return gateway->ops_connections.count < GATEWAY_OPS_CONNECTIONS_MAX;
     if (gateway->idle.count + gateway->busy.count < HTTP_CONNECTIONS_MAX)
         return true;
     if (!gateway->idle.first)

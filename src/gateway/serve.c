@@ -257,10 +257,12 @@ static void close_all(struct gateway *gateway)
         connection_close(gateway->idle.first);
     while (gateway->busy.first)
         connection_close(gateway->busy.first);
+    while (gateway->ops_connections.first)
+        connection_close(gateway->ops_connections.first);
     control_close(gateway);
     while (gateway->relays)
         relay_end(gateway->relays, NULL);
-    connections_advance(gateway); /* those that are ready are dead by now, or of operations */
+    connections_advance(gateway); /* those that are ready are dead by now */
     connections_sweep(gateway);
     relays_sweep(gateway);
 }

@@ -141,7 +141,7 @@ struct connection {
     struct relay *held_by;  /* whose answer is in out */
     size_t held;            /* how much of it is counted there */
     struct connection *next, *previous;
-    struct connection_list *list; /* idle or busy */
+    struct connection_list *list; /* idle, busy or ops_connections */
     struct connection *next_ready, *next_dead;
 };
 
@@ -388,8 +388,7 @@ struct gateway {
     size_t random_left;
     char date[64];       /* the Date header line */
     int64_t date_second;
-    struct connection_list idle, busy;
-    uint32_t ops_connections;
+    struct connection_list idle, busy, ops_connections;
     size_t memory;       /* of all connections' buffers */
     struct connection *ready_first, *ready_last, *dead;
     struct relay *relays, *dead_relays;

@@ -310,7 +310,7 @@ static void denials_are_counted_and_told_once_a_second(void **state)
         struct cursor cursor = cursor_over(told.body);
         uint8_t reason;
         assert_int_equal(cursor_u8(&reason, &cursor, &fault), OK);
-        assert_int_equal(reason, i == 0 ? DENIAL_NO_TOKEN : TOKEN_BAD_ENCODING);
+        assert_int_equal(reason, i == 0 ? (int)DENIAL_NO_TOKEN : (int)TOKEN_BAD_ENCODING);
         assert_int_equal(cursor_u32(&counts[i], &cursor, &fault), OK);
         assert_int_equal(cursor_copy(i ? again : sample, &cursor, HASH_BYTES, &fault), OK);
         assert_int_equal(cursor_end(&cursor, &fault), OK);
