@@ -43,6 +43,7 @@ enum {
     /* frames between processes */
     IPC_BODY_MAX = KIB(60),
     IPC_FDS_MAX = 4,
+    IPC_WAITING_FDS_MAX = 1024, /* descriptors that wait for one slow peer: it must not cost all of ours */
     RELAY_FRAGMENT_MAX = KIB(56), /* body bytes in one frame between gateway and cell */
     RELAY_STREAMS_MAX = 1024,     /* requests in flight from one gateway to one cell */
 

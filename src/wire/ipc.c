@@ -263,6 +263,7 @@ struct kept {
 struct ipc_outbox {
     int fd;
     size_t waiting_bytes, max_bytes;
+    uint32_t waiting_fds;
     struct kept *first, **last; /* last: where the next one is hung */
 };
 
@@ -294,6 +295,7 @@ static struct kept *take_first(struct ipc_outbox *outbox)
     if (!outbox->first)
         outbox->last = &outbox->first;
     outbox->waiting_bytes -= kept->length;
+    outbox->waiting_fds -= kept->fd_count;
     return kept;
 }
 
@@ -314,6 +316,9 @@ static status keep(struct ipc_outbox *outbox, struct span head, struct span body
     if (length > outbox->max_bytes - outbox->waiting_bytes)
         return FAIL(TOO_LARGE, fault, "ipc: %zu bytes wait for a slow peer, at most %zu may",
                     outbox->waiting_bytes, outbox->max_bytes);
+    if (fd_count > IPC_WAITING_FDS_MAX - outbox->waiting_fds)
+        return FAIL(TOO_LARGE, fault, "ipc: %u descriptors wait for a slow peer, at most %d may",
+                    outbox->waiting_fds, (int)IPC_WAITING_FDS_MAX);
     struct kept *kept = calloc(1, sizeof *kept + length);
     if (!kept)
         return FAIL(INTERNAL, fault, "ipc: out of memory");
@@ -333,6 +338,7 @@ static status keep(struct ipc_outbox *outbox, struct span head, struct span body
     *outbox->last = kept;
     outbox->last = &kept->next;
     outbox->waiting_bytes += length;
+    outbox->waiting_fds += fd_count;
     return OK;
 }
 

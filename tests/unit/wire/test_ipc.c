@@ -329,6 +329,26 @@ static void an_outbox_is_bounded_and_frees_what_still_waits(void **state)
     assert_int_equal(open_fds(), before);
 }
 
+static void descriptors_that_wait_for_a_slow_peer_are_bounded_and_given_back(void **state)
+{
+    (void)state;
+    int ends[2], before = open_fds();
+    struct fault fault;
+    struct ipc_outbox *outbox;
+    pair(ends);
+    assert_int_equal(ipc_outbox_create(&outbox, ends[0], MIB(64), &fault), OK);
+    while (!ipc_outbox_waiting(outbox))
+        assert_int_equal(ipc_outbox_send(outbox, 1, 0, SPAN(""), NULL, 0, &fault), OK);
+    const int two[2] = {ends[0], ends[1]};
+    for (int i = 0; i < IPC_WAITING_FDS_MAX / 2; i++)
+        assert_int_equal(ipc_outbox_send(outbox, 2, 0, SPAN(""), two, 2, &fault), OK);
+    assert_int_equal(ipc_outbox_send(outbox, 2, 0, SPAN(""), two, 1, &fault), TOO_LARGE);
+    assert_int_equal(ipc_outbox_send(outbox, 2, 0, SPAN(""), NULL, 0, &fault), OK);
+    ipc_outbox_free(outbox);
+    close_pair(ends);
+    assert_int_equal(open_fds(), before);
+}
+
 static void an_outbox_says_that_its_peer_is_gone(void **state)
 {
     (void)state;
@@ -364,6 +384,7 @@ int main(void)
         cmocka_unit_test(an_outbox_keeps_order_and_descriptors_while_the_peer_is_slow),
         cmocka_unit_test(nothing_overtakes_what_waits_in_an_outbox),
         cmocka_unit_test(an_outbox_is_bounded_and_frees_what_still_waits),
+        cmocka_unit_test(descriptors_that_wait_for_a_slow_peer_are_bounded_and_given_back),
         cmocka_unit_test(an_outbox_says_that_its_peer_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
