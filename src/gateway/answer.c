@@ -81,7 +81,8 @@ struct span answer_head(struct gateway *gateway, const struct asked *asked,
         http_put_header(out, "Connection", SPAN("close"));
     http_put_end(out);
     assert(!out->failed); /* its parts are bounded */
-    count(gateway, asked, code);
+    if (!asked->uncounted)
+        count(gateway, asked, code);
     return buffer_span(out);
 }
 

@@ -273,7 +273,8 @@ static bool skip_some(struct connection *connection)
 
 static void refuse_head(struct connection *connection, status code, const char *detail)
 {
-    struct asked asked = {0}; /* where the next request begins is not known: closed */
+    struct asked asked = {.uncounted = connection->ops};
+    /* where the next request begins is not known: closed */
     gateway_random(connection->gateway, asked.trace_id, sizeof asked.trace_id);
     answer_problem(connection, &asked, code, detail, NULL);
     connection_finished(connection, false);

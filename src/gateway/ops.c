@@ -35,7 +35,7 @@ static const struct {
 
 void ops_answer(struct connection *connection, const struct http_head *head)
 {
-    struct asked asked = {.keep_alive = head->keep_alive,
+    struct asked asked = {.keep_alive = head->keep_alive, .uncounted = true,
                           .head_only = span_is(head->method, "HEAD")};
     bool known = false;
     gateway_random(connection->gateway, asked.trace_id, sizeof asked.trace_id);

@@ -51,6 +51,7 @@ struct asked {
     int64_t began_us;  /* monotonic */
     bool keep_alive;   /* the connection lives on */
     bool head_only;    /* HEAD: an answer has no body */
+    bool uncounted;    /* of operations */
 };
 
 enum exchange_phase {
