@@ -1,7 +1,7 @@
-/* prove.c: `bulkhead prove`: assume that an attacker runs code inside a cell of this running node. Two
- * throwaway tenants are made: one is the attacker's, whose cells are hostile ones, the other the
- * neighbour, awake and with something to steal. Afterwards everybody else must be unhurt, and both are
- * erased. */
+/* prove.c: `bulkhead prove`: assume that an attacker runs code in a cell of this running node.
+ * Two throwaway tenants are made: one is the attacker's, whose cells are hostile ones, the other
+ * is the neighbour, awake and with something to steal. Afterwards everybody else must be unhurt,
+ * and both are erased. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "base/clock.h"

@@ -1,5 +1,5 @@
-/* prove.h: the parts of `bulkhead prove`: what the lines of the battery add up to, and the few requests
- * that the command makes itself. */
+/* prove.h: the parts of `bulkhead prove`: what the lines of the battery add up to, and the few
+ * requests that the command makes itself. */
 #pragma once
 
 #include "base/buffer.h"
@@ -43,7 +43,8 @@ void prove_judge_client(struct prove_result *result, struct span answer);
 
 /* ---- prove_http.c: requests to the own node, one a connection ---- */
 
-/* address: "127.0.0.1:7117", "[::1]:7117". body empty: none. ret: the connection, the request sent. */
+/* address: "127.0.0.1:7117", "[::1]:7117". body empty: none. ret: the connection, with the request
+ * sent. */
 MUST_CHECK status prove_http_send(int *ret, const char *address, const char *method,
                                   const char *path, const char *token, struct span body,
                                   struct fault *fault);

@@ -27,7 +27,8 @@ static status connect_to(int *ret, const char *address, struct fault *fault)
     struct span inner = {(const uint8_t *)address + bracketed, length - 2 * (size_t)bracketed};
     if (!colon || !span_to_text(host, sizeof host, inner)
         || getaddrinfo(host, colon + 1, &hints, &found))
-        return FAIL(BAD_FIELD, fault, "the node listens on \"%.60s\", which is no address", address);
+        return FAIL(BAD_FIELD, fault, "the node listens on \"%.60s\", which is no address",
+                    address);
     _cleanup_close_ int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool connected = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait)
                   && !connect(fd, found->ai_addr, found->ai_addrlen);

@@ -1,4 +1,4 @@
-/* bulkhead_hostile.c: the executable bulkhead-hostile: `bulkhead prove` has one started for each attempt. */
+/* bulkhead_hostile.c: the executable bulkhead-hostile: one is started for each attempt. */
 #include "base/log.h"
 #include "jail/jail.h"
 #include "prove/hostile.h"

@@ -201,8 +201,9 @@ static struct got open_device(struct hostile *self, const struct attempt *attemp
 
 static struct got open_hard_link(struct hostile *self, const struct attempt *attempt)
 {
-    return self->target.hard_link ? open_in_silo(self, attempt)
-                                  : got_skipped("all jails share one uid, or it could not be planted");
+    if (!self->target.hard_link)
+        return got_skipped("all jails share one uid, or it could not be planted");
+    return open_in_silo(self, attempt);
 }
 
 #define REFUSED(title, why, number, function, file, ...) \

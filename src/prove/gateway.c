@@ -1,5 +1,5 @@
-/* gateway.c: the relays: answers that nobody asked for, and answers to a request of this tenant that
- * would desynchronise a connection which other tenants share. */
+/* gateway.c: the relays: answers that nobody asked for, and answers to a request of this tenant
+ * that would desynchronise a connection which other tenants share. */
 #define _GNU_SOURCE
 #include "prove/hostile.h"
 

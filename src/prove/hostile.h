@@ -4,10 +4,10 @@
  * tenant. Each attempt names the one thing that stops it, and whether it was that is checked: by
  * the process itself where it survives, by the supervisor's word about its end where it does not.
  *
- * The results are lines of JSON. First {"attempt","name","group","expect","wall","exits",
- * "killed_for"[,"client"]}: how the process is to end, so that a death needs no last words; then, of
- * a process that lives, {"attempt","got","held"} or {"attempt","skipped"}; {"attempt","wants"} asks
- * for a request to this tenant. The supervisor adds {"attempt","exit","killed_for"}.
+ * The results are lines of JSON. First {"attempt","name","group","wall","expect","exits",
+ * "killed_for"[,"client"]}: how the process is to end, so that a death needs no last words. Then,
+ * of a process that lives, {"attempt","got","held"} or {"attempt","skipped"}; {"attempt","wants"}
+ * asks for a request to this tenant. The supervisor adds {"attempt","exit","killed_for"}.
  *
  *   system_calls.c  a data table: forbidden calls      key_service.c   the channel to the kms
  *   files.c         beyond the own silo                gateway.c       the relays

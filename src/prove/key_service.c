@@ -1,5 +1,6 @@
 /* key_service.c: the channel to the kms: what it must not say, and what it must not get by saying
- * what it may. The attempts keep the silo's wrapped key as a cell does, so that each opens it anew. */
+ * what it may. The attempts keep the silo's wrapped key as a cell does, so that each opens it
+ * anew. */
 #define _GNU_SOURCE
 #include "prove/hostile.h"
 

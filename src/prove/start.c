@@ -1,5 +1,5 @@
-/* start.c: a hostile cell wakes like any other: it says that it is blank, is told which tenant to be,
- * closes its jail, is read back by the supervisor; only then it is told what to try. */
+/* start.c: a hostile cell wakes like any other: it says that it is blank, is told which tenant to
+ * be, closes its jail, is read back by the supervisor; only then it is told what to try. */
 #define _GNU_SOURCE
 #include "prove/hostile.h"
 

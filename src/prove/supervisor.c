@@ -1,4 +1,4 @@
-/* supervisor.c: what a cell must not say on its channel to the supervisor. It is killed for each. */
+/* supervisor.c: what a cell must not say on its channel to the supervisor: it is killed for it. */
 #define _GNU_SOURCE
 #include "prove/hostile.h"
 

@@ -1,5 +1,5 @@
-/* system_calls.c: one forbidden call each. What would do harm if it went through is asked for in its
- * least harmful form: that it is refused at all is the question. */
+/* system_calls.c: one forbidden call each. What would do harm if it went through is asked for in
+ * its least harmful form: that it is refused at all is the question. */
 #define _GNU_SOURCE
 #include "prove/hostile.h"
 
@@ -26,7 +26,8 @@
 #define AT(object) ((uintptr_t)(object))
 #define NUMBER(value) ((uintptr_t)(value))
 
-static const struct sockaddr_un abstract_address = {.sun_family = AF_UNIX, .sun_path = "\0bulkhead"};
+static const struct sockaddr_un abstract_address = {.sun_family = AF_UNIX,
+                                                    .sun_path = "\0bulkhead"};
 static const char text_root[] = "/", text_name[] = "prove", text_type[] = "user",
                   text_proc[] = "proc", text_tmpfs[] = "tmpfs", text_empty[] = "",
                   text_image[] = "prove-image";

@@ -1,7 +1,7 @@
-/* logs.c: what a child writes on its descriptor 2. Each has a pipe of its own, for the log itself is
- * shared: a cell that held it could cut it, read it, write over what others said, or block them all by
- * its flags. Passed on is what has the very form of log_event in the child's own name; anything else
- * is quoted. A child that says too much is cut short, not waited for. */
+/* logs.c: what a child writes on its descriptor 2. Each has a pipe of its own, for the log itself
+ * is shared: a cell that held it could cut it, read it, write over what others said, or block them
+ * all by its flags. Passed on is what has the very form of log_event in the child's own name;
+ * anything else is quoted. A child that says too much is cut short, not waited for. */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "base/cleanup.h"

@@ -26,6 +26,6 @@ MUST_CHECK status logs_open(struct child_log *log, int *ret_end, struct loop *lo
 /* Takes the last words of a child that has ended. Also when zeroed or closed. */
 void logs_close(struct child_log *log);
 
-/* Whether it is, to the byte, what log_event of that process writes: then no reader of the log can be
- * misled by it. */
+/* Whether it is, to the byte, what log_event of that process writes: then it can mislead no reader
+ * of the log about who said it. */
 bool logs_is_event(struct span line, const char *process);

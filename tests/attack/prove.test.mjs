@@ -37,7 +37,9 @@ test('every attempt is stopped, by the very thing that should stop it', async (t
   const report = JSON.parse(stdout);
   const failed = report.results.filter(({ held, skipped }) => !held && skipped === undefined);
   assert.deepEqual(failed, []);
-  assert.deepEqual({ code, trouble: report.trouble, passed: report.passed }, { code: 0, trouble: undefined, passed: true }, stderr);
+  assert.equal(report.trouble, undefined);
+  assert.equal(report.passed, true);
+  assert.equal(code, 0, stderr);
 
   assert.ok(report.attempts >= 70, `${report.attempts} attempts`);
   assert.equal(report.held, report.attempts);
@@ -46,8 +48,8 @@ test('every attempt is stopped, by the very thing that should stop it', async (t
   assert.deepEqual([...new Set(report.results.map(({ group }) => group))], groups);
   const names = report.results.map(({ group, name }) => `${group}: ${name}`);
   assert.equal(new Set(names).size, names.length, 'each attempt is another');
-  if (process.getuid() === 0 && process.env.BULKHEAD_SANITIZED === undefined)
-    assert.deepEqual(report.results.filter(({ skipped }) => skipped !== undefined), [], 'root can plant all');
+  const skipped = report.results.filter(({ skipped: why }) => why && !/sanitized build/.test(why));
+  if (process.getuid() === 0) assert.deepEqual(skipped, [], 'root can plant all');
   assert.ok(report.neighbour.requests >= 2);
   assert.equal(report.neighbour.answered, report.neighbour.requests);
 

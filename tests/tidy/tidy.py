@@ -15,7 +15,7 @@ FILE_LINES_MAX = 800
 LINE_COLUMNS_MAX = 100
 
 ROOMS = ['base', 'wire', 'crypt', 'authz', 'jail', 'store', 'silo', 'kms', 'control', 'gateway', 'cell',
-         'supervisor', 'cli']
+         'supervisor', 'prove', 'cli']
 
 # What a room may include although it is not lower.
 ROOM_EXCEPTIONS = {

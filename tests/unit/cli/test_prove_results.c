@@ -8,16 +8,13 @@
 
 #include <cmocka.h>
 
-#define TO_DIE "{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\"," \
-               "\"exits\":[159],\"killed_for\":\"\"}"
-#define TO_BE_KILLED "{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\"," \
-                     "\"exits\":[137],\"killed_for\":\"protocol\"}"
-#define TO_LIVE "{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\"," \
-                "\"exits\":[0],\"killed_for\":\"\"}"
-#define WITH_CLIENT "{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\"," \
-                    "\"exits\":[0],\"killed_for\":\"\",\"client\":\"503\"}"
-#define EITHER "{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\"," \
-               "\"exits\":[159,139],\"killed_for\":\"\"}"
+#define BEGIN \
+    "{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\","
+#define TO_DIE BEGIN "\"exits\":[159],\"killed_for\":\"\"}"
+#define TO_BE_KILLED BEGIN "\"exits\":[137],\"killed_for\":\"protocol\"}"
+#define TO_LIVE BEGIN "\"exits\":[0],\"killed_for\":\"\"}"
+#define WITH_CLIENT BEGIN "\"exits\":[0],\"killed_for\":\"\",\"client\":\"503\"}"
+#define EITHER BEGIN "\"exits\":[159,139],\"killed_for\":\"\"}"
 #define HELD "{\"attempt\":0,\"got\":\"EACCES\",\"held\":true}"
 #define NOT_HELD "{\"attempt\":0,\"got\":\"it opened\",\"held\":false}"
 #define SKIPPED "{\"attempt\":0,\"skipped\":\"it could not be planted\"}"
