@@ -48,7 +48,8 @@ MUST_CHECK status ipc_need_fds(const struct ipc_message *message, uint32_t count
                                struct fault *fault);
 
 /* An outgoing queue for loops: ipc_outbox_send sends at once or, when the peer is slow, keeps the
- * packet (fds duplicated) up to a byte bound and IPC_WAITING_FDS_MAX; TOO_LARGE beyond it. ipc_outbox_flush on EPOLLOUT. */
+ * packet (fds duplicated) up to a byte bound and IPC_WAITING_FDS_MAX; TOO_LARGE beyond either.
+ * ipc_outbox_flush on EPOLLOUT. */
 struct ipc_outbox;
 MUST_CHECK status ipc_outbox_create(struct ipc_outbox **ret, int fd, size_t max_bytes,
                                     struct fault *fault);

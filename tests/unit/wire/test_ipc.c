@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -335,6 +336,10 @@ static void descriptors_that_wait_for_a_slow_peer_are_bounded_and_given_back(voi
     int ends[2], before = open_fds();
     struct fault fault;
     struct ipc_outbox *outbox;
+    struct rlimit files;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    files.rlim_cur = files.rlim_max; /* 1024 is a usual soft limit */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
     pair(ends);
     assert_int_equal(ipc_outbox_create(&outbox, ends[0], MIB(64), &fault), OK);
     while (!ipc_outbox_waiting(outbox))
