@@ -82,8 +82,10 @@ static status open_listeners(struct supervisor *supervisor, struct fault *fault)
 
 static status open_stats(struct supervisor *supervisor, struct fault *fault)
 {
-    supervisor->stats_fd = memfd_create("bulkhead-stats", MFD_CLOEXEC);
-    if (supervisor->stats_fd < 0 || ftruncate(supervisor->stats_fd, sizeof *supervisor->stats))
+    supervisor->stats_fd = memfd_create("bulkhead-stats", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    /* sealed: gateways get it, and who could cut it could end all that map it by SIGBUS */
+    if (supervisor->stats_fd < 0 || ftruncate(supervisor->stats_fd, sizeof *supervisor->stats)
+        || fcntl(supervisor->stats_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
         return system_fault("stats page", fault);
     supervisor->stats = mmap(NULL, sizeof *supervisor->stats, PROT_READ | PROT_WRITE, MAP_SHARED,
                              supervisor->stats_fd, 0);
@@ -129,6 +131,7 @@ static status open_directories(struct supervisor *supervisor, struct fault *faul
     supervisor->data_owner = info.st_uid;
     TRY(silos_service(&supervisor->keys_directory, options->keys, kms, supervisor->shared_id,
                       fault));
+    TRY(silos_keep_apart(&supervisor->silos, supervisor->keys_directory, fault));
     snprintf(path, sizeof path, "%s/control", options->data);
     TRY(silos_service(&supervisor->control_directory, path, control, supervisor->shared_id,
                       fault));

@@ -148,6 +148,19 @@ void cell_attach(struct child *cell, uint32_t index)
     close(ends[1]);
 }
 
+/* Its ids begin anew with the next control, which must not take these answers for its own. */
+void cells_forget_requests(struct supervisor *supervisor)
+{
+    for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
+        cell->stop_request = 0;
+        while (cell->waiters) {
+            struct waiter *waiter = cell->waiters;
+            cell->waiters = waiter->next;
+            free(waiter);
+        }
+    }
+}
+
 static void on_deadline(void *context)
 {
     struct child *cell = context;
@@ -228,6 +241,11 @@ void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
         return;
     }
     bool fresh = !cell;
+    if (fresh && atomic_load_explicit(&supervisor->stats->slots[0].cells_awake,
+                                      memory_order_relaxed) >= CELLS_AWAKE_MAX) {
+        answer(supervisor, request, UNAVAILABLE, "as many cells are awake as may be");
+        return;
+    }
     if (fresh)
         cell = take_blank(supervisor);
     if (!cell && blanks_coming(supervisor) == 0)
@@ -260,8 +278,8 @@ void cells_kms_renewed(struct supervisor *supervisor)
     for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
         int ends[2];
         struct fault fault;
-        if (cell->state < CHILD_JAILED || cell->state > CHILD_SERVING || cell->hostile)
-            continue;
+        if (cell->state < CHILD_JAILED || cell->parked || cell->hostile)
+            continue; /* one that is still parking needs it for its last anchor */
         if (ipc_pair(ends, &fault) != OK) {
             child_fatal(cell, fault.detail);
             continue;
@@ -275,6 +293,29 @@ void cells_kms_renewed(struct supervisor *supervisor)
         close(ends[0]);
         close(ends[1]);
     }
+}
+
+static void park(struct child *cell)
+{
+    child_send(cell, MESSAGE_CELL_PARK, 0, (struct span){0}, NULL, 0);
+    cell->state = CHILD_PARKING;
+    set_deadline(cell, PARK_DEADLINE_US);
+}
+
+void cell_ready(struct child *cell)
+{
+    cell->state = CHILD_SERVING;
+    loop_timer_stop(cell->supervisor->loop, &cell->timer);
+    cell_answer_waiters(cell, OK, NULL);
+    if (cell->stop_wanted || cell->supervisor->phase >= PHASE_STOP_CELLS)
+        park(cell); /* that was asked while it was waking */
+}
+
+void cell_parked(struct child *cell)
+{
+    cell->parked = true;
+    cell->state = CHILD_PARKING;
+    set_deadline(cell, PARK_DEADLINE_US);
 }
 
 void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES],
@@ -295,9 +336,7 @@ void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
     if (how == CELL_STOP_KILL) {
         jail_kill(&cell->jail);
     } else if (cell->state == CHILD_SERVING) {
-        child_send(cell, MESSAGE_CELL_PARK, 0, (struct span){0}, NULL, 0);
-        cell->state = CHILD_PARKING;
-        set_deadline(cell, PARK_DEADLINE_US);
+        park(cell);
     }
 }
 
@@ -307,9 +346,7 @@ bool cells_park_all(struct supervisor *supervisor)
     for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
         any = true;
         if (cell->state == CHILD_SERVING) {
-            child_send(cell, MESSAGE_CELL_PARK, 0, (struct span){0}, NULL, 0);
-            cell->state = CHILD_PARKING;
-            set_deadline(cell, PARK_DEADLINE_US);
+            park(cell);
         } else if (cell->state <= CHILD_BLANK || cell->hostile) {
             jail_kill(&cell->jail);
         }

@@ -88,6 +88,8 @@ void child_reply(struct child *child, uint32_t id, status code, const char *deta
 {
     uint8_t storage[256];
     struct buffer body = buffer_over(storage, sizeof storage);
+    if (id == 0)
+        return;
     reply_put_head(&body, code, detail);
     child_send(child, MESSAGE_REPLY, id, buffer_span(&body), NULL, 0);
 }
@@ -152,8 +154,11 @@ static void on_channel(void *context, uint32_t events)
     struct child *child = context;
     struct fault fault;
     if (events & EPOLLOUT) {
-        if (ipc_outbox_flush(child->outbox, &fault) == OK)
+        status flushed = ipc_outbox_flush(child->outbox, &fault);
+        if (flushed == OK)
             watch_writable(child);
+        else if (flushed != CLOSED) /* which reading tells */
+            child_fatal(child, fault.detail);
     }
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
         receive(child);
@@ -164,7 +169,7 @@ static void on_exit_event(void *context, uint32_t events)
     (void)events;
     struct child *child = context;
     struct fault fault;
-    int code;
+    int code = -1; /* reaped by nobody else: an error of waitid itself is an end, too */
     if (jail_reap(&code, &child->jail, &fault) == AGAIN)
         return;
     receive(child); /* its last words may still be in the channel */

@@ -1,4 +1,5 @@
-/* options.h: what `bulkhead serve` was told: the command line, then the configuration file under it. */
+/* options.h: what `bulkhead serve` was told: the command line, then the configuration file under
+ * it. */
 #pragma once
 
 #include "base/limits.h"

@@ -58,8 +58,10 @@ static status on_kms_reply(struct child *child, struct ipc_message *message, str
     status code = reply_get_head(&result, message, fault);
     if (code == OK)
         return OK;
-    if (message->id == 0)
-        return FAIL(BAD_REQUEST, fault, "a refusal of nothing");
+    if (message->id == 0) { /* an operator's channel, or control's: whose it was sees it closed */
+        log_event(LOG_WARN, "kms.refused", "%s", fault->detail);
+        return OK;
+    }
     for (struct child *cell = child->supervisor->cells; cell; cell = cell->next) {
         if (cell->index != message->id)
             continue;
@@ -173,7 +175,11 @@ static status on_status(struct child *child, struct ipc_message *message, struct
 static status on_prove(struct child *child, struct ipc_message *message, struct cursor *body,
                        struct fault *fault)
 {
-    (void)fault;
+    struct cursor ahead = *body;
+    uint8_t tenant[TENANT_ID_BYTES];
+    uint32_t uid;
+    TRY(tenant_of(tenant, &ahead, fault));
+    TRY(uid_of(&uid, child, &ahead, fault));
     prove_start(child->supervisor, message->id, body, message);
     return OK;
 }
@@ -198,12 +204,10 @@ static status on_cell_ready(struct child *child, struct ipc_message *message, st
     struct stats *stats = &child->supervisor->stats->slots[0];
     TRY(cursor_u64(&child->bytes, body, fault));
     TRY(cursor_end(body, fault));
-    child->state = CHILD_SERVING;
-    loop_timer_stop(child->supervisor->loop, &child->timer);
     stats_add(&stats->wakes, 1);
     stats_time(stats->wake_us, &stats->wake_us_sum,
                (uint64_t)(clock_monotonic_us() - child->wake_started_us));
-    cell_answer_waiters(child, OK, NULL);
+    cell_ready(child);
     return OK;
 }
 
@@ -231,8 +235,7 @@ static status on_cell_parked(struct child *child, struct ipc_message *message,
     TRY(cursor_u64(&child->bytes, body, fault));
     TRY(cursor_end(body, fault));
     child->next_expiry_us = (int64_t)expiry;
-    child->parked = true;
-    child->state = CHILD_PARKING;
+    cell_parked(child);
     return OK;
 }
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "supervisor/supervisor.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@ enum {
     ATTEMPTS_MAX = 1000,
     NO_SUCH_ATTEMPT = 99,
     ATTEMPT_US = 15 * 1000 * 1000,
+    WRITE_WAIT_MS = 100,
 };
 
 struct prove {
@@ -30,9 +32,17 @@ static void finish(struct supervisor *supervisor, status code, const char *detai
     free(prove);
 }
 
+void prove_forget_request(struct supervisor *supervisor)
+{
+    if (supervisor->prove)
+        supervisor->prove->request = 0;
+}
+
 static void next_attempt(struct supervisor *supervisor)
 {
-    if (supervisor->prove->attempt >= ATTEMPTS_MAX)
+    if (supervisor->phase > PHASE_RUN)
+        finish(supervisor, UNAVAILABLE, "stopping");
+    else if (supervisor->prove->attempt >= ATTEMPTS_MAX)
         finish(supervisor, INTERNAL, "the battery does not end");
     else if (!cell_spawn(supervisor, true))
         finish(supervisor, UNAVAILABLE, "a hostile cell could not be started");
@@ -118,6 +128,16 @@ void prove_advance(struct child *cell)
         child_fatal(cell, fault.detail);
 }
 
+/* A line is shorter than PIPE_BUF: where a pipe has room for it, writing does not wait, and who holds the
+ * other end cannot make the supervisor wait. */
+static bool write_end(const struct prove *prove, int exit_code, const char *killed_for)
+{
+    struct pollfd room = {.fd = prove->output, .events = POLLOUT};
+    return poll(&room, 1, WRITE_WAIT_MS) == 1 && room.revents & POLLOUT
+        && dprintf(prove->output, "{\"attempt\":%u,\"exit\":%d,\"killed_for\":\"%s\"}\n",
+                   prove->attempt, exit_code, killed_for) > 0;
+}
+
 void prove_cell_ended(struct child *cell, int exit_code)
 {
     struct supervisor *supervisor = cell->supervisor;
@@ -133,10 +153,9 @@ void prove_cell_ended(struct child *cell, int exit_code)
         finish(supervisor, OK, NULL);
         return;
     }
-    int written = dprintf(prove->output, "{\"attempt\":%u,\"exit\":%d,\"killed_for\":\"%s\"}\n",
-                          prove->attempt, exit_code, cell->detail[0] ? "protocol" : "");
+    bool written = write_end(prove, exit_code, cell->detail[0] ? "protocol" : "");
     prove->attempt++;
-    if (written < 0)
+    if (!written)
         finish(supervisor, CLOSED, "nobody reads the results");
     else
         next_attempt(supervisor);

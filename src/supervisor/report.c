@@ -1,4 +1,5 @@
-/* report.c: what `bulkhead status` shows: each process with what the kernel says of its jail now. */
+/* report.c: what `bulkhead status` shows: each process with what the kernel says of its jail now.
+ * */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "base/clock.h"

@@ -142,6 +142,8 @@ static void start(struct child *child)
     struct supervisor *supervisor = child->supervisor;
     struct fault fault;
     char name[24];
+    if (supervisor->phase > PHASE_RUN)
+        return; /* a READY that crossed the stop */
     status result = child_spawn(child, supervisor->executables[child->kind], &fault);
     if (result != OK) {
         log_event(LOG_ERROR, "service.start", "%s: %s", child_name(name, child), fault.detail);
@@ -187,6 +189,10 @@ void service_ended(struct child *child, int exit_code)
                     : child->delay_ms * 2;
     child_forget(child);
     child->detail[0] = '\0';
+    if (child->kind == CHILD_CONTROL) {
+        cells_forget_requests(supervisor);
+        prove_forget_request(supervisor);
+    }
     if (supervisor->phase > PHASE_RUN)
         phases_advance(supervisor);
     else

@@ -12,7 +12,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-enum { REMOVE_DEPTH_MAX = 16 };
+enum { REMOVE_DEPTH_MAX = 16, PATH_DEPTH_MAX = 256 };
 
 static status open_directory(int *ret, int parent, const char *name, mode_t mode,
                              struct fault *fault)
@@ -65,6 +65,36 @@ status silos_service(int *ret, const char *path, uid_t uid, bool shared_id, stru
     TRY(give(fd, uid, shared_id, path, fault));
     *ret = take_fd(&fd);
     return OK;
+}
+
+static bool same_directory(const struct stat *one, const struct stat *other)
+{
+    return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
+}
+
+status silos_keep_apart(const struct silos *silos, int keys, struct fault *fault)
+{
+    struct stat data, here, above;
+    _cleanup_close_ int at = openat(keys, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (at < 0 || fstat(silos->data, &data) || fstat(at, &here))
+        return FAIL(INTERNAL, fault, "--keys: %s", strerror(errno));
+    for (int depth = 0; depth < PATH_DEPTH_MAX; depth++) {
+        if (same_directory(&here, &data))
+            return FAIL(BAD_FIELD, fault, "--keys: must not be inside --data: a copy of the data "
+                        "must never hold its keys");
+        int parent = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (parent < 0 || fstat(parent, &above)) {
+            if (parent >= 0)
+                close(parent);
+            return FAIL(INTERNAL, fault, "--keys: its parent: %s", strerror(errno));
+        }
+        close(at);
+        at = parent;
+        if (same_directory(&here, &above))
+            return OK; /* the root */
+        here = above;
+    }
+    return FAIL(BAD_FIELD, fault, "--keys: folders nested deeper than %d", PATH_DEPTH_MAX);
 }
 
 static void name_of(char name[TENANT_ID_TEXT], const uint8_t id[TENANT_ID_BYTES])

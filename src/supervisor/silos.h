@@ -23,6 +23,10 @@ MUST_CHECK status silos_open(struct silos *ret, const char *data, bool shared_id
 MUST_CHECK status silos_service(int *ret, const char *path, uid_t uid, bool shared_id,
                                 struct fault *fault);
 
+/* BAD_FIELD when the directory of the keys is DATA or lies beneath it, whatever links or ".." its name
+ * had: a copy of the data must never hold its keys. */
+MUST_CHECK status silos_keep_apart(const struct silos *silos, int keys, struct fault *fault);
+
 /* Idempotent; durable when OK. */
 MUST_CHECK status silos_make(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                              uid_t uid, struct fault *fault);

@@ -94,7 +94,6 @@ struct supervisor {
     int signals;
     uid_t data_owner;
     struct prove *prove; /* the battery at work, if any */
-    uint32_t next_id;
 };
 
 /* Every event names what happened to the child; the tables in child.c and permits.c call these. */
@@ -105,6 +104,7 @@ void child_fatal(struct child *child, const char *why); /* kills; the exit event
 /* A message that must arrive: a full or broken channel ends the child. */
 void child_send(struct child *child, uint32_t type, uint32_t id, struct span body, const int *fds,
                 uint32_t fd_count);
+/* id 0: who asked is gone. */
 void child_reply(struct child *child, uint32_t id, status code, const char *detail);
 uid_t child_uid(const struct child *child);
 const char *child_name(char text[24], const struct child *child);
@@ -132,6 +132,8 @@ void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
                 enum cell_stop_how how, uint32_t request);
 void cell_ended(struct child *cell, int exit_code);
 void cell_verified(struct child *cell);
+void cell_ready(struct child *cell);
+void cell_parked(struct child *cell); /* it has said so, and ends */
 void cells_kms_renewed(struct supervisor *supervisor);
 bool cells_park_all(struct supervisor *supervisor); /* false when none is left */
 /* Gives a blank its tenant; for wakes and for the battery. */
@@ -139,6 +141,7 @@ MUST_CHECK status cell_assume(struct child *cell, const uint8_t tenant[TENANT_ID
                               uint32_t uid, struct span posture, struct fault *fault);
 struct child *cell_spawn(struct supervisor *supervisor, bool hostile);
 void cell_attach(struct child *cell, uint32_t gateway); /* a relay between the two */
+void cells_forget_requests(struct supervisor *supervisor); /* control, which asked, has ended */
 void cell_answer_waiters(struct child *cell, status code, const char *detail);
 
 /* permits.c: the tables of what each kind of child may say in which state */
@@ -151,6 +154,7 @@ void prove_start(struct supervisor *supervisor, uint32_t request, struct cursor 
                  struct ipc_message *message);
 void prove_advance(struct child *cell); /* a hostile cell is blank, or its jail was verified */
 void prove_cell_ended(struct child *cell, int exit_code);
+void prove_forget_request(struct supervisor *supervisor);
 
 /* phases.c: orderly stop */
 void phases_stop(struct supervisor *supervisor);

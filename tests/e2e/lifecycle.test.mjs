@@ -41,7 +41,10 @@ describe('lifecycle', () => {
     await node.createTenant('pausing');
     const token = await node.token('pausing', 'ada');
     const item = await add(token, 'before the pause');
-    assert.equal((await node.json('tenant', 'pause', 'pausing')).state, 'paused');
+    const paused = await node.json('tenant', 'pause', 'pausing');
+    assert.equal(paused.state, 'paused');
+    assert.equal(paused.awake, false, 'it is paused when its cell has parked');
+    assert.equal(await node.cell(paused.id), undefined, 'no process of it is left');
     assert.equal((await node.json('tenant', 'pause', 'pausing')).state, 'paused', 'idempotent');
     await node.problem(423, 'tenant_paused', 'GET', `/v1/memories/${item.id}`, { token });
     await node.problem(423, 'tenant_paused', 'POST', '/v1/memories', { token, body: { text: 'no' } });

@@ -45,6 +45,38 @@ static int remove_place(void **state)
     return nftw(place->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static status keys_at(struct place *place, const char *path, struct fault *fault)
+{
+    int keys;
+    char whole[256];
+    snprintf(whole, sizeof whole, "%s/%s", place->path, path);
+    assert_int_equal(silos_service(&keys, whole, geteuid(), geteuid() != 0, fault), OK);
+    status apart = silos_keep_apart(&place->silos, keys, fault);
+    close(keys);
+    return apart;
+}
+
+static void keys_inside_the_data_are_found_under_any_name(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    char name_of_data[64], apart[96], target[80];
+    snprintf(name_of_data, sizeof name_of_data, "%s", strrchr(place->path, '/') + 1);
+    snprintf(apart, sizeof apart, "../%s.keys", name_of_data);
+    assert_int_equal(keys_at(place, "keys", &fault), BAD_FIELD);
+    assert_non_null(strstr(fault.detail, "--keys"));
+    assert_int_equal(keys_at(place, "run/keys", &fault), BAD_FIELD);
+    assert_int_equal(keys_at(place, ".", &fault), BAD_FIELD);
+    assert_int_equal(keys_at(place, apart, &fault), OK);
+    snprintf(target, sizeof target, "%s.link", place->path);
+    assert_int_equal(symlink(place->path, target), 0);
+    snprintf(apart, sizeof apart, "../%s.link/keys", name_of_data);
+    assert_int_equal(keys_at(place, apart, &fault), BAD_FIELD);
+    assert_int_equal(unlink(target), 0);
+    snprintf(target, sizeof target, "%s.keys", place->path);
+    assert_int_equal(rmdir(target), 0);
+}
+
 static void a_silo_is_made_for_its_uid_alone_and_again_is_no_error(void **state)
 {
     struct place *place = *state;
@@ -129,6 +161,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_silo_in_the_wrong_hands_is_not_handed_out, make_place,
                                         remove_place),
         cmocka_unit_test_setup_teardown(a_link_in_place_of_a_silo_is_refused, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(keys_inside_the_data_are_found_under_any_name, make_place,
                                         remove_place),
         cmocka_unit_test_setup_teardown(one_data_directory_has_one_supervisor, make_place,
                                         remove_place),
