@@ -1,5 +1,5 @@
-/* gateway.h: the HTTP front of a node: strict requests in, decided on early, relayed to the one cell
- * that may see them. For main and for tests.
+/* gateway.h: the HTTP front of a node: strict requests in, decided on early, relayed to the one
+ * cell that may see them. For main and for tests.
  *
  * It trusts control and the supervisor to be honest but not to be there; clients and cells not at
  * all. One thread. docs/protocols.md has the messages. */

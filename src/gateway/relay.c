@@ -2,8 +2,8 @@
  * checked against the stream it names, and can end this relay only. Its words reach a client as
  * checked values of a head that answer.c writes, or as a body of the length announced.
  *
- * A client that takes its answer slowly lets it pile up here, in memory; beyond a bound this cell is
- * not read until its clients have caught up, which costs nobody but its own tenant. */
+ * A client that takes its answer slowly lets it pile up here, in memory; beyond a bound this cell
+ * is not read until its clients have caught up, which costs nobody but its own tenant. */
 #include "base/log.h"
 #include "base/secret.h"
 #include "gateway/state.h"

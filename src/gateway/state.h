@@ -7,8 +7,8 @@
  *   control.c     questions to control         lookup.c    what control said of a tenant
  *   denial.c      what was refused, sampled    ops.c       health and metrics
  *
- * Nothing is freed while callbacks run: connections and relays that end are marked dead and freed at
- * the end of the turn. An exchange is freed at once by whoever ends it and must not be touched
+ * Nothing is freed while callbacks run: connections and relays that end are marked dead and freed
+ * at the end of the turn. An exchange is freed at once by whoever ends it and must not be touched
  * after. */
 #pragma once
 

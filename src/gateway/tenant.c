@@ -1,8 +1,8 @@
 /* tenant.c: to which cell a request goes: to the tenant's relay, or, while there is none, into a
  * queue while control has the cell woken.
  *
- * What a cell was sent is never sent again: it may have acted on it. Only a request that no cell has
- * seen waits on. */
+ * What a cell was sent is never sent again: it may have acted on it. Only a request that no cell
+ * has seen waits on. */
 #include "base/hex.h"
 #include "base/log.h"
 #include "gateway/state.h"

@@ -241,7 +241,8 @@ const struct reply *house_reply(struct house *house, int client)
             fail_msg("closed after %zu bytes of a head", length);
         reply.head[length++] = (char)byte;
     }
-    assert_int_equal(sscanf(reply.head, "HTTP/1.1 %3d ", &reply.status), 1);
+    assert_memory_equal(reply.head, "HTTP/1.1 ", 9);
+    reply.status = (int)strtol(reply.head + 9, NULL, 10);
     const char *announced = reply_header(&reply, "Content-Length");
     if (announced && reply.status != 100)
         read_body(house, client, &reply, strtoul(announced, NULL, 10));
@@ -440,7 +441,8 @@ struct relayed house_request(struct house *house, int cell)
 }
 
 void cell_respond(int cell, uint32_t id, uint8_t flags, int http_status,
-                  struct span content_type, struct span allow, uint32_t length, struct span fragment)
+                  struct span content_type, struct span allow, uint32_t length,
+                  struct span fragment)
 {
     struct buffer body = buffer_of(IPC_BODY_MAX);
     buffer_put_u8(&body, flags);

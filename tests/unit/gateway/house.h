@@ -81,7 +81,8 @@ struct relayed house_request(struct house *house, int cell);
 void cell_answer(int cell, uint32_t id, int http_status, const char *body);
 /* Any RELAY_RESPONSE. */
 void cell_respond(int cell, uint32_t id, uint8_t flags, int http_status,
-                  struct span content_type, struct span allow, uint32_t length, struct span fragment);
+                  struct span content_type, struct span allow, uint32_t length,
+                  struct span fragment);
 void cell_more(int cell, uint32_t id, uint8_t flags, struct span fragment);
 void cell_send(int cell, uint32_t type, uint32_t id, struct span body);
 

@@ -219,7 +219,8 @@ static void say(struct chaos *chaos, struct visitor *visitor)
     memset(body, 'x', sizeof body - 1);
     if (what < 6) {
         house_say(house, visitor->fd,
-                  "GET /v1/memories HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", token);
+                  "GET /v1/memories HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+                  token);
     } else if (what < 8) {
         house_say(house, visitor->fd,
                   "POST /v1/memories HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"

@@ -106,7 +106,8 @@ static void mint_name(struct house *house, int64_t issued_at)
              "{\"iss\":\"bulkhead\",\"aud\":\"bulkhead\",\"sub\":\"ada\",\"tenant_id\":\"acme\","
              "\"scope\":\"memory:read\",\"iat\":%lld,\"exp\":%lld}", (long long)issued_at,
              (long long)(clock_wall_us() / 1000000 + 600));
-    buffer_printf(&body, "{\"alg\":\"EdDSA\",\"typ\":\"at+jwt\",\"kid\":\"%s\"}", house->mint.key_id);
+    buffer_printf(&body, "{\"alg\":\"EdDSA\",\"typ\":\"at+jwt\",\"kid\":\"%s\"}",
+                  house->mint.key_id);
     buffer_clear(out);
     base64url_put(out, buffer_span(&body));
     buffer_put_text(out, ".");

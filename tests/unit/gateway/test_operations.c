@@ -213,7 +213,8 @@ static void the_number_of_ops_connections_is_bounded(void **state)
     int clients[GATEWAY_OPS_CONNECTIONS_MAX + 1];
     for (int i = 0; i <= GATEWAY_OPS_CONNECTIONS_MAX; i++)
         clients[i] = house_dial_ops(house);
-    house_say(house, clients[GATEWAY_OPS_CONNECTIONS_MAX], "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    house_say(house, clients[GATEWAY_OPS_CONNECTIONS_MAX],
+              "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_true(house_silent(house, clients[GATEWAY_OPS_CONNECTIONS_MAX]));
     close(clients[0]); /* makes room */
     house_expect(house, clients[GATEWAY_OPS_CONNECTIONS_MAX], 200, NULL);

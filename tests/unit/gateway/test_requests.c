@@ -113,7 +113,8 @@ static void a_client_that_sends_byte_by_byte_is_served(void **state)
 }
 
 /* Reads a streamed body to its end; every byte must be the pattern's. */
-static size_t take_body(struct house *house, int cell, const struct relayed *first, uint32_t *frames)
+static size_t take_body(struct house *house, int cell, const struct relayed *first,
+                        uint32_t *frames)
 {
     size_t total = 0;
     struct span piece = first->fragment;
@@ -140,7 +141,8 @@ static void send_large(struct house *house, size_t length, bool chunked)
     int client = house_dial(house);
     struct buffer body = buffer_of(MIB(2));
     uint32_t frames = 0;
-    house_say(house, client, "POST /v1/memories HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n",
+    house_say(house, client,
+              "POST /v1/memories HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n",
               (const char *)house->token.data);
     if (chunked)
         house_say(house, client, "Transfer-Encoding: chunked\r\n\r\n");
@@ -238,7 +240,8 @@ static void a_refused_request_does_not_lose_its_connection_over_a_short_body(voi
 {
     struct house *house = *state;
     int client = house_dial(house);
-    house_say(house, client, "POST /v1/memories HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123");
+    house_say(house, client,
+              "POST /v1/memories HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123");
     house_expect(house, client, 401, "unauthenticated");
     assert_true(house_silent(house, client));
     house_say(house, client, "4567890GET /v1/memories HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -344,7 +347,8 @@ static const struct {
     {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n", 400, "bad_request"},
     {"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "bad_request"},
     {"POST / HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\n\r\n", 400, "bad_request"},
-    {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 413, "too_large"},
+    {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 413,
+     "too_large"},
     {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n", 413, "too_large"},
 };
 
