@@ -16,7 +16,7 @@ struct buffer {
 struct buffer buffer_of(size_t max);                       /* heap, grown by doubling */
 struct buffer buffer_over(uint8_t *storage, size_t size);  /* fixed: never allocates */
 void buffer_free(struct buffer *buffer);                   /* also when zeroed or fixed */
-void buffer_clear(struct buffer *buffer);                  /* keeps the storage, forgets the failure */
+void buffer_clear(struct buffer *buffer);                  /* keeps storage, forgets failure */
 
 struct span buffer_span(const struct buffer *buffer);
 MUST_CHECK status buffer_check(const struct buffer *buffer, const char *what, struct fault *fault);

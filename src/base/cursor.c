@@ -4,7 +4,7 @@
 
 struct cursor cursor_over(struct span bytes)
 {
-    static const uint8_t nothing; /* no bytes may come with a NULL, which arithmetic must not touch */
+    static const uint8_t nothing; /* no bytes may come with NULL: no arithmetic on it */
     const uint8_t *data = bytes.length ? bytes.data : &nothing;
     return (struct cursor){.next = data, .end = data + bytes.length};
 }

@@ -14,7 +14,8 @@ struct cursor {
 struct cursor cursor_over(struct span bytes);
 size_t cursor_left(const struct cursor *cursor);
 
-/* Big-endian integers, as on the wire. TRUNCATED when too few bytes are left; the cursor then stays. */
+/* Big-endian integers, as on the wire. TRUNCATED when too few bytes are left; the cursor then
+ * stays. */
 MUST_CHECK status cursor_u8(uint8_t *ret, struct cursor *cursor, struct fault *fault);
 MUST_CHECK status cursor_u16(uint16_t *ret, struct cursor *cursor, struct fault *fault);
 MUST_CHECK status cursor_u32(uint32_t *ret, struct cursor *cursor, struct fault *fault);
@@ -28,7 +29,8 @@ MUST_CHECK status cursor_bytes(struct span *ret, struct cursor *cursor, size_t l
 MUST_CHECK status cursor_copy(uint8_t *ret, struct cursor *cursor, size_t length,
                               struct fault *fault);
 
-/* A u32 length, at most max, then that many bytes: the form of every variable field in our frames. */
+/* A u32 length, at most max, then that many bytes: the form of every variable field in our
+ * frames. */
 MUST_CHECK status cursor_field(struct span *ret, struct cursor *cursor, uint32_t max,
                                const char *name, struct fault *fault);
 

@@ -43,7 +43,7 @@ enum {
     /* frames between processes */
     IPC_BODY_MAX = KIB(60),
     IPC_FDS_MAX = 4,
-    IPC_WAITING_FDS_MAX = 1024, /* descriptors that wait for one slow peer: it must not cost all of ours */
+    IPC_WAITING_FDS_MAX = 1024, /* that wait for one slow peer: it must not cost all of ours */
     RELAY_FRAGMENT_MAX = KIB(56), /* body bytes in one frame between gateway and cell */
     RELAY_STREAMS_MAX = 1024,     /* requests in flight from one gateway to one cell */
 
@@ -57,7 +57,7 @@ enum {
     GATEWAY_OPS_CONNECTIONS_MAX = 64,
     GATEWAY_CONTENT_TYPE_MAX = 255,
     GATEWAY_IDEMPOTENCY_KEY_MAX = 255,
-    GATEWAY_SKIP_MAX = KIB(64),      /* rest of a refused request's body that is read for the next one's sake */
+    GATEWAY_SKIP_MAX = KIB(64),      /* of a refused body, read for the next request's sake */
 
     /* a cell */
     CELL_TURN_REQUESTS_MAX = 256,   /* of each sort (reads, mutations) that share one commit */
@@ -80,13 +80,13 @@ enum {
     /* audit */
     AUDIT_ENTRY_MAX = KIB(8),
     AUDIT_SALT_BYTES = 16,
-    AUDIT_PENDING_MAX = 4096,       /* entries of reads not yet durable; then reads wait for space too */
+    AUDIT_PENDING_MAX = 4096,       /* entries of reads not yet durable; then reads wait too */
     AUDIT_DELAY_MAX_MS = 100,
     CONSISTENCY_PROOF_MAX = 128,    /* hashes */
 
     /* store */
     STORE_CACHE_KIB_DEFAULT = 256,   /* SQLite's page cache in a cell */
-    STORE_CHECKPOINT_FRAMES = 1000,  /* of the WAL, after which a commit moves it into the database */
+    STORE_CHECKPOINT_FRAMES = 1000,  /* of the WAL; then a commit moves it into the database */
     STORE_STATEMENTS_MAX = 96,       /* prepared statements kept */
     STORE_SMALL_FILE_MAX = KIB(64),
     STORE_PAGES_MAX = 1 << 26,       /* 256 GiB */

@@ -42,8 +42,8 @@ void log_event(enum log_level level, const char *event, const char *format, ...)
     clock_text(now, clock_wall_us());
     uint8_t storage[1024];
     struct buffer line = buffer_over(storage, sizeof storage - 3);
-    buffer_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"process\":\"%s\",\"event\":\"%s\",\"detail\":\"",
-                  now, names[level], process_name, event);
+    buffer_printf(&line, "{\"time\":\"%s\",\"level\":\"%s\",\"process\":\"%s\",\"event\":\"%s\","
+                  "\"detail\":\"", now, names[level], process_name, event);
     put_escaped(&line, detail); /* a detail too long for the line is cut, never the JSON */
     storage[line.length++] = '"';
     storage[line.length++] = '}';

@@ -33,7 +33,8 @@ MUST_CHECK status loop_watch(struct loop_source **ret, struct loop *loop, int fd
                              loop_on_event *on_event, void *context, struct fault *fault);
 MUST_CHECK status loop_change(struct loop *loop, struct loop_source *source, uint32_t events,
                               struct fault *fault);
-struct loop_source *loop_unwatch(struct loop *loop, struct loop_source *source); /* returns NULL; takes NULL */
+/* Returns NULL; takes NULL. */
+struct loop_source *loop_unwatch(struct loop *loop, struct loop_source *source);
 
 /* (Re)arms; microseconds from now. */
 MUST_CHECK status loop_timer_start(struct loop *loop, struct loop_timer *timer, int64_t after_us,

@@ -8,7 +8,8 @@
 #include "base/span.h"
 #include "base/status.h"
 
-/* Zeroed, page aligned; NULL when the kernel refuses (RLIMIT_MEMLOCK): then the process must not go on. */
+/* Zeroed, page aligned; NULL when the kernel refuses (RLIMIT_MEMLOCK): then the process must not go
+ * on. */
 void *secret_alloc(size_t size);
 
 /* Wipes and unmaps. NULL is allowed. size as given to secret_alloc. */

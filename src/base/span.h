@@ -32,7 +32,8 @@ size_t span_find(struct span bytes, uint8_t byte);
 /* Whether a byte is less than bound, which is at most 128. Eight at a time. */
 bool span_has_below(struct span bytes, uint8_t bound);
 
-/* Copies with a closing NUL into a fixed array; false (and "" inside) when it does not fit or holds a NUL. */
+/* Copies with a closing NUL into a fixed array; false (and "" inside) when it does not fit or holds
+ * a NUL. */
 bool span_to_text(char *text, size_t size, struct span bytes);
 
 /* Well-formed UTF-8 by RFC 3629 (no surrogates, no overlong forms). */

@@ -13,7 +13,7 @@ enum {
 };
 
 struct stats {
-    _Atomic uint64_t requests[STATS_ACTIONS_MAX][6];  /* by action number (0: no route) and status / 100 */
+    _Atomic uint64_t requests[STATS_ACTIONS_MAX][6];  /* by action (0: no route) and status / 100 */
     _Atomic uint64_t denied[STATS_REASONS_MAX];       /* by reason of refusal */
     _Atomic uint64_t request_us[STATS_BUCKETS];       /* histogram of time in the gateway */
     _Atomic uint64_t request_us_sum;

@@ -43,7 +43,7 @@ typedef enum status {
 #define MUST_CHECK __attribute__((warn_unused_result))
 
 struct fault {
-    char detail[200]; /* for people; names the field and what is allowed, never a secret or content */
+    char detail[200]; /* for people: the field and what is allowed, never a secret or content */
 };
 
 /* Sets the fault and yields the code. */

@@ -1,5 +1,6 @@
-/* cli.h: the operator's command line. It holds no secret and decides nothing: it speaks to DATA/run/admin.sock
- * or reads files, and prints. Exit: 0 done, 1 refused or failed (one line on stderr), 2 usage. */
+/* cli.h: the operator's command line. It holds no secret and decides nothing: it speaks to
+ * DATA/run/admin.sock or reads files, and prints. Exit: 0 done, 1 refused or failed (one line on
+ * stderr), 2 usage. */
 #pragma once
 
 #include "base/arena.h"
@@ -21,8 +22,8 @@ enum { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 int cli_refused(const char *detail);
 int cli_usage(const char *detail);
 
-/* The value of `--name VALUE` (or --name=VALUE), taken off the line; NULL when absent. A word that is
- * missing is usage. */
+/* The value of `--name VALUE` (or --name=VALUE), taken off the line; NULL when absent. A word that
+ * is missing is usage. */
 const char *cli_option(struct cli *cli, const char *name);
 bool cli_flag(struct cli *cli, const char *name);
 /* The next plain word, taken off; NULL at the end. Unknown options are told by cli_end. */
@@ -30,15 +31,16 @@ const char *cli_word(struct cli *cli);
 /* EXIT_DONE when nothing is left, else it complains. */
 int cli_end(struct cli *cli);
 
-/* client.c: one call over admin.sock. fd: passed along, or -1. The result's JSON goes to out. The peer's
- * status and detail on refusal; UNAVAILABLE when nobody serves DATA. */
+/* client.c: one call over admin.sock. fd: passed along, or -1. The result's JSON goes to out. The
+ * peer's status and detail on refusal; UNAVAILABLE when nobody serves DATA. */
 MUST_CHECK status client_call(struct buffer *out, const struct cli *cli, const char *verb,
                               struct span arguments, int fd, struct fault *fault);
 
 /* Prints JSON as it is with --json, else calls print with the parsed document. */
 typedef void cli_print(const struct json *document);
 int cli_show(const struct cli *cli, struct span json, cli_print *print);
-/* Prints text of one member safely: control characters of a hostile value never reach a terminal. */
+/* Prints text of one member safely: control characters of a hostile value never reach a
+ * terminal. */
 void cli_put_text(struct span text);
 
 /* The commands. */

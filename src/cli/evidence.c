@@ -133,7 +133,8 @@ static bool write_all(int to, struct span bytes)
     return true;
 }
 
-/* What is exported is verified on its way: a writer that stopped half way is not taken for an end. */
+/* What is exported is verified on its way: a writer that stopped half way is not taken for an
+ * end. */
 static status copy_export(int from, int to, struct fault *fault)
 {
     static uint8_t piece[PIECE_BYTES];
@@ -208,12 +209,12 @@ static int audit_export(struct cli *cli)
 /* The last entries of a file, without the header and the checkpoint. */
 static void print_tail(int fd)
 {
-    FILE *file = fdopen(dup(fd), "r");
+    int copy = lseek(fd, 0, SEEK_SET) == 0 ? dup(fd) : -1;
+    FILE *file = copy >= 0 ? fdopen(copy, "r") : NULL;
     char *lines[TAIL_LINES + 1] = {NULL}, *line = NULL;
     size_t capacity = 0, count = 0;
     if (!file)
         return;
-    rewind(file);
     while (getline(&line, &capacity, file) > 0) {
         size_t at = count++ % (TAIL_LINES + 1);
         free(lines[at]);
@@ -289,7 +290,8 @@ int command_ledger(struct cli *cli)
     return cli_usage("ledger: export or verify");
 }
 
-/* {"receipt":{...},"signature":"...","public_key":"..."}: the signature covers the receipt's very bytes. */
+/* {"receipt":{...},"signature":"...","public_key":"..."}: the signature covers the receipt's very
+ * bytes. */
 static status verify_receipt(uint8_t ret_key[SIGN_PUBLIC_BYTES], struct json *ret_document,
                              struct arena *arena, struct span text, const char *key_text,
                              struct fault *fault)

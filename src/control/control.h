@@ -1,9 +1,9 @@
 /* control.h: the process that decides and that nobody takes at its word.
  *
- * It keeps the registry (names, states, routes; no tenant content) and the platform's ledger, both in
- * one sealed and anchored store of their own, and drives the life of tenants: create, wake, pause, erase.
- * It holds no tenant's key. Calls to the kms are answered in milliseconds and are waited for; calls to
- * the supervisor may take seconds and come back through calls.h. */
+ * It keeps the registry (names, states, routes; no tenant content) and the platform's ledger, both
+ * in one sealed and anchored store of their own, and drives the life of tenants: create, wake,
+ * pause, erase. It holds no tenant's key. Calls to the kms are answered in milliseconds and are
+ * waited for; calls to the supervisor may take seconds and come back through calls.h. */
 #pragma once
 
 #include "base/clock.h"
@@ -16,7 +16,12 @@
 #include "wire/json.h"
 #include "wire/messages.h"
 
-enum tenant_state { TENANT_CREATING = 0, TENANT_ACTIVE = 1, TENANT_PAUSED_STATE = 2, TENANT_ERASING = 3 };
+enum tenant_state {
+    TENANT_CREATING = 0,
+    TENANT_ACTIVE = 1,
+    TENANT_PAUSED_STATE = 2,
+    TENANT_ERASING = 3
+};
 enum tenant_tier { TIER_STANDARD = 0, TIER_REGULATED = 1 };
 
 struct tenant { /* one row of the registry */
@@ -37,7 +42,7 @@ struct gateway_link {
     struct control *control;
     uint32_t index;
     int fd;
-    uint32_t generation; /* of its channel: a restarted gateway gets no answer of its predecessor's */
+    uint32_t generation; /* of its channel: a restarted gateway gets no answer to its predecessor */
     uint32_t wakes;      /* that it waits for */
     struct loop_source *source;
     struct ipc_outbox *outbox;

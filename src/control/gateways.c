@@ -11,7 +11,7 @@
 enum {
     OUTBOX_BYTES = 1024 * 1024,
     MESSAGES_PER_TURN = 64,
-    DENIALS_AFTER_US = 60 * 1000 * 1000, /* one ledger entry a minute at most, however many there are */
+    DENIALS_AFTER_US = 60 * 1000 * 1000, /* one ledger entry a minute at most */
 };
 
 struct gateway_wake {
@@ -39,7 +39,8 @@ static void send(struct gateway_link *link, uint32_t type, uint32_t id, struct s
         log_event(LOG_WARN, "gateway.lost", "gateway %u: %s", link->index, fault.detail);
         close_link(link);
     } else if (ipc_outbox_waiting(link->outbox)
-               && loop_change(link->control->loop, link->source, EPOLLIN | EPOLLOUT, &fault) != OK) {
+               && loop_change(link->control->loop, link->source, EPOLLIN | EPOLLOUT, &fault)
+                      != OK) {
         close_link(link);
     }
 }

@@ -1,5 +1,5 @@
-/* ledger.c: the platform's own tamper-evident log: the life of tenants, receipts, denials that can be
- * tied to nobody. The same tree, checkpoints and export as a tenant's audit log. */
+/* ledger.c: the platform's own tamper-evident log: the life of tenants, receipts, denials that can
+ * be tied to nobody. The same tree, checkpoints and export as a tenant's audit log. */
 #include "control/control.h"
 #include "base/hex.h"
 #include "store/export.h"

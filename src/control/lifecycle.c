@@ -2,11 +2,12 @@
  *
  * The order makes every crash decidable at the next start, from two durable facts: the row in the
  * registry and the state of the key in the kms.
- *   create  row "creating" -> KEK -> directory -> row "active" + ledger. A row still "creating" is undone:
- *           its key was never released, so the kms lets it be discarded.
- *   erase   row "erasing" -> cell killed -> KEK destroyed -> directory removed -> receipt signed -> row
- *           gone, receipt kept + ledger, in one commit. A row "erasing" whose key still lives is undone
- *           (only an operator's connection can destroy a key); with its key destroyed it is finished. */
+ *   create  row "creating" -> KEK -> directory -> row "active" + ledger. A row still "creating" is
+ *           undone: its key was never released, so the kms lets it be discarded.
+ *   erase   row "erasing" -> cell killed -> KEK destroyed -> directory removed -> receipt signed ->
+ *           row gone, receipt kept + ledger, in one commit. A row "erasing" whose key still lives
+ *           is undone (only an operator's connection can destroy a key); with its key destroyed it
+ *           is finished. */
 #include "base/hex.h"
 #include "base/log.h"
 #include "control/control.h"
@@ -229,7 +230,7 @@ static status check_wish(const struct tenant_wish *wish, struct fault *fault)
         return FAIL(BAD_FIELD, fault, "name: 1 to %d characters of a-z, 0-9 and -, none of the "
                     "latter at its ends", TENANT_NAME_MAX);
     if (hex_decode(ignored, sizeof ignored, name, "name", &unused) == OK)
-        return FAIL(BAD_FIELD, fault, "name: must not look like a tenant id (32 hexadecimal digits)");
+        return FAIL(BAD_FIELD, fault, "name: must not look like a tenant id (32 hex digits)");
     if (wish->tier == TIER_REGULATED && wish->retention_days == 0)
         return FAIL(BAD_FIELD, fault, "retention: the tier regulated needs --retention DAYS");
     return OK;

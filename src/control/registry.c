@@ -26,7 +26,9 @@ static const char *const versions[] = {
 static const struct store_schema schema = {"registry", versions,
                                            sizeof versions / sizeof versions[0]};
 
-#define COLUMNS "id, name, serial, state, tier, region, retention_days, created_at, next_expiry, bytes_stored"
+#define COLUMNS                                                                \
+    "id, name, serial, state, tier, region, retention_days, created_at, "      \
+    "next_expiry, bytes_stored"
 enum {
     UID_OFFSET = 1000,
     STORED_ERASING_PAUSED = 4, /* erasing, and was paused */
@@ -110,8 +112,8 @@ status registry_insert(struct tenant *tenant, struct control *control, struct fa
 {
     _cleanup_statement_ struct statement *insert = NULL;
     TRY(statement_open(&insert, control->store,
-                       "INSERT INTO tenant(id, name, state, tier, region, retention_days, created_at)"
-                       " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)", fault));
+                       "INSERT INTO tenant(id, name, state, tier, region, retention_days,"
+                       " created_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)", fault));
     statement_bind_blob(insert, 1, SPAN_OF(tenant->id));
     statement_bind_text(insert, 2, span_of_text(tenant->name));
     statement_bind_int(insert, 3, tenant->state);

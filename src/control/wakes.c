@@ -10,8 +10,8 @@ enum {
     RETRY_STEP_US = 3000, /* while no blank is ready; longer each time: thousands may be waiting */
     RETRY_MAX_US = 100 * 1000,
     RETRY_FOR_US = 5 * 1000 * 1000,
-    /* A cell that is awake sees to its own expiry and says at parking what comes next. Until then the
-     * registry holds this: should everything die, the tenant is woken to look again. */
+    /* A cell that is awake sees to its own expiry and says at parking what comes next. Until then
+     * the registry holds this: should everything die, the tenant is woken to look again. */
     LEASE_US = 120 * 1000 * 1000,
     DIED_RETRY_US = 10 * 1000 * 1000,
     REFUSED_RETRY_US = 1800 * 1000 * 1000, /* it waits for an operator */

@@ -130,8 +130,8 @@ status crypt_start(struct fault *fault)
     if (started)
         return OK;
     TRY(secret_objects_hook(fault));
-    /* no configuration file; no error strings and no tables of legacy names, which nobody here reads:
-     * they would be private memory of every cell */
+    /* no configuration file; no error strings and no tables of legacy names, which nobody here
+     * reads: they would be private memory of every cell */
     const uint64_t lean = OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS
                         | OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ADD_ALL_DIGESTS;
     if (OPENSSL_init_crypto(lean, NULL) != 1)

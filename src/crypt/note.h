@@ -32,8 +32,8 @@ void checkpoint_put_body(struct buffer *out, const struct checkpoint *checkpoint
 MUST_CHECK status checkpoint_sign(struct buffer *out, const struct checkpoint *checkpoint,
                                   const char *key_name, struct signer *signer, struct fault *fault);
 
-/* The rest of the note, behind its body, for a signature over the body that was made elsewhere (by a
- * key that this process does not hold). */
+/* The rest of the note, behind its body, for a signature over the body that was made elsewhere (by
+ * a key that this process does not hold). */
 void checkpoint_put_signature(struct buffer *out, const char *key_name,
                               const uint8_t key[SIGN_PUBLIC_BYTES],
                               const uint8_t signature[SIGNATURE_BYTES]);

@@ -47,8 +47,8 @@ static struct {
     struct sock_filter *program;
 } blank;
 
-/* So that sanitized programs can be jailed too: AddressSanitizer maps terabytes of shadow that count
- * as data, sets a signal stack, clones for its leak check at exit, and catches SIGSEGV. */
+/* So that sanitized programs can be jailed too: AddressSanitizer maps terabytes of shadow that
+ * count as data, sets a signal stack, clones for its leak check at exit, and catches SIGSEGV. */
 #ifndef __has_feature
 #define __has_feature(name) 0
 #endif

@@ -193,7 +193,8 @@ status jail_map(struct jail_child *child, uid_t uid, gid_t gid, struct fault *fa
 {
     assert(child->uid_map >= 0); /* an id is given once */
     if ((uid == 0 || gid == 0) && !jail_rootless())
-        return FAIL(FORBIDDEN_POLICY, fault, "jail: uid %u, gid %u: root is never jailed", uid, gid);
+        return FAIL(FORBIDDEN_POLICY, fault, "jail: uid %u, gid %u: root is never jailed", uid,
+                    gid);
     char line[32];
     TRY(write_map(&child->setgroups, "setgroups", "deny", fault));
     snprintf(line, sizeof line, "%u %u 1", JAIL_ID, gid);

@@ -46,8 +46,9 @@ MUST_CHECK status anchors_remove(struct anchors *anchors, const uint8_t id[TENAN
 MUST_CHECK status anchors_set(struct anchors *anchors, const struct anchor_record *record,
                               struct fault *fault);
 
-/* One more release of its key. Not synced by the next flush, except for the first: an epoch tells live
- * cells apart, and a power cut leaves none; what a crash of this process alone leaves is in the file. */
+/* One more release of its key. Not synced by the next flush, except for the first: an epoch tells
+ * live cells apart, and a power cut leaves none; what a crash of this process alone leaves is in
+ * the file. */
 MUST_CHECK status anchors_raise_epoch(struct anchors *anchors, const uint8_t id[TENANT_ID_BYTES],
                                       struct fault *fault);
 

@@ -212,7 +212,8 @@ static status check(struct options *options, struct fault *fault)
                >= (int)sizeof options->keys)
         return FAIL(BAD_FIELD, fault, "--data: the path is too long");
     struct span data = span_of_text(options->data), keys = span_of_text(options->keys);
-    if (span_starts_with(keys, data) && (keys.length == data.length || keys.data[data.length] == '/'))
+    if (span_starts_with(keys, data)
+        && (keys.length == data.length || keys.data[data.length] == '/'))
         return FAIL(BAD_FIELD, fault, "--keys: must not be inside --data: a copy of the data must "
                     "never hold its keys");
     return OK;

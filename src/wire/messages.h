@@ -1,5 +1,5 @@
-/* messages.h: the types of all messages between processes. docs/protocols.md says who may send which,
- * when, and the layout of each body; this file and that page change together. */
+/* messages.h: the types of all messages between processes. docs/protocols.md says who may send
+ * which, when, and the layout of each body; this file and that page change together. */
 #pragma once
 
 #include "base/cursor.h"
@@ -86,7 +86,12 @@ enum channel_kind {
 
 enum { FLAG_END = 1 }; /* the last fragment of a body */
 
-enum cell_gone_reason { CELL_GONE_PARKED = 1, CELL_GONE_STOPPED, CELL_GONE_DIED, CELL_GONE_REFUSED };
+enum cell_gone_reason {
+    CELL_GONE_PARKED = 1,
+    CELL_GONE_STOPPED,
+    CELL_GONE_DIED,
+    CELL_GONE_REFUSED
+};
 enum cell_stop_how { CELL_STOP_PARK = 0, CELL_STOP_KILL = 1 };
 
 /* The state of a silo that the kms keeps apart from it: ANCHOR_WIRE_BYTES on the wire. */

@@ -37,8 +37,8 @@ void node_remove(struct node *node);
 void node_start_control(struct node *node); /* until READY and quiet */
 void node_stop_control(struct node *node);  /* kills it */
 
-/* One verb by a new operator's connection. False when control died before it answered. detail and json
- * are copied. */
+/* One verb by a new operator's connection. False when control died before it answered. detail and
+ * json are copied. */
 bool node_call(struct node *node, const char *verb, const char *arguments, status *ret_code,
                char detail[256], struct buffer *ret_json);
 

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
-/* Create and erase with control ended at every message that it sends or gets, before and after it passed. */
+/* Create and erase with control ended at every message that it sends or gets, before and after it
+ * passed. */
 #include "node.h"
 
 #include "wire/json.h"

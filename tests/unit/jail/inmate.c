@@ -114,7 +114,8 @@ static int try_file(void)
         folder = openat(given[0], "folder", O_RDONLY | O_DIRECTORY);
     int file = openat(given[0], "draft", O_RDWR | O_CREAT | O_EXCL, 0600);
     struct stat info;
-    bool good = folder >= 0 && file >= 0 && !flock(file, LOCK_EX | LOCK_NB) && pwrite(file, "bytes", 5, 0) == 5 && !fdatasync(file)
+    bool good = folder >= 0 && file >= 0 && !flock(file, LOCK_EX | LOCK_NB)
+             && pwrite(file, "bytes", 5, 0) == 5 && !fdatasync(file)
              && !ftruncate(file, 3) && !fstat(file, &info) && info.st_size == 3
              && info.st_uid == JAIL_ID && !renameat(given[0], "draft", folder, "kept")
              && !fsync(folder) && !unlinkat(folder, "kept", 0)

@@ -8,7 +8,8 @@
 
 #include <cmocka.h>
 
-static status read_line(struct options *ret, struct fault *fault, int count, const char *const *words)
+static status read_line(struct options *ret, struct fault *fault, int count,
+                        const char *const *words)
 {
     char *argv[16] = {(char *)(uintptr_t)"serve"};
     for (int i = 0; i < count; i++)
@@ -70,7 +71,8 @@ static void keys_never_lie_inside_the_data(void **state)
     (void)state;
     struct options options;
     struct fault fault;
-    assert_int_equal(READ(&options, &fault, "--data", "/srv/d", "--keys", "/srv/d/keys"), BAD_FIELD);
+    assert_int_equal(READ(&options, &fault, "--data", "/srv/d", "--keys", "/srv/d/keys"),
+                     BAD_FIELD);
     assert_int_equal(READ(&options, &fault, "--data", "/srv/d", "--keys", "/srv/d"), BAD_FIELD);
     assert_int_equal(READ(&options, &fault, "--data", "/srv/d", "--keys", "/srv/d.keys"), OK);
 }
@@ -78,8 +80,9 @@ static void keys_never_lie_inside_the_data(void **state)
 static void what_is_not_an_address_is_refused_by_name(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {"", ":", "7117", "localhost:7117", "127.0.0.1", "127.0.0.1:",
-        "127.0.0.1:70000", "127.0.0.1:-1", "1.2.3:80", "[::1:80", "::1]:80", "127.0.0.1:80x"};
+    static const char *const wrong[] = {"", ":", "7117", "localhost:7117", "127.0.0.1",
+        "127.0.0.1:", "127.0.0.1:70000",
+        "127.0.0.1:-1", "1.2.3:80", "[::1:80", "::1]:80", "127.0.0.1:80x"};
     struct options_address address;
     struct fault fault;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
@@ -105,8 +108,8 @@ static void a_configuration_sets_what_it_names_and_nothing_else(void **state)
     (void)state;
     struct options options = {.idle_seconds = 15, .gateways = 2};
     struct fault fault;
-    assert_int_equal(options_from_json(&options, SPAN("{\"idle_seconds\":3,\"listen\":\"[::1]:9\"}"),
-                                       &fault), OK);
+    struct span text = SPAN("{\"idle_seconds\":3,\"listen\":\"[::1]:9\"}");
+    assert_int_equal(options_from_json(&options, text, &fault), OK);
     assert_int_equal(options.idle_seconds, 3);
     assert_int_equal(options.gateways, 2);
     assert_string_equal(options.listen.text, "[::1]:9");
@@ -120,7 +123,8 @@ static void a_wrong_configuration_is_refused_by_name_and_changes_nothing(void **
         {"{\"gateways\":65}", "gateways"},        {"{\"gateways\":1.5}", "gateways"},
         {"{\"uid_base\":0}", "uid_base"},         {"{\"unknown\":1}", "unknown"},
         {"{\"listen\":\"nowhere\"}", "listen"},   {"{\"behind_proxy\":1}", "behind_proxy"},
-        {"[]", "configuration"},                  {"{\"idle_seconds\":3,\"blank_cells\":0}", "blank_cells"}};
+        {"[]", "configuration"},
+        {"{\"idle_seconds\":3,\"blank_cells\":0}", "blank_cells"}};
     struct fault fault;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         struct options options = {.idle_seconds = 15};
