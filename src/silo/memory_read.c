@@ -117,6 +117,8 @@ static bool is_wanted(const struct call *call, const struct list_query *query,
            (!query->has_session || span_equal(row->session_id, query->session_id));
 }
 
+/* Only a row that the caller may see can end a full page: so no cursor tells that hidden ones
+ * follow. */
 static status take_row(struct page *page, const struct call *call, const struct list_query *query,
                        struct statement *rows, int64_t n, struct fault *fault)
 {
@@ -130,6 +132,10 @@ static status take_row(struct page *page, const struct call *call, const struct 
     if (found != OK)
         return FAIL(found, fault, "%s", inner.detail);
     if (!is_wanted(call, query, &row))
+        return OK;
+    page->cut = page->count == query->limit ||
+                call->response->body->length >= MEMORY_PAGE_BYTES;
+    if (page->cut)
         return OK;
     memory_row_put(&page->writer, call->silo, &row, NULL);
     page->count++;
@@ -147,14 +153,14 @@ static status fill(struct page *page, const struct call *call, const struct list
         if (stepped == NOT_FOUND)
             return OK;
         TRY(stepped);
-        page->cut = page->count == query->limit || page->examined == LIST_EXAMINED_MAX ||
-                    call->response->body->length >= MEMORY_PAGE_BYTES;
+        page->cut = page->examined == LIST_EXAMINED_MAX;
+        if (!page->cut)
+            TRY(take_row(page, call, query, rows, statement_int(numbers, 0), fault));
         if (page->cut)
             return OK;
         struct cursor id = cursor_over(statement_span(numbers, 1));
         TRY(cursor_copy(page->last.bytes, &id, sizeof page->last.bytes, fault));
         page->examined++;
-        TRY(take_row(page, call, query, rows, statement_int(numbers, 0), fault));
     }
 }
 

@@ -196,6 +196,26 @@ static void items_above_the_clearance_do_not_exist(void **state)
                   FORBIDDEN_CLEARANCE);
 }
 
+static void a_last_page_does_not_tell_that_hidden_items_follow(void **state)
+{
+    static const char *const hidden[] = {
+        "{\"text\":\"x\",\"session_id\":\"s\",\"classification\":\"restricted\"}",
+        "{\"text\":\"x\",\"session_id\":\"s\",\"kind\":\"fact\",\"ttl_seconds\":1}"};
+    static const char *const queries[] = {"limit=1", "limit=1&session_id=s", "limit=1&kind=event"};
+    struct house *house = *state;
+    for (size_t i = 0; i < 2; i++)
+        remember_as(house, &cleared, hidden[i]);
+    remember_as(house, &alice, "{\"text\":\"x\",\"session_id\":\"s\"}");
+    house->now_us += 2 * SECOND_US;
+    for (size_t i = 0; i < sizeof queries / sizeof *queries; i++) {
+        assert_ok(house, ask(house, &alice, "GET", "/v1/memories", queries[i], NULL));
+        assert_int_equal(answer_data(house)->count, 1);
+        assert_int_equal(json_member(&house->answer, "next_cursor")->kind, JSON_NULL);
+        assert_ok(house, ask(house, &cleared, "GET", "/v1/memories", queries[i], NULL));
+        assert_int_equal(json_member(&house->answer, "next_cursor")->kind, JSON_STRING);
+    }
+}
+
 static void a_platforms_back_end_reaches_every_user(void **state)
 {
     struct house *house = *state;
@@ -474,6 +494,7 @@ int main(void)
         HOUSE_TEST(an_unknown_or_malformed_id_is_not_found),
         HOUSE_TEST(another_users_items_do_not_exist),
         HOUSE_TEST(items_above_the_clearance_do_not_exist),
+        HOUSE_TEST(a_last_page_does_not_tell_that_hidden_items_follow),
         HOUSE_TEST(a_platforms_back_end_reaches_every_user),
         HOUSE_TEST(a_change_is_a_version_and_history_keeps_the_old),
         HOUSE_TEST(a_change_of_nothing_or_of_what_is_fixed_is_refused),
