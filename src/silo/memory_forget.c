@@ -168,8 +168,22 @@ static status expire_rows(bool *ret_more, struct silo *silo, struct fault *fault
         silo->memory.damaged_until_us = silo->now_us + DAMAGED_PAUSE_US;
     if (removed_count == 0)
         return OK;
+    TRY(audit_system(silo, "memory.expire", removed_count, fault));
     silo->wrote = true;
-    return audit_system(silo, "memory.expire", removed_count, fault);
+    return OK;
+}
+
+/* What is deleted is deleted together with its entry: else none of it. */
+static status expire_in_savepoint(bool *ret_more, struct silo *silo, struct fault *fault)
+{
+    struct fault undo_fault;
+    TRY(store_savepoint(silo->store, fault));
+    status expired = expire_rows(ret_more, silo, fault);
+    if (expired == OK)
+        return store_release(silo->store, fault);
+    memory_forget(silo);
+    status undone = store_undo(silo->store, &undo_fault);
+    return undone == OK ? expired : FAIL(undone, fault, "%s", undo_fault.detail);
 }
 
 static status expire_keys(struct silo *silo, struct fault *fault)
@@ -223,7 +237,7 @@ status memory_expire(bool *ret_more, struct silo *silo, bool parking, struct fau
         silo->wrote = true;
         return memory_index_rebuild(ret_more, silo, REBUILD_STEP, fault);
     }
-    TRY(expire_rows(ret_more, silo, fault));
+    TRY(expire_in_savepoint(ret_more, silo, fault));
     TRY(expire_keys(silo, fault));
     bool due = parking || silo->memory.rewritten_us + REWRITE_PAUSE_US <= silo->now_us;
     if (*ret_more || !is_stale(silo) || !due)

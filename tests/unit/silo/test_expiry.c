@@ -151,6 +151,27 @@ static void expiry_is_in_the_audit_log(void **state)
                                  "CAST(entry AS TEXT) LIKE '%\"memory.expire\"%\"count\":1}'"), 1);
 }
 
+static void nothing_expires_without_its_entry(void **state)
+{
+    struct house *house = *state;
+    remember_as(house, &alice, "{\"text\":\"x\",\"ttl_seconds\":1}");
+    house->now_us += 2 * SECOND_US;
+    silo_begin(house->silo, house->now_us);
+    for (int i = 0; i < AUDIT_PENDING_MAX; i++) {
+        arena_reset(&house->arena);
+        assert_ok(house, ask_in_turn(house, &alice, "GET", "/v1/memories", "limit=1", NULL));
+    }
+    bool more;
+    assert_status(house, silo_expire(&more, house->silo, house->now_us, false, &house->fault),
+                  UNAVAILABLE);
+    assert_ok(house, silo_commit(house->silo, &house->fault));
+    assert_int_equal(rows(house, "SELECT count(*) FROM memories"), 1);
+    house_expire(house, false);
+    assert_int_equal(rows(house, "SELECT count(*) FROM memories"), 0);
+    assert_int_equal(rows(house, "SELECT count(*) FROM log_entries WHERE "
+                                 "CAST(entry AS TEXT) LIKE '%\"memory.expire\"%\"count\":1}'"), 1);
+}
+
 static void expiring_nothing_writes_nothing(void **state)
 {
     struct house *house = *state;
@@ -187,6 +208,7 @@ int main(void)
         HOUSE_TEST(deleted_words_leave_the_index_before_the_cell_parks),
         HOUSE_TEST(a_crash_does_not_forget_that_an_index_is_stale),
         HOUSE_TEST(expiry_is_in_the_audit_log),
+        HOUSE_TEST(nothing_expires_without_its_entry),
         HOUSE_TEST(expiring_nothing_writes_nothing),
         HOUSE_TEST(remembered_idempotency_keys_go_after_a_day),
     };
