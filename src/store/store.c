@@ -353,10 +353,20 @@ static status need_savepoint(const struct store *store, struct fault *fault)
     return OK;
 }
 
+/* What should be gone may stand: nothing of this transaction is committed any more. */
+static status give_up(struct store *store, status why)
+{
+    if (store->lost == OK)
+        store->lost = why;
+    return why;
+}
+
 status store_release(struct store *store, struct fault *fault)
 {
     TRY(need_savepoint(store, fault));
-    TRY(store_script(store, "RELEASE request", fault));
+    status released = store_script(store, "RELEASE request", fault);
+    if (released != OK) /* inside of another one the caller undoes that */
+        return store->savepoints > 1 ? released : give_up(store, released);
     store->savepoints--;
     if (store->half_done_in > store->savepoints)
         store->half_done_in = store->savepoints;
@@ -367,7 +377,9 @@ status store_undo(struct store *store, struct fault *fault)
 {
     TRY(need_savepoint(store, fault));
     store->migrated_count = 0;
-    TRY(store_script(store, "ROLLBACK TO request; RELEASE request", fault));
+    status undone = store_script(store, "ROLLBACK TO request; RELEASE request", fault);
+    if (undone != OK)
+        return give_up(store, undone);
     if (store->half_done_in >= store->savepoints)
         store->half_done = false;
     store->savepoints--;

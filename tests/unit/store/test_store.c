@@ -130,6 +130,32 @@ static void undo_takes_back_one_request_and_leaves_the_turn(void **state)
     sim_free(sim);
 }
 
+/* The savepoint is taken from under the store, as a stand-in for what else makes SQLite fail. */
+static void what_could_not_be_undone_is_never_committed(void **state)
+{
+    (void)state;
+    struct fault why;
+    for (int undo = 0; undo < 2; undo++) {
+        struct sim *sim = sim_create(1);
+        struct store *store = open_sim(sim);
+        assert_ok(store_migrate(store, &notes_1, &fault));
+        assert_ok(store_begin(store, &fault));
+        assert_ok(store_savepoint(store, &fault));
+        assert_ok(add(store, 1, "of a request that failed"));
+        assert_ok(store_execute(store, "RELEASE request", &fault));
+        assert_int_equal(undo ? store_undo(store, &why) : store_release(store, &why), INTERNAL);
+        assert_int_equal(add(store, 2, "of the next request"), INTERNAL);
+        assert_int_equal(store_commit(store, &fault), INTERNAL);
+        assert_int_equal(count(store), 0);
+        assert_ok(store_begin(store, &fault));
+        assert_ok(add(store, 3, "of the next turn"));
+        assert_ok(store_commit(store, &fault));
+        assert_int_equal(count(store), 1);
+        store_abandon(store);
+        sim_free(sim);
+    }
+}
+
 static void writing_outside_of_a_transaction_is_refused(void **state)
 {
     (void)state;
@@ -525,6 +551,7 @@ int main(void)
         cmocka_unit_test(a_new_silo_takes_little_room),
         cmocka_unit_test(a_turn_that_wrote_nothing_costs_no_io),
         cmocka_unit_test(undo_takes_back_one_request_and_leaves_the_turn),
+        cmocka_unit_test(what_could_not_be_undone_is_never_committed),
         cmocka_unit_test(writing_outside_of_a_transaction_is_refused),
         cmocka_unit_test(statements_say_what_went_wrong),
         cmocka_unit_test(statements_carry_every_type),
