@@ -227,19 +227,16 @@ static void end_idle(struct silo *silo)
         store_rollback(silo->store);
 }
 
-/* What a mutation did stays only together with its entry. */
+/* What a mutation did stays only together with its entry. It runs in the savepoint of prepare. */
 static status mutate(struct call *call, silo_handler *handler, struct fault *fault)
 {
     struct silo *silo = call->silo;
     struct fault entry_fault;
-    TRY(silo_write(silo, fault));
-    TRY(store_savepoint(silo->store, fault));
     status done = handler(call, fault);
     status noted = audit_request(call, done, &entry_fault);
     if (done == OK && noted == OK) {
-        TRY(store_release(silo->store, fault));
         silo->wrote = true;
-        return OK;
+        return store_release(silo->store, fault);
     }
     memory_forget(silo);
     struct fault undo_fault;
@@ -262,14 +259,35 @@ static status look(struct call *call, silo_handler *handler, struct fault *fault
     return done;
 }
 
+static status prepare(struct call *call, struct fault *fault)
+{
+    struct silo *silo = call->silo;
+    TRY(use_store(silo, fault));
+    call->store = silo->store;
+    TRY(memory_know(silo, fault));
+    if (!call->request->action->mutates)
+        return OK;
+    TRY(silo_write(silo, fault));
+    return store_savepoint(silo->store, fault);
+}
+
+/* A request that does not come as far as its handler has its entry, too. */
+static status turn_away(struct call *call, status why, struct fault *fault)
+{
+    struct fault entry_fault;
+    end_idle(call->silo);
+    status noted = audit_request(call, why, &entry_fault);
+    return noted == OK ? why : FAIL(noted, fault, "%s", entry_fault.detail);
+}
+
 static status handle(struct call *call, struct fault *fault)
 {
     silo_handler *handler = find_handler(call->request->action);
     assert(handler != NULL);
     TRY(audit_has_room(call->silo, fault));
-    TRY(use_store(call->silo, fault));
-    call->store = call->silo->store;
-    TRY(memory_know(call->silo, fault));
+    status ready = prepare(call, fault);
+    if (ready != OK)
+        return turn_away(call, ready, fault);
     return call->request->action->mutates ? mutate(call, handler, fault)
                                           : look(call, handler, fault);
 }

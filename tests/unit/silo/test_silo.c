@@ -191,6 +191,19 @@ static void a_refusal_before_the_handler_has_its_entry(void **state)
     assert_string_equal(answer_text(house, entry, "code"), "forbidden_scope");
 }
 
+static void a_request_that_never_reached_its_handler_has_its_entry(void **state)
+{
+    struct house *house = *state; /* whose silo was never used: its files cannot be made */
+    house->sim->space = 1;
+    assert_status(house, ask(house, &alice, "GET", "/v1/memories", "", NULL), OUT_OF_SPACE);
+    assert_status(house, ask(house, &alice, "POST", "/v1/memories", "", "{\"text\":\"x\"}"),
+                  OUT_OF_SPACE);
+    house->sim->space = 0;
+    assert_int_equal(entries(house), 2);
+    assert_string_equal(answer_text(house, entry_at(house, 0), "code"), "out_of_space");
+    assert_string_equal(answer_text(house, entry_at(house, 1), "action"), "memory.add");
+}
+
 static void too_many_waiting_entries_stop_reads_not_memory(void **state)
 {
     struct house *house = *state;
@@ -418,6 +431,7 @@ int main(void)
         HOUSE_TEST(the_same_item_has_the_same_hash_in_every_entry),
         HOUSE_TEST(what_is_hidden_from_the_caller_is_a_denial_in_the_log),
         HOUSE_TEST(a_refusal_before_the_handler_has_its_entry),
+        HOUSE_TEST(a_request_that_never_reached_its_handler_has_its_entry),
         HOUSE_TEST(too_many_waiting_entries_stop_reads_not_memory),
         HOUSE_TEST(on_a_full_disk_a_turn_is_taken_back_and_reads_go_on),
         HOUSE_TEST(a_disk_call_that_fails_loses_nothing_acknowledged),
