@@ -189,6 +189,7 @@ void export_begin(struct cell *cell, int fd)
     }
     export->next = cell->exports;
     cell->exports = export;
+    turn_commit_pending(cell); /* what was answered before the export was asked for is in it */
     export->move = kms_sign_now(cell);
     cell_timer(cell, &export->timer, ANCHOR_WAIT_US, on_no_anchor, export);
 }
