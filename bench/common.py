@@ -87,9 +87,9 @@ def write_requests(directory, requests):
     return path
 
 
-def load(port, connections, seconds, status, path):
+def load(port, connections, seconds, status, path, *rate):
     return json.loads(run(os.path.join(BUILD, 'bench/bench-load'), str(port), str(connections),
-                          str(seconds), str(status), path))
+                          str(seconds), str(status), path, *map(str, rate)))
 
 
 # Text as agents keep it: some 200 bytes of words whose frequencies fall as in a language.

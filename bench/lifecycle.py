@@ -3,7 +3,8 @@ import os
 import sqlite3
 import time
 
-from common import (QUICK, disk_bytes, latencies, make_directory, median, private_kib, remove_directory, request_bytes, say, sentence)
+from common import (QUICK, disk_bytes, latencies, make_directory, median, private_kib,
+                    remove_directory, request_bytes, say, sentence)
 from node import Client, Node
 from peers import Postgres
 
@@ -166,11 +167,15 @@ def awake_cells(node):
     mine = [cells[one] for one in ids]
     measured = [private_kib(cell['pid']) for cell in mine]
     client.close()
+    node.fill(token, LARGE // 2)
+    time.sleep(3)
+    written = private_kib(mine[-1]['pid'])[0]
     services = {service['name']: private_kib(service['pid'])[0]
                 for service in node.status()['services']}
     return {'cells': AWAKE, 'private': _spread([private for private, _ in measured]),
             'resident': _spread([resident for _, resident in measured]),
             'private_as_status_says': _spread([cell['jail']['private_kib'] for cell in mine]),
+            'after_writes': {'writes': LARGE // 2, 'private_kib': written},
             'services_private_kib': services}
 
 

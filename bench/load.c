@@ -1,12 +1,18 @@
-/* bench-load: closed-loop load over HTTP/1.1 keep-alive that keeps every latency.
+/* bench-load: load over HTTP/1.1 keep-alive that keeps every latency.
  *
- *     bench-load PORT CONNECTIONS SECONDS STATUS FILE
+ *     bench-load PORT CONNECTIONS SECONDS STATUS FILE [RATE]
  *
  * FILE holds the requests, each as a line with its length in bytes, then its bytes; the connections
- * to 127.0.0.1 send them in turn, beginning apart, and again from the front. Each connection has one
- * request in flight. The first fifth of the time warms up and is not counted. An answer other than
- * STATUS ends the run: a figure of errors is no figure. Prints JSON; latencies from the first
- * byte written to the last byte read, in microseconds, exact: no histogram, no correction. */
+ * to 127.0.0.1 send them in turn, beginning apart, and again from the front. Each connection has
+ * one request in flight. The first fifth of the time warms up and is not counted. An answer other
+ * than STATUS ends the run: a figure of errors is no figure. Prints JSON; latencies in
+ * microseconds, exact: no histogram, no correction.
+ *
+ * Without RATE a connection sends its next request when it has its answer (closed loop), and a
+ * latency counts from the first byte written to the last byte read. With RATE requests fall due
+ * evenly, RATE a second in all, and a latency counts from when its request was due, whether or not
+ * a connection was free then: a server that stops for a moment is charged for everybody who would
+ * have come meanwhile. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -43,6 +49,9 @@ struct run {
     size_t request_count;
     int port, status, epoll;
     int64_t counted_from, until; /* ns */
+    int64_t period, due;         /* ns; 0 without RATE */
+    struct connection *idle[CONNECTIONS_MAX];
+    int idle_count;
     float *samples_us;
     size_t sample_count;
     size_t answers; /* of the counted part */
@@ -120,7 +129,8 @@ static void send_next(struct run *run, struct connection *connection)
     const struct request *request = &run->requests[connection->next];
     connection->next = (connection->next + 1) % run->request_count;
     connection->filled = 0;
-    connection->since = now_ns();
+    connection->since = run->period ? run->due : now_ns();
+    run->due += run->period;
     for (size_t sent = 0; sent < request->length;) {
         ssize_t count = send(connection->fd, request->bytes + sent, request->length - sent,
                              MSG_NOSIGNAL);
@@ -162,23 +172,46 @@ static bool receive(struct run *run, struct connection *connection)
     return true;
 }
 
+static void count_answer(struct run *run, const struct connection *connection)
+{
+    int64_t now = now_ns();
+    if (now < run->counted_from || now > run->until)
+        return;
+    run->answers++;
+    if (connection->since >= run->counted_from && run->sample_count < SAMPLES_MAX)
+        run->samples_us[run->sample_count++] = (float)(now - connection->since) / 1e3F;
+}
+
+/* How long to wait for answers: with RATE not beyond the next request that can be sent. */
+static struct timespec patience(const struct run *run)
+{
+    int64_t wait = 10000000000LL;
+    if (run->period && run->idle_count)
+        wait = run->due - now_ns();
+    if (wait < 0)
+        wait = 0;
+    return (struct timespec){wait / 1000000000, wait % 1000000000};
+}
+
 static void turn(struct run *run)
 {
-    struct epoll_event events[CONNECTIONS_MAX];
-    int count = epoll_wait(run->epoll, events, CONNECTIONS_MAX, 10000);
-    if (count == 0)
+    static struct epoll_event events[CONNECTIONS_MAX];
+    struct timespec wait = patience(run);
+    int count = epoll_pwait2(run->epoll, events, CONNECTIONS_MAX, &wait, NULL);
+    if (count == 0 && wait.tv_sec >= 10)
         die("answer", "none within 10 s");
     for (int i = 0; i < count; i++) {
         struct connection *connection = events[i].data.ptr;
         if (!receive(run, connection))
             continue;
-        int64_t now = now_ns();
-        if (connection->since >= run->counted_from && now <= run->until
-            && run->sample_count < SAMPLES_MAX)
-            run->samples_us[run->sample_count++] = (float)(now - connection->since) / 1e3F;
-        run->answers += now >= run->counted_from && now <= run->until;
-        send_next(run, connection);
+        count_answer(run, connection);
+        if (run->period)
+            run->idle[run->idle_count++] = connection;
+        else
+            send_next(run, connection);
     }
+    while (run->period && run->idle_count && run->due <= now_ns())
+        send_next(run, run->idle[--run->idle_count]);
 }
 
 static int by_size(const void *left, const void *right)
@@ -210,8 +243,8 @@ static void print(const struct run *run, int connections, double seconds)
 int main(int argc, char **argv)
 {
     static struct run run;
-    if (argc != 6) {
-        fprintf(stderr, "usage: bench-load PORT CONNECTIONS SECONDS STATUS FILE\n");
+    if (argc != 6 && argc != 7) {
+        fprintf(stderr, "usage: bench-load PORT CONNECTIONS SECONDS STATUS FILE [RATE]\n");
         return 2;
     }
     int connections = (int)strtol(argv[2], NULL, 10);
@@ -230,11 +263,18 @@ int main(int argc, char **argv)
         connect_one(&run, &all[i]);
         all[i].next = run.request_count * (size_t)i / (size_t)connections;
     }
+    double rate = argc == 7 ? strtod(argv[6], NULL) : 0;
     int64_t start = now_ns();
     run.counted_from = start + (int64_t)(seconds * 2e8);
     run.until = start + (int64_t)(seconds * 1e9);
-    for (int i = 0; i < connections; i++)
-        send_next(&run, &all[i]);
+    run.period = rate > 0 ? (int64_t)(1e9 / rate) : 0;
+    run.due = start;
+    for (int i = 0; i < connections; i++) {
+        if (run.period)
+            run.idle[run.idle_count++] = &all[i];
+        else
+            send_next(&run, &all[i]);
+    }
     while (now_ns() < run.until)
         turn(&run);
     qsort(run.samples_us, run.sample_count, sizeof *run.samples_us, by_size);

@@ -1,7 +1,8 @@
 """run.py [serving|lifecycle|engine]...: measures, prints the table, writes bench/results.json.
 
 BENCH_QUICK=1: a small run that shows that all of it works; its figures mean little and go to
-build/bench-part.json, as those of some parts only do. BENCH_DIR: where data is kept while measuring (default /var/tmp: a disk)."""
+build/bench-part.json, as those of some parts only do. BENCH_DIR: where data is kept while measuring
+(default /var/tmp: a disk)."""
 import datetime
 import json
 import os
@@ -50,7 +51,8 @@ def _machine(directory):
     return {'cpus': os.cpu_count(), 'cpu': _first('/proc/cpuinfo', 'model name'),
             'virtual': 'virtual' if 'hypervisor' in flags else 'bare metal',
             'memory_mib': int(_first('/proc/meminfo', 'MemTotal').split()[0]) // 1024,
-            'kernel': platform.release(), 'versions': versions,
+            'kernel': platform.release(), 'realtime': os.sched_getscheduler(0) == os.SCHED_RR,
+            'versions': versions,
             'filesystem': common.run('df', '--output=fstype', directory).split()[-1],
             'load_before': os.getloadavg()[0], 'sync_4k': {'before': _sync_times(directory)}}
 

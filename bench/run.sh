@@ -3,8 +3,12 @@
 # Prints a table, writes bench/results.json; bench/publish.py then puts it into the documents. About ten
 # minutes; BENCH_QUICK=1: about one, to see that it works. As root: each tenant is a uid of its own, and
 # PostgreSQL runs as its user. Build first (`make`); BULKHEAD_BUILD: another build directory than build/.
+# BENCH_REALTIME=1: everything measured, peers too, under real-time scheduling (round robin).
 set -eu
 cd "$(dirname "$0")/.."
 build=${BULKHEAD_BUILD:-build}
 ninja -C "$build" bench/bench-load bench/bench-seal bench/bench-audit bench/bench-plain-log >/dev/null
-exec python3 -B bench/run.py "$@"
+# On a machine that others load too, both sides of every comparison can be given the processors first.
+set -- python3 -B bench/run.py "$@"
+[ -z "${BENCH_REALTIME:-}" ] || set -- chrt --rr 1 "$@"
+exec "$@"

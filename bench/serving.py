@@ -44,30 +44,43 @@ def _flat(answer):
     return {name: answer[name] for name in ('per_second', 'p50_us', 'p99_us', 'p999_us')}
 
 
-def reads(tenants, directory):
-    nginx = Nginx(directory, tenants.body)
+def reads(tenants, nginx):
     sides = {'nginx_direct': (nginx.upstream_port, tenants.get_one),
              'nginx_proxy': (nginx.proxy_port, tenants.get_one),
              'bulkhead': (tenants.node.port, tenants.get_one),
              'bulkhead_8_tenants': (tenants.node.port, tenants.get_all)}
     found = {}
-    try:
-        for connections in CONNECTIONS:
-            rounds = {side: [] for side in sides}
-            added = {side: [] for side in ('nginx_proxy', 'bulkhead')}
-            for _ in range(ROUNDS):
-                for side, (port, path) in sides.items():
-                    rounds[side].append(_flat(load(port, connections, SECONDS, 200, path)))
-                for side, list_ in added.items():
-                    list_.append({name: round(rounds[side][-1][name] - rounds['nginx_direct'][-1][name],
-                                              2) for name in ('p50_us', 'p99_us')})
-            found[str(connections)] = {side: over_rounds(r) for side, r in rounds.items()}
+    for connections in CONNECTIONS:
+        rounds = {side: [] for side in sides}
+        added = {side: [] for side in ('nginx_proxy', 'bulkhead')}
+        for _ in range(ROUNDS):
+            for side, (port, path) in sides.items():
+                rounds[side].append(_flat(load(port, connections, SECONDS, 200, path)))
             for side, list_ in added.items():
-                found[str(connections)][side + '_added'] = over_rounds(list_)
-            say(f'reads at {connections} connections: done')
-    finally:
-        nginx.stop()
+                direct = rounds['nginx_direct'][-1]
+                list_.append({name: round(rounds[side][-1][name] - direct[name], 2)
+                              for name in ('p50_us', 'p99_us')})
+        found[str(connections)] = {side: over_rounds(r) for side, r in rounds.items()}
+        for side, list_ in added.items():
+            found[str(connections)][side + '_added'] = over_rounds(list_)
+        say(f'reads at {connections} connections: done')
     return found
+
+
+RATE = 1000
+
+
+def reads_at_a_rate(tenants, nginx):
+    """Requests that come whether or not the last one was answered: stalls count for all they delay."""
+    sides = {'nginx_proxy': (nginx.proxy_port, tenants.get_one),
+             'bulkhead': (tenants.node.port, tenants.get_one),
+             'bulkhead_8_tenants': (tenants.node.port, tenants.get_all)}
+    rounds = {side: [] for side in sides}
+    for _ in range(ROUNDS):
+        for side, (port, path) in sides.items():
+            rounds[side].append(_flat(load(port, 32, SECONDS, 200, path, RATE)))
+    say(f'reads, {RATE} a second: done')
+    return {'rate': RATE, **{side: over_rounds(r) for side, r in rounds.items()}}
 
 
 TENANT = '6b0e4a3c-7d51-4a0e-9b52-0c6f5a1d2e3f'
@@ -126,14 +139,18 @@ def denials(tenants):
 
 def measure(postgres):
     directory = make_directory()
-    tenants = None
+    tenants = nginx = None
     try:
         tenants = Tenants(directory)
         say(f'{TENANTS} tenants with {MEMORIES} memories each')
         make_corpus(postgres)
-        return {'read': reads(tenants, directory), 'denial': {'64': denials(tenants)},
-                'write': writes(tenants, postgres), 'answer_bytes': len(tenants.body)}
+        nginx = Nginx(directory, tenants.body)
+        return {'read': reads(tenants, nginx), 'read_at_a_rate': reads_at_a_rate(tenants, nginx),
+                'denial': {'64': denials(tenants)}, 'write': writes(tenants, postgres),
+                'answer_bytes': len(tenants.body)}
     finally:
+        if nginx:
+            nginx.stop()
         if tenants:
             tenants.node.stop()
         remove_directory(directory)

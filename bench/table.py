@@ -61,6 +61,17 @@ def _read_rows(read):
     return rows
 
 
+def _rate_rows(paced):
+    ours, wide, proxy = (paced[name] for name in ('bulkhead', 'bulkhead_8_tenants', 'nginx_proxy'))
+    return [[f'governed reads arriving evenly, {_count(paced["rate"])} a second, p50 / p99 / p99.9',
+             _triple(ours), f'through nginx {_triple(proxy)}', '', ''],
+            ['the same over 8 tenants', _triple(wide), '', '', '']]
+
+
+def _triple(times):
+    return f'{_us(times["p50_us"])} / {_us(times["p99_us"])} / {_us(times["p999_us"])}'
+
+
 def _write_rows(write):
     rows = []
     for connections, sides in write.items():
@@ -101,7 +112,10 @@ def _memory_rows(memory):
     return [[f'private memory of an idle awake cell, median / max of {memory["cells"]}',
              f'{_kib(private["median_kib"])} / {_kib(private["max_kib"])}',
              f'idle PostgreSQL backend {_kib(peer["median_kib"])} / {_kib(peer["max_kib"])}',
-             '1,024 KiB', _verdict([(private['median_kib'], 1024)])]]
+             '1,024 KiB', _verdict([(private['median_kib'], 1024)])],
+            [f'the same, idle again after {_count(memory["after_writes"]["writes"])} writes',
+             _kib(memory['after_writes']['private_kib']), '', '1,024 KiB',
+             _verdict([(memory['after_writes']['private_kib'], 1024)])]]
 
 
 def _disk_rows(disk, wake):
@@ -167,7 +181,8 @@ def rows(results):
     found = []
     if 'serving' in figures:
         serving = figures['serving']
-        found += _read_rows(serving['read']) + _write_rows(serving['write'])
+        found += _read_rows(serving['read']) + _rate_rows(serving['read_at_a_rate'])
+        found += _write_rows(serving['write'])
         found.append(['refusals a second (scope missing), 64 connections',
                       _count(serving['denial']['64']['per_second'])
                       + _spread(serving['denial']['64'], 'per_second'), '', '', ''])
@@ -203,9 +218,10 @@ def machine(results):
     """One paragraph: on what this was measured."""
     about = results['machine']
     disk = about['sync_4k']
+    realtime = ', all of it under real-time scheduling' if about['realtime'] else ''
     return (f'Measured {results["when"]} on {about["cpus"]} CPUs ({about["cpu"]}, '
             f'{about["memory_mib"] // 1024} GiB, {about["virtual"]}), Linux {about["kernel"]}, '
-            f'{about["filesystem"]}; load average before {about["load_before"]:.1f}, after '
+            f'{about["filesystem"]}{realtime}; load average before {about["load_before"]:.1f}, after '
             f'{about["load_after"]:.1f}; a synced write of 4 KiB took {_pair(disk["before"])} '
             f'(p50 / p99) before and {_pair(disk["after"])} after. Figures in brackets: least and '
             f'greatest of the rounds, of which the table shows the median. {about["versions"]}.')
