@@ -1,5 +1,6 @@
 /* bench-plain-log: what bench-audit does without sealing and without a Merkle tree: the same rows
- * (index, salt, entry) in the same batches into plain SQLite with the store's settings. Prints JSON.
+ * (index, salt, entry) in the same batches into plain SQLite with the store's settings. Prints
+ * JSON.
  *
  *     bench-plain-log DIRECTORY ENTRIES BATCH */
 #include <sqlite3.h>
