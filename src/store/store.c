@@ -365,12 +365,15 @@ status store_release(struct store *store, struct fault *fault)
 {
     TRY(need_savepoint(store, fault));
     status released = store_script(store, "RELEASE request", fault);
-    if (released != OK) /* inside of another one the caller undoes that */
-        return store->savepoints > 1 ? released : give_up(store, released);
-    store->savepoints--;
-    if (store->half_done_in > store->savepoints)
+    store->savepoints--; /* SQLite forgets it also where a virtual table then refuses */
+    if (released != OK && store->savepoints == 0)
+        return give_up(store, released);
+    bool stood = store->half_done;
+    if (released != OK) /* the caller undoes the one around it */
+        store->half_done = true;
+    if (!stood || store->half_done_in > store->savepoints)
         store->half_done_in = store->savepoints;
-    return OK;
+    return released;
 }
 
 status store_undo(struct store *store, struct fault *fault)

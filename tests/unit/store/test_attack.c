@@ -342,6 +342,8 @@ static void longer_files_are_errors_or_change_nothing(void **state)
                 struct sim *sim = sim_copy(silo.copies[copy]);
                 sim_resize(sim, names[i], sim_file(sim, names[i])->length + more);
                 never_believed(sim, copy, false);
+                if (copy == PARKED && i < 2)
+                    must_fail(sim, copy);
                 sim_free(sim);
             }
 }
@@ -498,6 +500,28 @@ static void the_anchor_refuses_a_silo_as_a_whole_that_is_older(void **state)
     }
 }
 
+static void the_anchor_knows_the_very_first_map(void **state)
+{
+    (void)state;
+    struct sim *sim = sim_create(1);
+    struct store_options options = options_over(sim);
+    struct store_anchor anchor;
+    struct store *store = open_at(sim, silo_id);
+    assert_ok(store_close(store, &anchor, &fault));
+    assert_int_equal(anchor.commits, 0);
+    options.anchor = &anchor;
+    assert_ok(store_open(&store, &options, &fault));
+    store_abandon(store);
+    sim_set(sim, STORE_DATABASE, SPAN("")); /* made anew by somebody else with the key */
+    sim_remove(sim, STORE_MAP);
+    options.anchor = NULL;
+    assert_ok(store_open(&store, &options, &fault));
+    store_abandon(store);
+    options.anchor = &anchor;
+    assert_int_equal(store_open(&store, &options, &fault), ROLLED_BACK);
+    sim_free(sim);
+}
+
 static void a_wrong_key_opens_nothing(void **state)
 {
     (void)state;
@@ -540,6 +564,42 @@ static void changes_under_an_open_silo_are_noticed(void **state)
     store_rollback(store);
     assert_string_equal(store_damage(store).last_file, STORE_WAL);
     assert_int_not_equal(store_close(store, NULL, &fault), OK);
+    sim_free(sim);
+}
+
+/* A frame of the same place in the same WAL, sealed for a turn that was rolled back. */
+static void a_frame_of_a_turn_that_never_was_is_not_believed(void **state)
+{
+    (void)state;
+    static const char spill[] =
+        "UPDATE item SET text = hex(randomblob(1900)) || row;"
+        "UPDATE item SET text = hex(randomblob(1900)) || row;";
+    struct sim *sim = sim_copy(silo.copies[PARKED]), *before;
+    struct store_options options = options_over(sim);
+    struct store *store;
+    options.cache_kib = 16;
+    assert_ok(store_open(&store, &options, &fault));
+    turn(store, silo.times[PARKED] + 1);
+    size_t committed = sim_file(sim, STORE_WAL)->length;
+    assert_ok(store_begin(store, &fault));
+    assert_ok(store_execute(store, spill, &fault));
+    assert_true(sim_file(sim, STORE_WAL)->length > committed + 4 * 4120);
+    before = sim_copy(sim);
+    store_rollback(store);
+    turn(store, silo.times[PARKED] + 2);
+    assert_int_equal(read_all(store, silo.times[PARKED] + 2), TRUTH);
+    store_rollback(store);
+    memcpy(sim_file(sim, STORE_WAL)->data + committed,
+           sim_file(before, STORE_WAL)->data + committed, 4 * 4120);
+    store_trim(store);
+    assert_int_equal(read_all(store, silo.times[PARKED] + 2), ERROR);
+    store_rollback(store);
+    assert_true(store_damage(store).count > 0);
+    struct store_anchor anchor = store_anchor(store);
+    store_abandon(store);
+    options.anchor = &anchor;
+    assert_int_equal(store_open(&store, &options, &fault), ROLLED_BACK);
+    sim_free(before);
     sim_free(sim);
 }
 
@@ -603,8 +663,10 @@ int main(void)
         cmocka_unit_test(files_and_pages_of_another_silo_are_errors),
         cmocka_unit_test(an_older_wal_is_not_replayed),
         cmocka_unit_test(the_anchor_refuses_a_silo_as_a_whole_that_is_older),
+        cmocka_unit_test(the_anchor_knows_the_very_first_map),
         cmocka_unit_test(a_wrong_key_opens_nothing),
         cmocka_unit_test(changes_under_an_open_silo_are_noticed),
+        cmocka_unit_test(a_frame_of_a_turn_that_never_was_is_not_believed),
         cmocka_unit_test(a_write_that_met_damage_is_not_committed_in_part),
     };
     return cmocka_run_group_tests(tests, make_silos, free_silos);

@@ -141,52 +141,52 @@ static void cut_everywhere(const struct work *work, uint32_t tosses)
 static void no_cut_loses_a_commit_of_small_turns(void **state)
 {
     (void)state;
-    cut_everywhere(&(struct work){.lives = 3, .turns = 6, .row_bytes = 200, .parks = true}, 8);
+    cut_everywhere(&(struct work){.lives = 3, .turns = 5, .row_bytes = 200, .parks = true}, 5);
 }
 
 static void no_cut_loses_a_commit_when_the_wal_is_moved_often(void **state)
 {
     (void)state;
-    cut_everywhere(&(struct work){.lives = 2, .turns = 12, .row_bytes = 3000,
+    cut_everywhere(&(struct work){.lives = 2, .turns = 8, .row_bytes = 3000,
                                   .checkpoint_every = 2, .parks = true},
-                   6);
+                   5);
 }
 
 static void no_cut_loses_a_commit_when_the_wal_starts_over_in_place(void **state)
 {
     (void)state;
-    cut_everywhere(&(struct work){.lives = 2, .turns = 16, .row_bytes = 3000,
+    cut_everywhere(&(struct work){.lives = 1, .turns = 16, .row_bytes = 3000,
                                   .checkpoint_frames = 9, .parks = true},
-                   8);
-    cut_everywhere(&(struct work){.lives = 3, .turns = 9, .row_bytes = 300,
+                   6);
+    cut_everywhere(&(struct work){.lives = 2, .turns = 9, .row_bytes = 300,
                                   .checkpoint_frames = 1, .parks = false},
-                   8);
+                   6);
 }
 
 static void no_cut_loses_a_commit_of_turns_that_spill(void **state)
 {
     (void)state;
-    cut_everywhere(&(struct work){.lives = 2, .turns = 2, .row_bytes = 60000, .parks = true}, 3);
+    cut_everywhere(&(struct work){.lives = 1, .turns = 2, .row_bytes = 60000, .parks = true}, 3);
 }
 
 static void no_cut_loses_a_commit_of_lives_that_end_in_crashes(void **state)
 {
     (void)state;
-    cut_everywhere(&(struct work){.lives = 4, .turns = 4, .row_bytes = 1000, .parks = false}, 6);
+    cut_everywhere(&(struct work){.lives = 3, .turns = 4, .row_bytes = 1000, .parks = false}, 6);
 }
 
 /* The map is compacted and the WAL starts over inside one life: random cuts in a long one. */
 static void no_cut_loses_a_commit_of_a_long_life(void **state)
 {
     (void)state;
-    const struct work work = {.lives = 1, .turns = 700, .row_bytes = 5000,
-                              .checkpoint_every = 90, .parks = true};
+    const struct work work = {.lives = 1, .turns = 400, .row_bytes = 5000,
+                              .checkpoint_every = 60, .parks = true};
     struct sim *whole = sim_create(1);
     struct known all = {0};
     run_until_cut(whole, &all, &work);
     uint64_t steps = whole->mutations;
     sim_free(whole);
-    for (uint64_t seed = 1; seed <= 25; seed++) {
+    for (uint64_t seed = 1; seed <= 12; seed++) {
         struct sim *sim = sim_create(seed);
         struct known known = {0};
         sim->cut_at = 1 + sim_random(sim, steps);
@@ -201,7 +201,7 @@ static void no_cut_loses_a_commit_of_a_long_life(void **state)
 static void cuts_in_a_row_lose_nothing(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 120; seed++) {
+    for (uint64_t seed = 1; seed <= 60; seed++) {
         const struct work work = {.lives = 1, .turns = 9, .row_bytes = 2500,
                                   .checkpoint_every = seed % 2 ? 3 : 0,
                                   .checkpoint_frames = seed % 3 ? 7 : 0, .parks = true};
