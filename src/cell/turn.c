@@ -288,11 +288,10 @@ void turn_commit_pending(struct cell *cell)
 void turn_end(void *context)
 {
     struct cell *cell = context;
-    if (cell->turn.expire_due || cell->turn.commit_due || relay_has_ready(cell)) {
+    if (cell->turn.expire_due || cell->turn.commit_due || relay_has_ready(cell))
         run_turn(cell);
-        tell_damage(cell);
-    }
     export_continue(cell);
+    tell_damage(cell); /* exports read, too */
     relay_sweep(cell);
     park_continue(cell);
 }
