@@ -1,9 +1,11 @@
 #include "silo/memory.h"
 
+#include "base/clock.h"
 #include "wire/json.h"
 
 enum {
     SEARCH_EXAMINED_MAX = 20000, /* rows looked at for one search */
+    SEARCH_TIME_MAX_US = 2000 * 1000, /* the cell serves nobody else meanwhile */
     SEARCH_REBUILD_ROWS = 2000,  /* that a search adds to a damaged index before it gives up */
     MATCH_MAX = 4 * SEARCH_QUERY_MAX, /* every term quoted and joined */
     FILTER_ARENA_MAX = KIB(512),
@@ -337,7 +339,11 @@ static status run(struct search *search, struct fault *fault)
         if (!is_complete(silo, clearance))
             return FAIL(UNAVAILABLE, fault, "the full-text index is being rebuilt");
         begin_answer(search);
+        store_limit_time(silo->store, clock_monotonic_us() + SEARCH_TIME_MAX_US);
         status done = collect(search, &damaged, fault);
+        store_limit_time(silo->store, 0);
+        if (done == TIMED_OUT)
+            return FAIL(UNAVAILABLE, fault, "the search takes too long: ask for fewer words");
         if (done != CORRUPT || repairs == CLEARANCE_COUNT)
             return done;
         TRY(repair(search, &damaged, fault));

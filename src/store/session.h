@@ -31,6 +31,7 @@ struct store {
     bool half_done;      /* a write met damage and may have happened in part: to be undone */
     uint32_t half_done_in; /* that many savepoints were open around it */
     uint64_t commits;  /* durable */
+    int64_t until_us;  /* monotonic: of store_limit_time; 0: no limit */
     uint32_t checkpoint_frames, next_checkpoint;
     const struct store_schema *migrated[MIGRATED_MAX]; /* known to be up to date */
     uint32_t migrated_count;

@@ -1,9 +1,12 @@
 #include "store/statement.h"
 
+#include "base/clock.h"
 #include "store/session.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { STEPS_BETWEEN_LOOKS = 16 }; /* of SQLite's machine; one may match a whole item */
 
 status store_failure(struct store *store, int code, const char *what, struct fault *fault)
 {
@@ -14,6 +17,7 @@ status store_failure(struct store *store, int code, const char *what, struct fau
     case SQLITE_NOTADB: found = CORRUPT; break;
     case SQLITE_CONSTRAINT: found = CONFLICT; break;
     case SQLITE_TOOBIG: found = TOO_LARGE; break;
+    case SQLITE_INTERRUPT: found = TIMED_OUT; break;
     case SQLITE_IOERR:
         found = code == SQLITE_IOERR_DATA || code == SQLITE_IOERR_SHORT_READ ? CORRUPT : INTERNAL;
         break;
@@ -257,6 +261,19 @@ struct span statement_span(struct statement *statement, int column)
 bool statement_is_null(struct statement *statement, int column)
 {
     return sqlite3_column_type(statement->handle, column) == SQLITE_NULL;
+}
+
+static int is_too_late(void *context)
+{
+    const struct store *store = context;
+    return clock_monotonic_us() >= store->until_us;
+}
+
+void store_limit_time(struct store *store, int64_t until_us)
+{
+    store->until_us = until_us;
+    sqlite3_progress_handler(store->db, STEPS_BETWEEN_LOOKS, until_us != 0 ? is_too_late : NULL,
+                             store);
 }
 
 int64_t store_last_rowid(const struct store *store)

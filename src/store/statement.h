@@ -38,8 +38,8 @@ void statement_bind_null(struct statement *statement, int parameter);
 
 /* OK: a row is current. NOT_FOUND: done (also after an INSERT, UPDATE, DELETE without RETURNING).
  * CONFLICT: a constraint. OUT_OF_SPACE. CORRUPT: a damaged page was met. TOO_LARGE: a value or a
- * number of terms over SQLite's limits. BAD_FIELD: the text of a MATCH does not parse.
- * INTERNAL: anything else. */
+ * number of terms over SQLite's limits. BAD_FIELD: the text of a MATCH does not parse. TIMED_OUT:
+ * see store_limit_time. INTERNAL: anything else. */
 MUST_CHECK status statement_step(struct statement *statement, struct fault *fault);
 
 /* Runs to the end: for statements that yield no row. OK when done. */
@@ -56,6 +56,10 @@ bool statement_is_null(struct statement *statement, int column);
 
 /* For SQL without parameters and rows: DDL, pragmas. Several statements allowed. */
 MUST_CHECK status store_execute(struct store *store, const char *sql, struct fault *fault);
+
+/* From this moment on (monotonic) a statement that runs ends with TIMED_OUT; 0: no limit, as at
+ * first. For statements that read: one that writes would take the whole transaction with it. */
+void store_limit_time(struct store *store, int64_t until_us);
 
 int64_t store_last_rowid(const struct store *store); /* of the last INSERT */
 int64_t store_changes(const struct store *store);    /* rows touched by the last statement */

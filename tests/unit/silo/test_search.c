@@ -98,6 +98,29 @@ static void the_longest_query_of_the_shortest_words_is_answered(void **state)
     assert_int_equal(find(house, &alice, body), 1);
 }
 
+/* A phrase of one word again and again, in items that are nothing but that word. */
+static void a_search_that_would_take_minutes_is_ended(void **state)
+{
+    enum { ITEMS = 60, WORDS = 250 };
+    struct house *house = *state;
+    char *item = arena_alloc(&house->arena, MEMORY_TEXT_MAX + 64);
+    size_t at = (size_t)sprintf(item, "{\"text\":\"");
+    memset(item + at, ' ', MEMORY_TEXT_MAX);
+    for (size_t i = 0; i < MEMORY_TEXT_MAX; i += 2)
+        item[at + i] = 'a';
+    strcpy(item + at + MEMORY_TEXT_MAX, "\"}");
+    for (int i = 0; i < ITEMS; i++)
+        remember_as(house, &alice, item);
+    char query[KIB(2)];
+    at = (size_t)sprintf(query, "{\"limit\":1,\"query\":\"a");
+    for (int i = 1; i < WORDS; i++)
+        at += (size_t)sprintf(query + at, "\xe2\x80\x83" "a"); /* an em space parts no words here */
+    strcpy(query + at, "\"}");
+    assert_status(house, ask(house, &alice, "POST", search_path, "", query), UNAVAILABLE);
+    assert_int_equal(find(house, &alice, "{\"limit\":1,\"query\":\"a\"}"), 1);
+    remember(house, &alice, "x");
+}
+
 static void kinds_session_metadata_and_limit_narrow_a_search(void **state)
 {
     struct house *house = *state;
@@ -181,6 +204,7 @@ int main(void)
         HOUSE_TEST(no_query_is_ever_taken_for_query_language),
         HOUSE_TEST(a_bad_search_is_refused_by_name),
         HOUSE_TEST(the_longest_query_of_the_shortest_words_is_answered),
+        HOUSE_TEST(a_search_that_would_take_minutes_is_ended),
         HOUSE_TEST(kinds_session_metadata_and_limit_narrow_a_search),
         HOUSE_TEST(the_limit_is_filled_although_better_hits_are_filtered_out),
         HOUSE_TEST(hidden_items_do_not_move_visible_scores),
