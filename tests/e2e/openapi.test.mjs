@@ -1,0 +1,223 @@
+// docs/api/openapi.yaml against the code and a running node: each row of the action table is there with its
+// scope and bound, each documented operation exists, and answers look as documented, errors included.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { nodeOfSuite } from './harness.mjs';
+
+const at = (name) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
+const source = (name) => fs.readFileSync(at(name), 'utf8');
+const api = JSON.parse(execFileSync('python3', [
+  '-c', 'import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)',
+  at('docs/api/openapi.yaml')]));
+
+function follow(value) {
+  while (value?.$ref)
+    value = value.$ref.slice(2).split('/').reduce((from, name) => from[name], api);
+  assert.ok(value, 'a $ref leads somewhere');
+  return value;
+}
+
+const METHODS = ['get', 'post', 'put', 'patch', 'delete', 'head'];
+const operations = Object.entries(api.paths).flatMap(([path, item]) =>
+  METHODS.filter((method) => item[method]).map((method) => ({
+    path, method: method.toUpperCase(), ...item[method],
+    parameters: [...item.parameters ?? [], ...item[method].parameters ?? []].map(follow),
+  })));
+const operation = (name) => operations.find(({ operationId }) => operationId === name);
+
+// Every node of the document that satisfies wanted, wherever it stands.
+function* nodesOf(value, wanted) {
+  if (value === null || typeof value !== 'object') return;
+  if (wanted(value)) yield value;
+  for (const child of Object.values(value)) yield* nodesOf(child, wanted);
+}
+
+// The rows of the action table, as the code has them.
+function rows() {
+  const files = fs.readdirSync(at('src/silo')).filter((name) => name.endsWith('_actions.c'));
+  return files.flatMap((name) => {
+    const text = source(`src/silo/${name}`);
+    const lists = Object.fromEntries([...text.matchAll(/(\w+)\[\] = \{([^}]*)NULL\}/g)].map(
+      ([, list, words]) => [list, [...words.matchAll(/"(\w+)"/g)].map(([, word]) => word)]));
+    return [...text.matchAll(/\[\w+\] = \{\s*\.name[\s\S]*?\n {4}\},/g)].map(([row]) => ({
+      name: row.match(/\.name = "([^"]+)"/)[1],
+      method: row.match(/\.method = "([^"]+)"/)[1],
+      path: row.match(/\.path = "([^"]+)"/)[1],
+      scope: row.match(/\.scope = (\w+)/)[1],
+      body: /\.body = /.test(row),
+      query: lists[row.match(/\.query = (\w+)/)?.[1]] ?? [],
+    }));
+  });
+}
+
+// { NAME: number } of base/limits.h.
+function limits() {
+  const text = source('src/base/limits.h');
+  return Object.fromEntries([...text.matchAll(/^ {4}(\w+) = ([^,]+),/gm)].map(([, name, value]) => {
+    const plain = value.replace(/KIB\((\d+)\)/g, '($1*1024)').replace(/MIB\((\d+)\)/g, '($1*1048576)');
+    assert.match(plain, /^[\d\s*()<+]+$/, name);
+    return [name, Function(`return ${plain}`)()];
+  }));
+}
+
+// As much of JSON Schema as the document uses; yields the first fault, or undefined.
+function faultOf(schema, value, where = 'body') {
+  schema = follow(schema);
+  if (schema.oneOf) {
+    const fits = schema.oneOf.filter((one) => !faultOf(one, value, where)).length;
+    return fits === 1 ? undefined : `${where}: fits ${fits} of its kinds`;
+  }
+  const kind = value === null ? 'null' : Array.isArray(value) ? 'array'
+    : Number.isInteger(value) ? 'integer' : typeof value;
+  const types = [schema.type ?? kind].flat();
+  if (!types.includes(kind) && !(kind === 'integer' && types.includes('number')))
+    return `${where}: ${kind} where ${types} is documented`;
+  if (schema.const !== undefined && value !== schema.const) return `${where}: not ${schema.const}`;
+  if (schema.enum && !schema.enum.includes(value)) return `${where}: ${value} is not documented`;
+  if (schema.pattern && !new RegExp(schema.pattern).test(value)) return `${where}: ${value}: its form`;
+  if (schema.minimum !== undefined && value < schema.minimum) return `${where}: ${value}: too small`;
+  if (kind === 'array')
+    return value.map((item, i) => faultOf(schema.items, item, `${where}[${i}]`)).find(Boolean);
+  if (kind !== 'object') return undefined;
+  const missing = (schema.required ?? []).find((name) => !(name in value));
+  if (missing) return `${where}.${missing}: is missing`;
+  for (const [name, member] of Object.entries(value)) {
+    const known = schema.properties?.[name];
+    if (!known && schema.additionalProperties === false) return `${where}.${name}: is not documented`;
+    const fault = known && faultOf(known, member, `${where}.${name}`);
+    if (fault) return fault;
+  }
+  return undefined;
+}
+
+test('the document and the action table are the same list', () => {
+  const scopes = Object.fromEntries([...source('src/authz/scope.c').matchAll(
+    /\[(SCOPE_\w+)\] = "([^"]+)"/g)].map(([, name, text]) => [name, text]));
+  const table = rows();
+  assert.ok(table.length >= 9, 'the rows were found in the sources');
+  assert.deepEqual(operations.map(({ operationId }) => operationId).sort(),
+                   table.map(({ name }) => name).sort());
+  for (const row of table) {
+    const { path, method, security, requestBody, parameters } = operation(row.name);
+    assert.deepEqual({ path, method }, { path: row.path, method: row.method }, row.name);
+    assert.deepEqual(security, [{ bearer: [scopes[row.scope]] }], row.name);
+    assert.equal(requestBody !== undefined, row.body, `${row.name}: a body`);
+    assert.deepEqual(parameters.filter((one) => one.in === 'query').map(({ name }) => name).sort(),
+                     [...row.query].sort(), `${row.name}: its query`);
+  }
+});
+
+test('bounds and error codes are those of the code', () => {
+  const known = limits();
+  const bounded = [...nodesOf(api, (node) => typeof node['x-limit'] === 'string')];
+  assert.ok(bounded.length > 10);
+  for (const schema of bounded)
+    assert.equal(schema.maxLength ?? schema.maximum, known[schema['x-limit']], schema['x-limit']);
+  const codes = Object.fromEntries([...source('src/base/status.c').matchAll(
+    /\{(\d+), "(\w+)"\}/g)].map(([, status, code]) => [code, status]));
+  for (const code of api.components.schemas.Problem.properties.code.enum)
+    assert.ok(codes[code], `${code} exists`);
+  for (const { operationId, responses } of operations)
+    for (const [status, response] of Object.entries(responses))
+      for (const code of follow(response)['x-codes'] ?? [])
+        assert.equal(codes[code], status, `${operationId}: ${code}`);
+});
+
+describe('a running node answers as documented', () => {
+  const node = nodeOfSuite({ before, after }, { tenants: ['acme'] });
+  let token, id;
+
+  async function call(name, { target, body, headers, expect, use = token } = {}) {
+    const { path, method, responses } = operation(name);
+    const answer = await node.http(method, target ?? path.replace('{id}', id),
+                                   { token: use, body, headers });
+    const documented = follow(responses[answer.status]
+                              ?? assert.fail(`${name}: ${answer.status} is not documented`));
+    const [type] = Object.keys(documented.content ?? {});
+    assert.equal(answer.status, expect, `${name}: ${answer.text}`);
+    assert.equal(answer.type, type ?? '', name);
+    if (type) assert.equal(faultOf(documented.content[type].schema, answer.body), undefined, name);
+    for (const [header, described] of Object.entries(documented.headers ?? {})) {
+      const value = answer.headers.get(header);
+      assert.ok(value, `${name}: ${header}`);
+      const fault = follow(described).schema.type === 'string'
+        && faultOf(follow(described).schema, value, header);
+      assert.ok(!fault, fault);
+    }
+    if (documented['x-codes'])
+      assert.ok(documented['x-codes'].includes(answer.body.code), `${name}: ${answer.body.code}`);
+    return answer.body;
+  }
+
+  before(async () => {
+    token = await node.token('acme', 'ada', { agent: 'helper' });
+  });
+
+  test('each operation', async () => {
+    const made = await call('memory.add', {
+      expect: 201, headers: { 'idempotency-key': 'one' },
+      body: { text: 'the first text', kind: 'fact', metadata: { a: 1 }, session_id: 's', ttl_seconds: 60,
+              classification: 'public' },
+    });
+    id = made.id;
+    await call('memory.add', { expect: 201, body: { text: 'text with nothing else' } });
+    await call('memory.read', { expect: 200 });
+    await call('memory.update', { expect: 200, body: { text: 'another text', ttl_seconds: null } });
+    const history = await call('memory.history', { expect: 200 });
+    assert.equal(history.data.length, 2);
+    const list = await call('memory.list', { expect: 200, target: '/v1/memories?limit=1' });
+    assert.equal(typeof list.next_cursor, 'string');
+    const found = await call('memory.search', { expect: 200, body: { query: 'text' } });
+    assert.equal(found.data.length, 2);
+    await call('tenant.read', { expect: 200 });
+    await call('memory.delete', { expect: 204 });
+    const gone = await call('memory.forget_user', { expect: 200, target: '/v1/memories?user_id=ada' });
+    assert.equal(gone.deleted, 1);
+    const text = await (await fetch(`${node.opsUrl}/metrics`)).text();
+    const counted = [...text.matchAll(/action="([^"]+)",status="2xx"/g)].map(([, action]) => action);
+    assert.deepEqual(counted.sort(), operations.map(({ operationId }) => operationId).sort());
+  });
+
+  test('each method that is not documented is 405 and names those that are', async () => {
+    for (const path of Object.keys(api.paths)) {
+      const here = operations.filter((one) => one.path === path).map(({ method }) => method);
+      for (const method of METHODS.map((one) => one.toUpperCase()).filter((one) => !here.includes(one))) {
+        const answer = await fetch(node.url + path.replace('{id}', '0'.repeat(26)), {
+          method, headers: { authorization: `Bearer ${token}` } });
+        const text = await answer.text();
+        assert.equal(answer.status, 405, `${method} ${path}`);
+        assert.deepEqual(answer.headers.get('allow').split(', ').sort(), here.sort(), path);
+        if (method !== 'HEAD')
+          assert.equal(faultOf(api.components.schemas.Problem, JSON.parse(text)), undefined);
+      }
+    }
+    await node.problem(404, 'not_found', 'GET', '/v1/nothing', { token });
+  });
+
+  test('refusals', async () => {
+    const add = (body, expect, more) => call('memory.add', { body, expect, ...more });
+    await add('{', 400, { headers: { 'content-type': 'application/json' } });
+    await add({ text: 'a', colour: 1 }, 400);
+    await add({ text: 'a'.repeat(65537) }, 400);
+    await add({ text: 'a' }, 401, { use: 'no.token.atall' });
+    await add({ text: 'a', user_id: 'eve' }, 403);
+    await add({ text: 'a', classification: 'restricted' }, 403);
+    await add({ text: 'a' }, 403, { use: await node.token('acme', 'ada', { scope: 'memory:read' }) });
+    await add({ text: 'a' }, 201, { headers: { 'idempotency-key': 'k' } });
+    await add({ text: 'b' }, 409, { headers: { 'idempotency-key': 'k' } });
+    await add(' '.repeat(600000), 413, { headers: { 'content-type': 'application/json' } });
+    await add('text', 415, { headers: { 'content-type': 'text/plain' } });
+    await call('memory.search', { body: { query: 'a', vector: [1] }, expect: 501 });
+    await call('memory.list', { target: '/v1/memories?limit=501', expect: 400 });
+    await call('memory.forget_user', { expect: 400 });
+    id = '0'.repeat(26);
+    await call('memory.read', { expect: 404 });
+    await call('memory.update', { body: { text: 'a' }, expect: 404 });
+    await node.ok('tenant', 'pause', 'acme');
+    await add({ text: 'a' }, 423);
+    await node.ok('tenant', 'resume', 'acme');
+  });
+});
