@@ -4,9 +4,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool is_control(struct span text, size_t at)
+{
+    uint8_t character = text.data[at];
+    bool c1 = character == 0xC2 && at + 1 < text.length && text.data[at + 1] >= 0x80
+           && text.data[at + 1] < 0xA0;
+    return character < 0x20 || character == 0x7F || c1;
+}
+
+static void put_safely(FILE *to, struct span text)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        if (is_control(text, i))
+            fprintf(to, "\\x%02x", text.data[i]);
+        else
+            putc(text.data[i], to);
+    }
+}
+
+void cli_put_text(struct span text)
+{
+    put_safely(stdout, text);
+}
+
 int cli_refused(const char *detail)
 {
-    fprintf(stderr, "bulkhead: %s\n", detail);
+    fputs("bulkhead: ", stderr);
+    put_safely(stderr, span_of_text(detail));
+    putc('\n', stderr);
     return EXIT_REFUSED;
 }
 
@@ -72,17 +97,6 @@ int cli_end(struct cli *cli)
     fprintf(stderr, "bulkhead: \"%.80s\" is not understood here; see `bulkhead help`\n",
             cli->argv[0]);
     return EXIT_USAGE;
-}
-
-void cli_put_text(struct span text)
-{
-    for (size_t i = 0; i < text.length; i++) {
-        uint8_t character = text.data[i];
-        if (character < 0x20 || character == 0x7F)
-            printf("\\x%02x", character);
-        else
-            putchar(character);
-    }
 }
 
 int cli_show(const struct cli *cli, struct span json, cli_print *print)

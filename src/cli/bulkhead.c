@@ -59,8 +59,10 @@ int command_serve(struct cli *cli)
     argv[count++] = path;
     for (int i = 0; i < cli->argc; i++)
         argv[count++] = cli->argv[i];
-    argv[count++] = (char *)(uintptr_t)"--data";
-    argv[count++] = cli->data;
+    if (cli->data_given) {
+        argv[count++] = (char *)(uintptr_t)"--data";
+        argv[count++] = cli->data;
+    }
     execv(path, argv);
     fprintf(stderr, "bulkhead: %s: %s\n", path, strerror(errno));
     free(argv);
@@ -87,6 +89,7 @@ int main(int argc, char **argv)
     const char *environment = getenv("BULKHEAD_DATA");
     const char *data = cli_option(&cli, "--data");
     const char *command = cli_word(&cli);
+    cli.data_given = data != NULL;
     if (!data)
         data = environment && *environment ? environment : "./bulkhead-data";
     if (!span_to_text(cli.data, sizeof cli.data, span_of_text(data)) || !*data)

@@ -11,6 +11,7 @@
 
 struct cli {
     char data[PATH_MAX]; /* --data, BULKHEAD_DATA, ./bulkhead-data */
+    bool data_given;     /* --data: only that overrides a configuration file's */
     bool json;           /* --json */
     int argc;            /* what is left of the line: command, words, options of the command */
     char **argv;
@@ -39,8 +40,8 @@ MUST_CHECK status client_call(struct buffer *out, const struct cli *cli, const c
 /* Prints JSON as it is with --json, else calls print with the parsed document. */
 typedef void cli_print(const struct json *document);
 int cli_show(const struct cli *cli, struct span json, cli_print *print);
-/* Prints text of one member safely: control characters of a hostile value never reach a
- * terminal. */
+/* Prints text safely: control characters of a hostile value (a cell's own words, a file's) never
+ * reach a terminal, those of C1 in UTF-8 (U+0080 to U+009F) included. */
 void cli_put_text(struct span text);
 
 /* The commands. */

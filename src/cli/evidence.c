@@ -64,19 +64,34 @@ static status feed_file(struct export_verifier *verifier, const char *path, stru
     return count == 0 ? OK : FAIL(INTERNAL, fault, "%.150s: %s", path, strerror(errno));
 }
 
+/* The origin is whatever the file's signer wrote: it may hold quotes. */
+static void print_summary_json(const struct export_summary *summary, const char *root,
+                               const char *fingerprint)
+{
+    _cleanup_buffer_ struct buffer text = buffer_of(4096);
+    struct json_writer writer = json_writer_on(&text);
+    json_open_object(&writer, NULL);
+    json_put_bool(&writer, "valid", true);
+    json_put_text(&writer, "origin", summary->checkpoint.origin);
+    json_put_integer(&writer, "entries", (int64_t)summary->checkpoint.size);
+    json_put_text(&writer, "root", root);
+    json_put_text(&writer, "key_fingerprint", fingerprint);
+    json_close_object(&writer);
+    printf("%.*s\n", SPAN_ARG(buffer_span(&text)));
+}
+
 static void print_summary(const struct cli *cli, const struct export_summary *summary)
 {
     char fingerprint[2 * HASH_BYTES + 1], root[2 * HASH_BYTES + 1];
     key_fingerprint(fingerprint, summary->key);
     hex_encode(root, SPAN_OF(summary->checkpoint.root.bytes));
     if (cli->json) {
-        printf("{\"valid\":true,\"origin\":\"%s\",\"entries\":%llu,\"root\":\"%s\","
-               "\"key_fingerprint\":\"%s\"}\n", summary->checkpoint.origin,
-               (unsigned long long)summary->checkpoint.size, root, fingerprint);
+        print_summary_json(summary, root, fingerprint);
         return;
     }
-    printf("valid: %llu entries of %s\n", (unsigned long long)summary->checkpoint.size,
-           summary->checkpoint.origin);
+    printf("valid: %llu entries of ", (unsigned long long)summary->checkpoint.size);
+    cli_put_text(span_of_text(summary->checkpoint.origin));
+    putchar('\n');
     printf("  root            %s\n  signed by       %s\n", root, fingerprint);
     if (summary->has_earlier)
         printf("  continues the checkpoint over %llu entries\n",
@@ -206,6 +221,12 @@ static int audit_export(struct cli *cli)
     return result == OK ? EXIT_DONE : cli_refused(fault.detail);
 }
 
+static void print_line(const char *line)
+{
+    cli_put_text(span_of_text(line));
+    putchar('\n');
+}
+
 /* The last entries of a file, without the header and the checkpoint. */
 static void print_tail(int fd)
 {
@@ -215,7 +236,8 @@ static void print_tail(int fd)
     size_t capacity = 0, count = 0;
     if (!file)
         return;
-    while (getline(&line, &capacity, file) > 0) {
+    for (ssize_t length; (length = getline(&line, &capacity, file)) > 0;) {
+        line[length - 1] = '\0'; /* an export ends each line */
         size_t at = count++ % (TAIL_LINES + 1);
         free(lines[at]);
         lines[at] = line;
@@ -224,7 +246,7 @@ static void print_tail(int fd)
     }
     size_t first = count > TAIL_LINES ? count - TAIL_LINES - 1 : 0;
     for (size_t i = first < 1 ? 1 : first; i + 1 < count; i++)
-        fputs(lines[i % (TAIL_LINES + 1)], stdout);
+        print_line(lines[i % (TAIL_LINES + 1)]);
     for (size_t i = 0; i <= TAIL_LINES; i++)
         free(lines[i]);
     free(line);
@@ -353,8 +375,13 @@ int command_receipt(struct cli *cli)
     if (result == OK) {
         key_fingerprint(fingerprint, key);
         struct span receipt = json_member(&document, "receipt")->source;
-        printf(cli->json ? "{\"valid\":true,\"key_fingerprint\":\"%s\",\"receipt\":%.*s}\n"
-                         : "valid: signed by %s\n%.*s\n", fingerprint, SPAN_ARG(receipt));
+        printf(cli->json ? "{\"valid\":true,\"key_fingerprint\":\"%s\",\"receipt\":"
+                         : "valid: signed by %s\n", fingerprint);
+        if (cli->json)
+            printf("%.*s", SPAN_ARG(receipt));
+        else
+            cli_put_text(receipt);
+        puts(cli->json ? "}" : "");
     }
     arena_free(&arena);
     return result == OK ? EXIT_DONE : cli_refused(fault.detail);

@@ -245,7 +245,9 @@ int command_token(struct cli *cli)
         return cli_usage("token: NAME and --user are needed");
     json_put_text(&writer, "name", name);
     json_close_object(&writer);
-    if (cli_end(cli) != EXIT_DONE || arguments.failed)
+    if (cli_end(cli) != EXIT_DONE)
         return EXIT_USAGE;
+    if (arguments.failed)
+        return cli_usage("token: the words are too long");
     return call_and_show(cli, "token.mint", buffer_span(&arguments), print_token);
 }
