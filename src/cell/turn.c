@@ -45,12 +45,9 @@ static void complain(struct cell *cell, const char *event, const struct fault *f
     log_event(LOG_ERROR, event, "%s", fault->detail);
 }
 
-static struct answer run(struct cell *cell, const struct turn *turn, struct stream *stream,
-                         struct buffer *body)
+static struct silo_request asked_in(struct stream *stream, const struct turn *turn)
 {
-    struct request *request = &stream->request;
-    struct fault fault = request->fault;
-    struct silo_response response = {.body = body};
+    const struct request *request = &stream->request;
     struct silo_request asked = {
         .envelope = &request->envelope, .action = request->action, .query = request->query,
         .content_type = request->content_type, .body = request->body,
@@ -59,12 +56,35 @@ static struct answer run(struct cell *cell, const struct turn *turn, struct stre
     };
     for (uint32_t i = 0; i < request->id_count; i++)
         asked.ids[i] = request->ids[i];
-    status code = request->verdict;
+    return asked;
+}
+
+/* The verdict on a request, now that its turn has come: it may have waited for a slow gateway. */
+static status judge(const struct cell *cell, const struct turn *turn,
+                    const struct request *request, struct fault *fault)
+{
+    if (request->verdict != OK) {
+        *fault = request->fault;
+        return request->verdict;
+    }
+    if (turn->now_us / 1000000 >= request->usable_until)
+        return FAIL(UNAUTHENTICATED, fault, TOKEN_REFUSED);
+    if (request->action->mutates && !kms_takes_mutations(cell))
+        return FAIL(UNAVAILABLE, fault, "nothing can be changed at the moment");
+    return OK;
+}
+
+static struct answer run(struct cell *cell, const struct turn *turn, struct stream *stream,
+                         struct buffer *body)
+{
+    struct request *request = &stream->request;
+    struct fault fault;
+    struct silo_response response = {.body = body};
+    const struct silo_request asked = asked_in(stream, turn);
+    status code = judge(cell, turn, request, &fault);
     if (code != OK && request->known) {
         status noted = silo_refuse(cell->silo, &asked, code, &fault);
         code = noted == OK ? code : noted;
-    } else if (code == OK && request->action->mutates && !kms_takes_mutations(cell)) {
-        code = FAIL(UNAVAILABLE, &fault, "nothing can be changed at the moment");
     } else if (code == OK) {
         code = silo_handle(&response, cell->silo, &asked, &fault);
         if (code == OK && body->failed)
@@ -136,6 +156,18 @@ static void fail_all(struct stream_list *list, status code, const struct fault *
     }
 }
 
+/* The entries of what was undone went with it: others say that it was tried. */
+static void tell_undone(struct cell *cell, const struct turn *turn, status why)
+{
+    struct fault fault;
+    for (struct stream *stream = turn->mutations.first; stream; stream = stream->next) {
+        const struct silo_request asked = asked_in(stream, turn);
+        if (stream->answer.http_status < 400
+            && silo_refuse(cell->silo, &asked, why, &fault) != OK)
+            complain(cell, "cell.audit", &fault);
+    }
+}
+
 static void on_expire_look(void *context);
 
 static void look_for_expiry(struct cell *cell, int64_t after_us)
@@ -199,6 +231,8 @@ static void finish(struct cell *cell, struct turn *turn, bool expired)
         send_all(&turn->mutations);
         return;
     }
+    silo_begin(cell->silo, turn->now_us);
+    tell_undone(cell, turn, committed);
     fail_all(&turn->mutations, committed, &fault);
     if (expired) { /* not in a circle while the disk is full */
         loop_timer_stop(cell->loop, &cell->turn.expire_timer);
@@ -206,7 +240,6 @@ static void finish(struct cell *cell, struct turn *turn, bool expired)
     }
     if (!turn->reads.first)
         return;
-    silo_begin(cell->silo, turn->now_us);
     committed = commit(cell, &fault);
     if (committed == OK)
         send_all(&turn->reads);

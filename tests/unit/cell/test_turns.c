@@ -242,6 +242,8 @@ static void a_full_disk_fails_mutations_and_no_reads(void **state)
     fake_silo->fail_status = OUT_OF_SPACE;
     fake_silo->commit_fails = -1;
     pair_at_once(*state, 200, 507, "out_of_space");
+    assert_int_equal(fake_silo->refused, 1); /* its own entry went with it */
+    assert_int_equal(fake_silo->last_refusal, OUT_OF_SPACE);
     fake_silo->fail_status = CORRUPT;
     pair_at_once(*state, 200, 500, "could not be carried out"); /* no detail of ours */
     fake_silo->commit_fails = 0;
@@ -255,7 +257,7 @@ static void a_strict_read_is_spared_when_only_the_mutation_does_not_fit(void **s
     fake_silo->fail_status = OUT_OF_SPACE;
     fake_silo->commit_fails = 1;
     pair_at_once(*state, 200, 507, "out_of_space");
-    assert_int_equal(fake_silo->log_size, 1);
+    assert_int_equal(fake_silo->log_size, 2);
 }
 
 static void a_strict_read_without_its_entry_is_not_answered(void **state)
