@@ -58,7 +58,8 @@ static status listen_on(int *ret, const struct options_address *address, const c
     return OK;
 }
 
-/* SO_REUSEPORT would let a second server of this user share the port in silence: ask without it first. */
+/* SO_REUSEPORT would let a second server of this user share the port in silence: ask without it
+ * first. */
 static status port_is_free(const struct options_address *address, const char *name,
                            struct fault *fault)
 {

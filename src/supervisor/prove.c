@@ -1,5 +1,6 @@
-/* prove.c: the assume-breach battery on this running node: for each attempt one hostile cell, in the
- * same jail as every cell, of a throwaway tenant; its end is read from the kernel and written down. */
+/* prove.c: the assume-breach battery on this running node: for each attempt one hostile cell, in
+ * the same jail as every cell, of a throwaway tenant; its end is read from the kernel and written
+ * down. */
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "supervisor/supervisor.h"
@@ -128,8 +129,8 @@ void prove_advance(struct child *cell)
         child_fatal(cell, fault.detail);
 }
 
-/* A line is shorter than PIPE_BUF: where a pipe has room for it, writing does not wait, and who holds the
- * other end cannot make the supervisor wait. */
+/* A line is shorter than PIPE_BUF: where a pipe has room for it, writing does not wait, and who
+ * holds the other end cannot make the supervisor wait. */
 static bool write_end(const struct prove *prove, int exit_code, const char *killed_for)
 {
     struct pollfd room = {.fd = prove->output, .events = POLLOUT};

@@ -181,8 +181,8 @@ void service_ended(struct child *child, int exit_code)
     struct supervisor *supervisor = child->supervisor;
     char name[24];
     bool wanted = child->state == CHILD_PARKING;
-    log_event(wanted ? LOG_INFO : LOG_ERROR, "service.ended", "%s: exit %d", child_name(name, child),
-              exit_code);
+    log_event(wanted ? LOG_INFO : LOG_ERROR, "service.ended", "%s: exit %d",
+              child_name(name, child), exit_code);
     bool healthy = clock_monotonic_us() - child->started_us > HEALTHY_AFTER_US;
     child->delay_ms = healthy ? RESTART_DELAY_MIN_MS
                     : child->delay_ms * 2 > RESTART_DELAY_MAX_MS ? RESTART_DELAY_MAX_MS
@@ -223,7 +223,8 @@ static void tell_systemd(const char *state)
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return;
-    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&address, length) < 0)
+    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&address, length)
+        < 0)
         log_event(LOG_WARN, "systemd.notify", "the notification was not taken");
     close(fd);
 }

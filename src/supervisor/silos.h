@@ -1,4 +1,5 @@
-/* silos.h: the directories of DATA: made, handed out, removed. The supervisor never opens a file in a silo. */
+/* silos.h: the directories of DATA: made, handed out, removed. The supervisor never opens a file in
+ * a silo. */
 #pragma once
 
 #include "base/limits.h"
@@ -23,8 +24,8 @@ MUST_CHECK status silos_open(struct silos *ret, const char *data, bool shared_id
 MUST_CHECK status silos_service(int *ret, const char *path, uid_t uid, bool shared_id,
                                 struct fault *fault);
 
-/* BAD_FIELD when the directory of the keys is DATA or lies beneath it, whatever links or ".." its name
- * had: a copy of the data must never hold its keys. */
+/* BAD_FIELD when the directory of the keys is DATA or lies beneath it, whatever links or ".." its
+ * name had: a copy of the data must never hold its keys. */
 MUST_CHECK status silos_keep_apart(const struct silos *silos, int keys, struct fault *fault);
 
 /* Idempotent; durable when OK. */

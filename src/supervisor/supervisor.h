@@ -69,7 +69,8 @@ struct child {
     struct child *next; /* of the list it is on */
 };
 
-enum { PHASE_BOOT, PHASE_RUN, PHASE_STOP_GATEWAYS, PHASE_STOP_CELLS, PHASE_STOP_CONTROL, PHASE_STOP_KMS };
+enum { PHASE_BOOT, PHASE_RUN, PHASE_STOP_GATEWAYS, PHASE_STOP_CELLS, PHASE_STOP_CONTROL,
+       PHASE_STOP_KMS };
 
 struct supervisor {
     struct options options;
