@@ -33,6 +33,16 @@ def tap(text):
     return number['pass'], number['fail'] + number['cancelled'], skipped
 
 
+def why_it_failed(test):
+    """The failed tests of a TAP with their reasons, or else the end of what the program said."""
+    text = test.get('stdout', '') + '\n' + test.get('stderr', '')
+    reasons = re.findall(r'^( *)not ok .*\n((?:\1  .*\n)*)', text, re.M)
+    names = re.findall(r'^ *not ok .*$', text, re.M)
+    if tap(text) and names:
+        return '\n'.join(f'{name}\n{reason}' for name, (_, reason) in zip(names, reasons))
+    return '\n'.join(text.strip().split('\n')[-TAIL_LINES:])
+
+
 def count(test):
     text = test.get('stdout', '') + '\n' + test.get('stderr', '')
     if test['result'] == 'SKIP':
@@ -58,9 +68,8 @@ def main(paths):
             passed, failed = passed + ok, failed + bad
             skipped += [f"{test['name']}: {why}" for why in left]
             if bad:
-                text = test.get('stdout', '') + '\n' + test.get('stderr', '')
                 print(f"=== FAILED ({test['result']}): {test['name']}")
-                print('\n'.join(text.strip().split('\n')[-TAIL_LINES:]))
+                print(why_it_failed(test))
     for why in skipped:
         print(f'skipped: {why}')
     print(f'{passed} passed, {failed} failed' + (f', {len(skipped)} skipped' if skipped else ''))
