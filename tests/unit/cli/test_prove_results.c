@@ -144,8 +144,8 @@ static void other_lines_are_refused(void **state)
         "{\"attempt\":1000,\"got\":\"x\",\"held\":true}", "{\"attempt\":0}",
         "{\"attempt\":0,\"got\":\"x\"}", "{\"attempt\":0,\"got\":\"x\",\"held\":1}",
         "{\"attempt\":0,\"exit\":999,\"killed_for\":\"\"}", "{\"attempt\":0,\"exit\":0}",
-        "{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\","
-        "\"exits\":[],\"killed_for\":\"\"}"};
+        ("{\"attempt\":0,\"name\":\"n\",\"group\":\"g\",\"wall\":\"w\",\"expect\":\"e\","
+         "\"exits\":[],\"killed_for\":\"\"}")};
     enum prove_event event;
     uint32_t attempt;
     struct fault fault;
