@@ -97,8 +97,16 @@ enum { MEMORY_PAGE_BYTES = KIB(512) };
 
 /* memory_index.c */
 
+/* What is added waits for memory_index_settle: FTS5 writes a segment at every savepoint, so a
+ * turn's items go in together. A damaged index is met there, and begun anew. */
 MUST_CHECK status memory_index_add(struct silo *silo, const struct memory_row *row,
                                    struct fault *fault);
+/* Before an index is asked or changed otherwise, before the commit, and before a savepoint in which
+ * either may happen and that may be undone; but the one of a request, for which there are marks. */
+MUST_CHECK status memory_index_settle(struct silo *silo, struct fault *fault);
+struct memory_mark memory_index_mark(const struct silo *silo);
+/* The request's savepoint was undone. */
+void memory_index_return(struct silo *silo, struct memory_mark mark);
 /* row: with the text that was indexed. */
 MUST_CHECK status memory_index_remove(struct silo *silo, const struct memory_row *row,
                                       struct fault *fault);
@@ -107,6 +115,7 @@ MUST_CHECK status memory_index_search(struct statement **ret, struct silo *silo,
                                       enum clearance classification, struct fault *fault);
 /* Before the silo is freed, after its store is closed. */
 void memory_index_free(struct silo *silo);
+void memory_index_trim(struct silo *silo); /* between turns: gives back the memory of additions */
 /* A damaged index is left behind and begun anew; inside the open transaction. */
 MUST_CHECK status memory_index_renew(struct silo *silo, enum clearance classification,
                                      struct fault *fault);

@@ -40,6 +40,7 @@ status memory_remove(struct silo *silo, const struct memory_row *row, struct fau
 static status remove_one(bool *ret_removed, struct silo *silo, int64_t n, struct fault *fault)
 {
     *ret_removed = false;
+    TRY(memory_index_settle(silo, fault));
     TRY(store_savepoint(silo->store, fault));
     struct memory_row row;
     struct statement *rows = NULL;

@@ -1,5 +1,6 @@
 #include "silo/memory.h"
 
+#include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -9,6 +10,8 @@ enum {
     NAME_MAX_BYTES = 48,     /* "memory_index_", two numbers */
     SQL_MAX = 256,
     MAKE_SQL_MAX = 1024,
+    WAITING_MAX = CELL_TURN_REQUESTS_MAX,
+    ADDITIONS_BYTES_MAX = MIB(24), /* more than all requests of a turn can bring */
 };
 
 /* The SQL of one index. A damaged index cannot even be dropped, so the next generation gets a table
@@ -63,8 +66,18 @@ static status sql_of(const struct memory_index_sql **ret, struct silo *silo,
     return OK;
 }
 
+void memory_index_trim(struct silo *silo)
+{
+    struct memory_additions *additions = &silo->memory.additions;
+    assert(additions->waiting == 0);
+    buffer_free(&additions->bytes);
+    *additions = (struct memory_additions){0};
+}
+
 void memory_index_free(struct silo *silo)
 {
+    silo->memory.additions.waiting = 0;
+    memory_index_trim(silo);
     while (silo->memory.sql != NULL) {
         struct memory_index_sql *sql = silo->memory.sql;
         silo->memory.sql = sql->next;
@@ -172,19 +185,103 @@ static status change_or_renew(struct silo *silo, const char *sql, const struct m
 
 status memory_index_add(struct silo *silo, const struct memory_row *row, struct fault *fault)
 {
-    const struct memory_index_sql *sql;
+    struct memory_additions *additions = &silo->memory.additions;
     TRY(memory_know_indexes(silo, fault));
     TRY(need_index(silo, row->classification, fault));
-    if (row->n > silo->memory.indexes[row->classification].built_to)
+    if (additions->waiting == WAITING_MAX)
+        TRY(memory_index_settle(silo, fault));
+    if (additions->bytes.data == NULL)
+        additions->bytes = buffer_of(ADDITIONS_BYTES_MAX);
+    buffer_put_u64(&additions->bytes, (uint64_t)row->n);
+    buffer_put_u8(&additions->bytes, (uint8_t)row->classification);
+    buffer_put_u64(&additions->bytes, (uint64_t)row->user);
+    buffer_put_field(&additions->bytes, row->text);
+    additions->waiting++;
+    return buffer_check(&additions->bytes, "index", fault);
+}
+
+struct memory_mark memory_index_mark(const struct silo *silo)
+{
+    const struct memory_additions *additions = &silo->memory.additions;
+    return (struct memory_mark){additions->bytes.length, additions->settled, additions->waiting};
+}
+
+void memory_index_return(struct silo *silo, struct memory_mark mark)
+{
+    struct memory_additions *additions = &silo->memory.additions;
+    assert(mark.settled <= mark.length && mark.length <= additions->bytes.length);
+    additions->bytes.length = mark.length;
+    additions->bytes.failed = false;
+    additions->settled = mark.settled;
+    additions->waiting = mark.waiting;
+}
+
+static status next_addition(struct memory_row *ret, struct cursor *cursor, struct fault *fault)
+{
+    uint64_t n, user;
+    uint8_t classification;
+    TRY(cursor_u64(&n, cursor, fault));
+    TRY(cursor_u8(&classification, cursor, fault));
+    TRY(cursor_u64(&user, cursor, fault));
+    TRY(cursor_field(&ret->text, cursor, MEMORY_TEXT_MAX, "text", fault));
+    ret->n = (int64_t)n;
+    ret->classification = (enum clearance)classification;
+    ret->user = (int64_t)user;
+    return OK;
+}
+
+/* Rows behind built_to are left to the rebuilding that goes on. */
+static status add_waiting(struct silo *silo, enum clearance classification, struct cursor cursor,
+                          struct fault *fault)
+{
+    const struct memory_index_sql *sql;
+    TRY(sql_of(&sql, silo, classification, fault));
+    while (cursor_left(&cursor) > 0) {
+        struct memory_row row = {0};
+        TRY(next_addition(&row, &cursor, fault));
+        if (row.classification == classification
+            && row.n <= silo->memory.indexes[classification].built_to)
+            TRY(change(silo, sql->add, &row, fault));
+    }
+    TRY(store_savepoint(silo->store, fault));
+    return store_release(silo->store, fault);
+}
+
+static status settle(struct silo *silo, enum clearance classification, struct cursor waiting,
+                     struct fault *fault)
+{
+    struct fault undo_fault;
+    TRY(store_savepoint(silo->store, fault));
+    status added = add_waiting(silo, classification, waiting, fault);
+    if (added == OK)
+        return store_release(silo->store, fault);
+    if (store_undo(silo->store, &undo_fault) != OK || added != CORRUPT)
+        return added;
+    return memory_index_renew(silo, classification, fault);
+}
+
+status memory_index_settle(struct silo *silo, struct fault *fault)
+{
+    struct memory_additions *additions = &silo->memory.additions;
+    if (additions->waiting == 0)
         return OK;
-    TRY(sql_of(&sql, silo, row->classification, fault));
-    return change_or_renew(silo, sql->add, row, fault);
+    struct span bytes = buffer_span(&additions->bytes);
+    struct cursor waiting = cursor_over((struct span){bytes.data + additions->settled,
+                                                      bytes.length - additions->settled});
+    TRY(memory_know_indexes(silo, fault));
+    for (uint32_t k = 0; k < CLEARANCE_COUNT; k++)
+        if (silo->memory.indexes[k].exists)
+            TRY(settle(silo, (enum clearance)k, waiting, fault));
+    additions->settled = bytes.length;
+    additions->waiting = 0;
+    return OK;
 }
 
 status memory_index_remove(struct silo *silo, const struct memory_row *row, struct fault *fault)
 {
     const struct memory_index_sql *sql;
     TRY(memory_know_indexes(silo, fault));
+    TRY(memory_index_settle(silo, fault));
     struct memory_index index = silo->memory.indexes[row->classification];
     if (!index.exists || row->n > index.built_to)
         return OK;
@@ -281,6 +378,7 @@ status memory_index_rebuild(bool *ret_more, struct silo *silo, uint32_t budget,
                             struct fault *fault)
 {
     *ret_more = false;
+    TRY(memory_index_settle(silo, fault));
     for (uint32_t k = 0; k < CLEARANCE_COUNT && !*ret_more; k++) {
         const struct memory_index *index = &silo->memory.indexes[k];
         if (index->exists && index->built_to != INT64_MAX)

@@ -333,6 +333,7 @@ static status run(struct search *search, struct fault *fault)
     struct silo *silo = search->call->silo;
     enum clearance clearance = search->call->request->envelope->clearance;
     enum clearance damaged = CLEARANCE_PUBLIC;
+    TRY(memory_index_settle(silo, fault));
     if (!is_complete(silo, clearance))
         TRY(repair(search, NULL, fault));
     for (uint32_t repairs = 0;; repairs++) {

@@ -223,8 +223,10 @@ status silo_write(struct silo *silo, struct fault *fault)
 /* A transaction in which nothing was kept need not wait for a commit. */
 static void end_idle(struct silo *silo)
 {
-    if (!silo->wrote && silo->store != NULL && store_in_transaction(silo->store))
+    if (!silo->wrote && silo->store != NULL && store_in_transaction(silo->store)) {
         store_rollback(silo->store);
+        memory_index_return(silo, (struct memory_mark){0});
+    }
 }
 
 /* What a mutation did stays only together with its entry. It runs in the savepoint of prepare. */
@@ -239,6 +241,7 @@ static status mutate(struct call *call, silo_handler *handler, struct fault *fau
         return store_release(silo->store, fault);
     }
     memory_forget(silo);
+    memory_index_return(silo, call->mark);
     struct fault undo_fault;
     status undone = store_undo(silo->store, &undo_fault);
     end_idle(silo);
@@ -268,6 +271,7 @@ static status prepare(struct call *call, struct fault *fault)
     if (!call->request->action->mutates)
         return OK;
     TRY(silo_write(silo, fault));
+    call->mark = memory_index_mark(silo);
     return store_savepoint(silo->store, fault);
 }
 
@@ -345,6 +349,7 @@ static status write_note(struct silo *silo, struct fault *fault)
 
 static status write_all(struct silo *silo, struct fault *fault)
 {
+    TRY(memory_index_settle(silo, fault));
     TRY(audit_write(silo, fault));
     TRY(write_note(silo, fault));
     return store_commit(silo->store, fault);
@@ -356,6 +361,7 @@ static void take_back(struct silo *silo)
     store_log_rolled_back(silo->log);
     audit_taken_back(silo);
     memory_forget(silo);
+    memory_index_return(silo, (struct memory_mark){0});
     silo->has_state = silo->had_state;
 }
 
@@ -373,6 +379,7 @@ status silo_commit(struct silo *silo, struct fault *fault)
         return committed;
     }
     store_log_committed(silo->log);
+    memory_index_return(silo, (struct memory_mark){0});
     audit_written(silo);
     silo->had_state = silo->has_state;
     silo->note_is_new = false;
@@ -449,6 +456,7 @@ int64_t silo_next_expiry_us(struct silo *silo)
 
 void silo_trim(struct silo *silo)
 {
+    memory_index_trim(silo);
     if (silo->store != NULL)
         store_trim(silo->store);
 }

@@ -31,12 +31,28 @@ struct memory_index {
     int64_t built_to; /* rows up to this one are in it; INT64_MAX: all, it is not being rebuilt */
 };
 
+/* Items of this turn that the full-text indexes are given together, before the commit or when one
+ * of them is asked: one after another i64 n, u8 classification, i64 user, field text. Up to
+ * `settled` they have it. */
+struct memory_additions {
+    struct buffer bytes;
+    size_t settled;
+    uint32_t waiting; /* items behind that */
+};
+
+/* Where the additions were when a request began. */
+struct memory_mark {
+    size_t length, settled;
+    uint32_t waiting;
+};
+
 struct memory_state {
     bool known; /* read from the store; forgotten whenever something is taken back */
     bool indexes_known;
     bool exists, has_versions, has_keys; /* their tables */
     struct memory_index_sql *sql; /* of memory_index.c */
     struct memory_index indexes[CLEARANCE_COUNT];
+    struct memory_additions additions;
     uint8_t last_id[16];      /* the newest this process gave out */
     int64_t rewritten_us;     /* wall: when the indexes were last rewritten, or the silo opened */
     int64_t damaged_until_us; /* wall: rows that could not be deleted are left alone so long */
@@ -75,6 +91,7 @@ struct call {
     struct span item;       /* the id of the item, as text; empty: none */
     int classification;     /* of the item; -1: none */
     int64_t count;          /* items returned, made, changed or deleted; -1: does not apply */
+    struct memory_mark mark; /* of a mutation */
     bool hidden;            /* not_found because of the caller's clearance or user: a denial */
 };
 

@@ -1,4 +1,5 @@
 #include "house.h"
+#include "silo/memory.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -189,6 +190,74 @@ static void deleted_and_changed_words_are_not_found(void **state)
     assert_int_equal(find(house, &alice, "{\"query\":\"lion zebra\"}"), 0);
 }
 
+static void a_search_finds_what_the_same_turn_has_added_changed_and_deleted(void **state)
+{
+    struct house *house = *state;
+    const char *gone = remember(house, &alice, "an old zebra");
+    silo_begin(house->silo, house->now_us);
+    assert_ok(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "",
+                                 "{\"text\":\"a lion\"}"));
+    const char *made = path_of(house, answer_text(house, &house->answer, "id"), "");
+    assert_ok(house, ask_in_turn(house, &alice, "POST", search_path, "", "{\"query\":\"lion\"}"));
+    assert_int_equal(answer_data(house)->count, 1);
+    assert_ok(house, ask_in_turn(house, &alice, "PATCH", made, "", "{\"text\":\"a tiger\"}"));
+    assert_ok(house, ask_in_turn(house, &alice, "DELETE", path_of(house, gone, ""), "", NULL));
+    assert_ok(house, ask_in_turn(house, &alice, "POST", search_path, "",
+                                 "{\"query\":\"lion tiger zebra\"}"));
+    assert_int_equal(answer_data(house)->count, 1);
+    assert_ok(house, silo_commit(house->silo, &house->fault));
+    house_reopen(house);
+    assert_int_equal(find(house, &alice, "{\"query\":\"tiger\"}"), 1);
+    assert_int_equal(find(house, &alice, "{\"query\":\"lion zebra\"}"), 0);
+}
+
+/* The second request had the index take what the first one added, and is then undone. */
+static void what_a_request_takes_back_does_not_take_another_s_words(void **state)
+{
+    struct house *house = *state;
+    struct fault *fault = &house->fault;
+    struct silo *silo = house->silo;
+    struct memory_id id;
+    struct memory_row old;
+    const char *kept = remember(house, &alice, "an old zebra");
+    silo_begin(silo, house->now_us);
+    assert_ok(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "",
+                                 "{\"text\":\"a lion\"}"));
+    struct memory_mark mark = memory_index_mark(silo);
+    assert_int_equal(mark.waiting, 1);
+    assert_true(memory_id_read(&id, span_of_text(kept)));
+    _cleanup_statement_ struct statement *rows = NULL;
+    assert_ok(house, memory_row_find(&old, &rows, silo, &id, fault));
+    assert_ok(house, store_savepoint(silo->store, fault));
+    assert_ok(house, memory_index_remove(silo, &old, fault));
+    assert_int_equal(silo->memory.additions.waiting, 0);
+    rows = statement_close(rows);
+    memory_forget(silo);
+    memory_index_return(silo, mark);
+    assert_ok(house, store_undo(silo->store, fault));
+    assert_ok(house, memory_know(silo, fault));
+    assert_ok(house, silo_commit(silo, fault));
+    assert_int_equal(find(house, &alice, "{\"query\":\"lion\"}"), 1);
+    assert_int_equal(find(house, &alice, "{\"query\":\"zebra\"}"), 1);
+}
+
+/* A turn may bring more than the list of additions holds. */
+static void every_item_of_a_long_turn_is_found(void **state)
+{
+    struct house *house = *state;
+    char body[64];
+    silo_begin(house->silo, house->now_us);
+    for (int i = 0; i < 2 * CELL_TURN_REQUESTS_MAX + 1; i++) {
+        snprintf(body, sizeof body, "{\"text\":\"zebra number%d\"}", i);
+        assert_ok(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "", body));
+    }
+    assert_ok(house, silo_commit(house->silo, &house->fault));
+    for (int i = 0; i < 2 * CELL_TURN_REQUESTS_MAX + 1; i += CELL_TURN_REQUESTS_MAX / 2) {
+        snprintf(body, sizeof body, "{\"query\":\"number%d\"}", i);
+        assert_int_equal(find(house, &alice, body), 1);
+    }
+}
+
 static void a_silo_without_memories_finds_nothing(void **state)
 {
     struct house *house = *state;
@@ -209,6 +278,9 @@ int main(void)
         HOUSE_TEST(the_limit_is_filled_although_better_hits_are_filtered_out),
         HOUSE_TEST(hidden_items_do_not_move_visible_scores),
         HOUSE_TEST(deleted_and_changed_words_are_not_found),
+        HOUSE_TEST(a_search_finds_what_the_same_turn_has_added_changed_and_deleted),
+        HOUSE_TEST(what_a_request_takes_back_does_not_take_another_s_words),
+        HOUSE_TEST(every_item_of_a_long_turn_is_found),
         HOUSE_TEST(a_silo_without_memories_finds_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
