@@ -38,6 +38,21 @@ static void print_list(const struct json *document, const char *name)
         print_process(&list->items[i]);
 }
 
+static void print_refused(const struct json *document)
+{
+    const struct json *list = json_member(document, "refused");
+    for (uint32_t i = 0; list && i < list->count; i++) {
+        const struct json *refusal = &list->items[i];
+        printf("REFUSED      tenant ");
+        cli_put_text(text_of(refusal, "tenant_id"));
+        printf(" at ");
+        cli_put_text(text_of(refusal, "time"));
+        printf(": ");
+        cli_put_text(text_of(refusal, "detail"));
+        putchar('\n');
+    }
+}
+
 static void print_status(const struct json *document)
 {
     static const char *const lines[] = {"version", "kernel", "listen", "ops", "identity", "cgroup",
@@ -52,6 +67,7 @@ static void print_status(const struct json *document)
            (long long)number_of(document, "blanks_ready"));
     print_list(document, "services");
     print_list(document, "cells");
+    print_refused(document);
 }
 
 int command_status(struct cli *cli)

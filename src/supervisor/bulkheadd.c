@@ -195,5 +195,5 @@ int main(int argc, char **argv)
     if (result != OK)
         fprintf(stderr, "bulkhead serve: %s\n", fault.detail);
     jail_cgroups_close(&supervisor.cgroups);
-    return result == OK ? 0 : 1;
+    return result == OK && !supervisor.boot_failed ? 0 : 1;
 }

@@ -302,8 +302,39 @@ static void park(struct child *cell)
     set_deadline(cell, PARK_DEADLINE_US);
 }
 
+static struct refusal *refusal_place(struct supervisor *supervisor,
+                                     const uint8_t tenant[TENANT_ID_BYTES])
+{
+    struct refusal *oldest = &supervisor->refusals[0];
+    for (uint32_t i = 0; i < REFUSALS_KEPT; i++) {
+        struct refusal *at = &supervisor->refusals[i];
+        if (memcmp(at->tenant, tenant, TENANT_ID_BYTES) == 0)
+            return at;
+        if (at->wall_us < oldest->wall_us)
+            oldest = at;
+    }
+    return oldest;
+}
+
+static void note_refusal(const struct child *cell)
+{
+    struct refusal *place = refusal_place(cell->supervisor, cell->tenant);
+    *place = (struct refusal){.wall_us = clock_wall_us(),
+                              .code = cell->refused ? cell->refusal : UNAVAILABLE};
+    memcpy(place->tenant, cell->tenant, TENANT_ID_BYTES);
+    span_to_text(place->detail, sizeof place->detail, span_of_text(cell->detail));
+}
+
+static void forget_refusal(const struct child *cell)
+{
+    struct refusal *place = refusal_place(cell->supervisor, cell->tenant);
+    if (memcmp(place->tenant, cell->tenant, TENANT_ID_BYTES) == 0)
+        *place = (struct refusal){0};
+}
+
 void cell_ready(struct child *cell)
 {
+    forget_refusal(cell);
     cell->state = CHILD_SERVING;
     loop_timer_stop(cell->supervisor->loop, &cell->timer);
     cell_answer_waiters(cell, OK, NULL);
@@ -414,6 +445,8 @@ void cell_ended(struct child *cell, int exit_code)
         tell_gone(cell);
         if (cell->stop_request)
             answer(supervisor, cell->stop_request, OK, NULL);
+        if (was_waking && !cell->stop_wanted)
+            note_refusal(cell);
         if (was_waking)
             cell_answer_waiters(cell, cell->refused ? cell->refusal : UNAVAILABLE, cell->detail);
     } else if (!cell->hostile && supervisor->phase <= PHASE_RUN) {

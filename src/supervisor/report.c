@@ -84,6 +84,26 @@ static void put_node(struct json_writer *writer, const struct supervisor *superv
     json_put_integer(writer, "supervisor_pid", getpid());
 }
 
+static void put_refusals(struct json_writer *writer, const struct supervisor *supervisor)
+{
+    char id[TENANT_ID_TEXT], when[CLOCK_TEXT_SIZE];
+    json_open_array(writer, "refused");
+    for (uint32_t i = 0; i < REFUSALS_KEPT; i++) {
+        const struct refusal *refusal = &supervisor->refusals[i];
+        if (refusal->wall_us == 0)
+            continue;
+        hex_encode(id, SPAN_OF(refusal->tenant));
+        clock_text(when, refusal->wall_us);
+        json_open_object(writer, NULL);
+        json_put_text(writer, "tenant_id", id);
+        json_put_text(writer, "time", when);
+        json_put_text(writer, "code", status_code(refusal->code));
+        json_put_text(writer, "detail", refusal->detail);
+        json_close_object(writer);
+    }
+    json_close_array(writer);
+}
+
 static void put_report(struct json_writer *writer, struct supervisor *supervisor)
 {
     uint32_t awake = 0, blanks = 0;
@@ -101,6 +121,7 @@ static void put_report(struct json_writer *writer, struct supervisor *supervisor
             put_child(writer, cell);
     }
     json_close_array(writer);
+    put_refusals(writer, supervisor);
     json_put_integer(writer, "cells_awake", awake);
     json_put_integer(writer, "blanks_ready", blanks);
     json_close_object(writer);

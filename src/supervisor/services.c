@@ -193,6 +193,12 @@ void service_ended(struct child *child, int exit_code)
         cells_forget_requests(supervisor);
         prove_forget_request(supervisor);
     }
+    if (!wanted && !supervisor->announced && ++supervisor->boot_failures >= BOOT_FAILURES_MAX
+        && !supervisor->boot_failed) { /* such as a damaged registry: nothing a restart mends */
+        supervisor->boot_failed = true;
+        fprintf(stderr, "bulkhead serve: %s does not start; the log above says why\n", name);
+        phases_stop(supervisor);
+    }
     if (supervisor->phase > PHASE_RUN)
         phases_advance(supervisor);
     else

@@ -69,6 +69,16 @@ struct child {
     struct child *next; /* of the list it is on */
 };
 
+/* Why a tenant's cell could not wake: shown by status until it wakes. */
+struct refusal {
+    uint8_t tenant[TENANT_ID_BYTES];
+    int64_t wall_us; /* 0: an empty place */
+    status code;
+    char detail[200];
+};
+
+enum { REFUSALS_KEPT = 64, BOOT_FAILURES_MAX = 5 };
+
 enum { PHASE_BOOT, PHASE_RUN, PHASE_STOP_GATEWAYS, PHASE_STOP_CELLS, PHASE_STOP_CONTROL,
        PHASE_STOP_KMS };
 
@@ -89,7 +99,9 @@ struct supervisor {
     uint32_t cells_made, blanks;
     struct loop_timer refill_timer, phase_timer;
     uint8_t public_keys[64]; /* platform, issuer: as the kms said at its first start */
-    bool keys_known, announced;
+    bool keys_known, announced, boot_failed;
+    uint32_t boot_failures;
+    struct refusal refusals[REFUSALS_KEPT]; /* the newest of each tenant; the oldest makes room */
     int admin_listener;
     struct loop_source *admin_source, *signal_source;
     int signals;
