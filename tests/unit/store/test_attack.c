@@ -631,7 +631,7 @@ static void a_write_that_met_damage_is_not_committed_in_part(void **state)
         assert_ok(store_release(store, &fault));
         assert_int_equal(store_release(store, &fault), INTERNAL);
         {
-            _cleanup_statement_ struct statement *read = NULL; /* reading leaves nothing half done */
+            _cleanup_statement_ struct statement *read = NULL; /* leaves nothing half done */
             assert_ok(statement_open(&read, store, "SELECT sum(length(text)) FROM item", &fault));
             assert_int_equal(statement_step(read, &fault), CORRUPT);
         }

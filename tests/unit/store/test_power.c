@@ -141,7 +141,7 @@ static void cut_everywhere(const struct work *work, uint32_t tosses)
 static void no_cut_loses_a_commit_of_small_turns(void **state)
 {
     (void)state;
-    cut_everywhere(&(struct work){.lives = 3, .turns = 5, .row_bytes = 200, .parks = true}, 5);
+    cut_everywhere(&(struct work){.lives = 3, .turns = 5, .row_bytes = 200, .parks = true}, 3);
 }
 
 static void no_cut_loses_a_commit_when_the_wal_is_moved_often(void **state)
@@ -149,7 +149,7 @@ static void no_cut_loses_a_commit_when_the_wal_is_moved_often(void **state)
     (void)state;
     cut_everywhere(&(struct work){.lives = 2, .turns = 8, .row_bytes = 3000,
                                   .checkpoint_every = 2, .parks = true},
-                   5);
+                   3);
 }
 
 static void no_cut_loses_a_commit_when_the_wal_starts_over_in_place(void **state)
@@ -157,10 +157,10 @@ static void no_cut_loses_a_commit_when_the_wal_starts_over_in_place(void **state
     (void)state;
     cut_everywhere(&(struct work){.lives = 1, .turns = 16, .row_bytes = 3000,
                                   .checkpoint_frames = 9, .parks = true},
-                   6);
+                   4);
     cut_everywhere(&(struct work){.lives = 2, .turns = 9, .row_bytes = 300,
                                   .checkpoint_frames = 1, .parks = false},
-                   6);
+                   3);
 }
 
 static void no_cut_loses_a_commit_of_turns_that_spill(void **state)
@@ -172,7 +172,7 @@ static void no_cut_loses_a_commit_of_turns_that_spill(void **state)
 static void no_cut_loses_a_commit_of_lives_that_end_in_crashes(void **state)
 {
     (void)state;
-    cut_everywhere(&(struct work){.lives = 3, .turns = 4, .row_bytes = 1000, .parks = false}, 6);
+    cut_everywhere(&(struct work){.lives = 3, .turns = 4, .row_bytes = 1000, .parks = false}, 4);
 }
 
 /* The map is compacted and the WAL starts over inside one life: random cuts in a long one. */
