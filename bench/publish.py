@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""publish.py: puts the figures of bench/results.json into README.md and docs/performance.md, between
-the lines <!-- figures --> and <!-- /figures -->."""
+"""publish.py: puts the figures of bench/results.json into README.md (a selection) and docs/performance.md
+(all of them), between the lines <!-- figures --> and <!-- /figures -->."""
 import json
 import os
 import sys
@@ -27,9 +27,9 @@ def publish(name, text):
 def main():
     with open(os.path.join(ROOT, 'bench/results.json')) as file:
         results = json.load(file)
-    text = table.markdown(results) + '\n' + table.machine(results) + '\n'
-    for name in ('README.md', 'docs/performance.md'):
-        publish(name, text)
+    about = '\n' + table.machine(results) + '\n'
+    publish('README.md', table.markdown(results, True) + about)
+    publish('docs/performance.md', table.markdown(results, False) + about)
 
 
 main()

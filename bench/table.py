@@ -6,7 +6,7 @@ def _us(value):
 
 
 def _ms(value):
-    return f'{value:,.1f} ms' if value < 100 else f'{value:,.0f} ms'
+    return f'{value:,.2f} ms' if value < 100 else f'{value:,.0f} ms'
 
 
 def _count(value):
@@ -201,9 +201,15 @@ def rows(results):
 HEADER = ['figure', 'Bulkhead', 'beside it', 'budget', '']
 
 
-def markdown(results):
+def is_headline(row):
+    """What the README shows: every figure with a budget, met or not, and every rate."""
+    return bool(row[3]) or ' a second' in row[0]
+
+
+def markdown(results, headlines_only):
     lines = ['| ' + ' | '.join(HEADER) + ' |', '|---|---|---|---|---|']
-    lines += ['| ' + ' | '.join(row) + ' |' for row in rows(results)]
+    lines += ['| ' + ' | '.join(row) + ' |' for row in rows(results)
+              if not headlines_only or is_headline(row)]
     return '\n'.join(lines) + '\n'
 
 
