@@ -75,6 +75,7 @@ enum {
     SEARCH_TERMS_MAX = 32,
     LIST_LIMIT_DEFAULT = 50,
     LIST_LIMIT_MAX = 500,
+    RETENTION_DAYS_MAX = 36500,
     TTL_SECONDS_MAX = 10 * 365 * 24 * 3600,
 
     /* audit */

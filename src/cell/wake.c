@@ -32,8 +32,10 @@ static status posture_get(struct cell_posture *ret, struct span bytes, struct fa
     TRY(cursor_u32(&posture.retention_days, &cursor, fault));
     TRY(cursor_u32(&posture.idle_seconds, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
-    if (tier > 1 || posture.created_at_us > INT64_MAX)
-        return FAIL(BAD_REQUEST, fault, "posture: tier %u", tier);
+    if (tier > 1 || posture.created_at_us > INT64_MAX
+        || posture.retention_days > RETENTION_DAYS_MAX)
+        return FAIL(BAD_REQUEST, fault, "posture: tier %u, retention of %u days", tier,
+                    posture.retention_days);
     posture.regulated = tier == 1;
     if (posture.idle_seconds == 0)
         posture.idle_seconds = IDLE_SECONDS_DEFAULT;

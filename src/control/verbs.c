@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LIST_MAX = 256 * 1024 * 1024, DAYS_MAX = 36500 };
+enum { LIST_MAX = 256 * 1024 * 1024 };
 
 typedef status verb_run(struct session *session, const struct json *arguments,
                         struct ipc_message *message, struct fault *fault);
@@ -45,7 +45,7 @@ static status tenant_create(struct session *session, const struct json *argument
     TRY(json_only(arguments, known, fault));
     TRY(json_text(&wish.name, arguments, "name", 1, TENANT_NAME_MAX, fault));
     TRY(json_optional_text(&wish.region, arguments, "region", 1, TENANT_NAME_MAX, fault));
-    TRY(json_optional_integer(&days, arguments, "retention_days", 1, DAYS_MAX, fault));
+    TRY(json_optional_integer(&days, arguments, "retention_days", 1, RETENTION_DAYS_MAX, fault));
     TRY(tier_of(&wish.tier, arguments, fault));
     wish.retention_days = (uint32_t)days;
     lifecycle_create(session->control, &wish, session->kms_admin, answer_of(session));

@@ -1,3 +1,4 @@
+#include "base/secret.h"
 #include "silo/memory.h"
 
 #include <assert.h>
@@ -70,6 +71,7 @@ void memory_index_trim(struct silo *silo)
 {
     struct memory_additions *additions = &silo->memory.additions;
     assert(additions->waiting == 0);
+    secret_wipe(additions->bytes.data, additions->bytes.capacity); /* texts of items */
     buffer_free(&additions->bytes);
     *additions = (struct memory_additions){0};
 }
@@ -210,6 +212,8 @@ void memory_index_return(struct silo *silo, struct memory_mark mark)
 {
     struct memory_additions *additions = &silo->memory.additions;
     assert(mark.settled <= mark.length && mark.length <= additions->bytes.length);
+    if (additions->bytes.length > mark.length)
+        secret_wipe(additions->bytes.data + mark.length, additions->bytes.length - mark.length);
     additions->bytes.length = mark.length;
     additions->bytes.failed = false;
     additions->settled = mark.settled;
