@@ -21,8 +21,11 @@ enum {
     SALTS_BYTES = 8,
 };
 
-/* SQLite clears the salts of frames whose checksum it will set at the end of the transaction. */
+/* Beside the number of the commit. SQLite clears the salts of frames whose checksum it will set at
+ * the end of the transaction. */
 #define SALTS_ARE_ZERO (UINT64_C(1) << 63)
+#define HEADER_NOT_SYNCED (UINT64_C(1) << 62)
+#define COMMIT_NUMBER (HEADER_NOT_SYNCED - 1)
 
 void wal_init(struct wal *wal, const struct disk *disk, struct seal *seal)
 {
@@ -169,7 +172,7 @@ static bool chains(struct scan *scan, struct wal *wal)
  * frame of a later commit is there to tell. */
 static status take_frame(struct wal *wal, struct scan *scan, struct fault *fault)
 {
-    uint64_t commit = number64(wal->text + FRAME_SALTS_AT) & ~SALTS_ARE_ZERO;
+    uint64_t commit = number64(wal->text + FRAME_SALTS_AT) & COMMIT_NUMBER;
     wal->frame_written = true;
     if (commit > wal->commits + 1)
         return FAIL(CORRUPT, fault,
@@ -208,9 +211,9 @@ static status scan_frames(struct wal *wal, struct fault *fault)
             continue;
         }
         scan.broken = true;
-        /* a frame is written only after its header was synced */
-        if (open_frame(wal, wal->sequence + 1, scan.frame) ||
-            (!wal->has_header && open_frame(wal, wal->sequence, scan.frame)))
+        if ((open_frame(wal, wal->sequence + 1, scan.frame) ||
+             (!wal->has_header && open_frame(wal, wal->sequence, scan.frame))) &&
+            (number64(wal->text + FRAME_SALTS_AT) & HEADER_NOT_SYNCED) == 0)
             return FAIL(CORRUPT, fault, "WAL tampered with: frame %u has lost its header",
                         scan.frame);
     }
@@ -255,6 +258,7 @@ static status open_file(struct wal *wal, struct fault *fault)
     if (size < 0)
         return disk_failure(STORE_WAL, fault);
     wal->bytes = (uint64_t)size;
+    wal->empty_synced = size == 0;
     return OK;
 }
 
@@ -312,7 +316,8 @@ static status store_frame(struct wal *wal, uint32_t frame, struct fault *fault)
         return FAIL(INTERNAL, fault, "WAL frame %u: the reserved bytes are in use", frame);
     uint32_t commit = commit_size(wal->text);
     struct buffer number = buffer_over(salts, SALTS_BYTES);
-    buffer_put_u64(&number, (wal->commits + 1) | (zero ? SALTS_ARE_ZERO : 0));
+    buffer_put_u64(&number, (wal->commits + 1) | (zero ? SALTS_ARE_ZERO : 0) |
+                                (wal->header_synced ? 0 : HEADER_NOT_SYNCED));
     seal_put(wal->sealed, wal->sealed + WAL_FRAME_TEXT_BYTES, wal->seal,
              frame_place(wal->sequence, frame), (struct span){wal->text, WAL_FRAME_TEXT_BYTES});
     wal->frame_written = true;
@@ -361,6 +366,8 @@ static status write_header(struct wal *wal, const struct map *map, struct span b
     forget_frames(wal);
     wal->has_header = true;
     wal->header_synced = false;
+    wal->header_waits = wal->empty_synced;
+    wal->empty_synced = false;
     memcpy(wal->header, bytes.data, WAL_HEADER_BYTES);
     struct buffer out = buffer_over(text, sizeof text);
     buffer_put(&out, bytes);
@@ -370,6 +377,8 @@ static status write_header(struct wal *wal, const struct map *map, struct span b
     seal_put(sealed, sealed + sizeof text, wal->seal, slot_place(slot), SPAN_OF(text));
     if (disk_write(wal->disk, wal->fd, SPAN_OF(sealed), (off_t)slot * SLOT_BYTES) != 0)
         return disk_failure(STORE_WAL, fault);
+    if (wal->bytes < FRAMES_AT)
+        wal->bytes = FRAMES_AT;
     return OK;
 }
 
@@ -452,9 +461,12 @@ status wal_read(struct wal *wal, uint8_t *ret, size_t length, uint64_t offset, s
 status wal_sync(struct wal *wal, struct fault *fault)
 {
     TRY(write_held_header(wal, fault));
+    if (wal->header_waits && !wal->frame_written)
+        return OK;
     if (wal->disk->io->sync(wal->disk->io->context, wal->fd) != 0)
         return disk_failure(STORE_WAL, fault);
     wal->header_synced = true;
+    wal->header_waits = false;
     if (wal->commit_unsynced != 0) {
         wal->committed_before = wal->committed;
         wal->committed = wal->commit_unsynced;
@@ -466,15 +478,19 @@ status wal_sync(struct wal *wal, struct fault *fault)
 
 status wal_empty(struct wal *wal, struct fault *fault)
 {
-    if (wal->disk->io->truncate(wal->disk->io->context, wal->fd, 0) != 0)
+    const struct store_io *io = wal->disk->io;
+    if (wal->empty_synced)
+        return OK;
+    if (io->truncate(io->context, wal->fd, 0) != 0)
         return disk_failure(STORE_WAL, fault);
     forget_frames(wal);
-    wal->has_header = wal->header_synced = false;
+    wal->has_header = wal->header_synced = wal->header_waits = false;
     wal->bytes = 0;
     free(wal->stamps);
     wal->stamps = NULL;
     wal->stamps_capacity = 0;
-    return OK;
+    wal->empty_synced = io->sync(io->context, wal->fd) == 0;
+    return wal->empty_synced ? OK : disk_failure(STORE_WAL, fault);
 }
 
 void wal_checkpoint_starts(struct wal *wal)

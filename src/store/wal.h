@@ -3,7 +3,8 @@
  * SQLite writes and reads a WAL of its own format (sqlite.org/fileformat2.html#walformat) at
  * offsets of its own; on disk its header and each frame are sealed pieces. Every header SQLite
  * writes begins a new sequence, to which all frames are bound. Headers alternate between two slots,
- * so that a torn one never destroys the one in force. Inside each frame stands the number of the
+ * so that a torn one never destroys the one in force; a header is synced before the frames behind
+ * it, but for the first in an empty file, which is synced with the first commit. Inside each frame stands the number of the
  * commit that it is part of; a frame of a later commit is proof that the earlier one had been
  * synced. */
 #pragma once
@@ -26,7 +27,9 @@ struct wal {
     int fd;
     uint64_t bytes; /* of the file, as far as this process knows */
 
+    bool empty_synced; /* the file is empty, also after a power cut */
     bool has_header, header_synced, frame_written; /* of the sequence in force */
+    bool header_waits; /* nothing older lies behind it: its sync may be that of the first commit */
     uint64_t sequence;
     uint8_t header[WAL_HEADER_BYTES];
 
