@@ -117,9 +117,9 @@ void cell_answer_waiters(struct child *cell, status code, const char *detail)
     }
 }
 
-static bool add_waiter(struct child *cell, uint32_t gateway, uint32_t request)
+static bool add_waiter(struct waiter **list, uint32_t gateway, uint32_t request)
 {
-    struct waiter **end = &cell->waiters;
+    struct waiter **end = list;
     uint32_t count = 0;
     for (; *end; end = &(*end)->next)
         count++;
@@ -149,15 +149,20 @@ void cell_attach(struct child *cell, uint32_t index)
 }
 
 /* Its ids begin anew with the next control, which must not take these answers for its own. */
+static void forget_all(struct waiter **list)
+{
+    while (*list) {
+        struct waiter *waiter = *list;
+        *list = waiter->next;
+        free(waiter);
+    }
+}
+
 void cells_forget_requests(struct supervisor *supervisor)
 {
     for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
-        cell->stop_request = 0;
-        while (cell->waiters) {
-            struct waiter *waiter = cell->waiters;
-            cell->waiters = waiter->next;
-            free(waiter);
-        }
+        forget_all(&cell->waiters);
+        forget_all(&cell->stops);
     }
 }
 
@@ -250,7 +255,7 @@ void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
         cell = take_blank(supervisor);
     if (!cell && blanks_coming(supervisor) == 0)
         cells_refill(supervisor);
-    if (!cell || !add_waiter(cell, gateway, request)) {
+    if (!cell || !add_waiter(&cell->waiters, gateway, request)) {
         answer(supervisor, request, AGAIN, "no blank cell is ready yet");
         return;
     }
@@ -357,12 +362,11 @@ void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
         answer(supervisor, request, OK, NULL);
         return;
     }
-    if (cell->stop_request) {
-        answer(supervisor, request, CONFLICT, "this cell is being stopped already");
+    if (!add_waiter(&cell->stops, 0, request)) {
+        answer(supervisor, request, UNAVAILABLE, "too many wait for the end of this cell");
         return;
     }
-    cell->stop_request = request;
-    cell->stop_wanted = true;
+    cell->stop_wanted = true; /* a second stop may be harder than the first: an erase during a pause */
     cell_answer_waiters(cell, UNAVAILABLE, "the tenant is being stopped");
     if (how == CELL_STOP_KILL) {
         jail_kill(&cell->jail);
@@ -443,8 +447,8 @@ void cell_ended(struct child *cell, int exit_code)
         log_event(cell->parked || cell->stop_wanted ? LOG_INFO : LOG_ERROR, "cell.gone",
                   "tenant %s, exit %d, %s", id, exit_code, cell->detail[0] ? cell->detail : "-");
         tell_gone(cell);
-        if (cell->stop_request)
-            answer(supervisor, cell->stop_request, OK, NULL);
+        for (const struct waiter *stop = cell->stops; stop; stop = stop->next)
+            answer(supervisor, stop->request, OK, NULL);
         if (was_waking && !cell->stop_wanted)
             note_refusal(cell);
         if (was_waking)
@@ -457,6 +461,7 @@ void cell_ended(struct child *cell, int exit_code)
         prove_cell_ended(cell, exit_code);
     child_forget(cell);
     wake_again(cell);
+    forget_all(&cell->stops);
     free(cell);
     if (supervisor->phase > PHASE_RUN)
         phases_advance(supervisor);

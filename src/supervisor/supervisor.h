@@ -31,7 +31,7 @@ enum child_state {
 
 struct supervisor;
 
-/* A wake that control asked for and that is not answered yet. */
+/* A wake or a stop that control asked for and that is not answered yet. */
 struct waiter {
     uint32_t request, gateway;
     struct waiter *next;
@@ -59,7 +59,7 @@ struct child {
     uint8_t posture[512];
     size_t posture_length;
     struct waiter *waiters;
-    uint32_t stop_request; /* control's CELL_STOP waiting for the end; 0: none */
+    struct waiter *stops; /* control's CELL_STOPs, waiting for the end */
     bool stop_wanted, parked, refused, hostile;
     status refusal;
     char detail[200];
