@@ -4,9 +4,9 @@
  * offsets of its own; on disk its header and each frame are sealed pieces. Every header SQLite
  * writes begins a new sequence, to which all frames are bound. Headers alternate between two slots,
  * so that a torn one never destroys the one in force; a header is synced before the frames behind
- * it, but for the first in an empty file, which is synced with the first commit. Inside each frame stands the number of the
- * commit that it is part of; a frame of a later commit is proof that the earlier one had been
- * synced. */
+ * it, but for the first in an empty file, which is synced with the first commit. Inside each frame
+ * stands the number of the commit that it is part of; a frame of a later commit is proof that the
+ * earlier one had been synced. */
 #pragma once
 
 #include "store/disk.h"
