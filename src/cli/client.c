@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "cli/cli.h"
 #include "wire/messages.h"
 
@@ -26,21 +27,6 @@ static status connect_to(int *ret, const char *data, struct fault *fault)
     return OK;
 }
 
-static status read_file(struct buffer *out, int fd, struct fault *fault)
-{
-    off_t at = 0;
-    for (;;) {
-        uint8_t *room = buffer_reserve(out, 64 * 1024);
-        ssize_t count = room ? pread(fd, room, 64 * 1024, at) : -1;
-        if (count < 0)
-            return FAIL(INTERNAL, fault, "the answer cannot be read");
-        if (count == 0)
-            return OK;
-        buffer_advance(out, (size_t)count);
-        at += count;
-    }
-}
-
 static status take_result(struct buffer *out, struct ipc_message *message, struct fault *fault)
 {
     struct cursor cursor = cursor_over(message->body);
@@ -59,7 +45,7 @@ static status take_result(struct buffer *out, struct ipc_message *message, struc
         return (status)code;
     }
     if (message->fd_count == 1)
-        return read_file(out, message->fds[0], fault);
+        return file_read(out, message->fds[0], "answer", fault);
     buffer_put(out, json);
     return buffer_check(out, "answer", fault);
 }

@@ -1,6 +1,7 @@
 /* evidence.c: exports, and their verification offline: by the file alone, no node needed. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/hex.h"
 #include "cli/cli.h"
 #include "store/export.h"
@@ -40,15 +41,7 @@ static status read_whole(struct buffer *out, const char *path, struct fault *fau
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return FAIL(NOT_FOUND, fault, "%.150s: %s", path, strerror(errno));
-    for (;;) {
-        uint8_t *room = buffer_reserve(out, 4096);
-        ssize_t count = room ? read(fd, room, 4096) : -1;
-        if (count < 0)
-            return FAIL(TOO_LARGE, fault, "%.150s: cannot be read or is too large", path);
-        if (count == 0)
-            return OK;
-        buffer_advance(out, (size_t)count);
-    }
+    return file_read(out, fd, path, fault);
 }
 
 static status feed_file(struct export_verifier *verifier, const char *path, struct fault *fault)
@@ -137,17 +130,6 @@ static int command_verify(struct cli *cli)
     return EXIT_DONE;
 }
 
-static bool write_all(int to, struct span bytes)
-{
-    while (bytes.length) {
-        ssize_t count = write(to, bytes.data, bytes.length);
-        if (count <= 0)
-            return false;
-        bytes = (struct span){bytes.data + count, bytes.length - (size_t)count};
-    }
-    return true;
-}
-
 /* What is exported is verified on its way: a writer that stopped half way is not taken for an
  * end. */
 static status copy_export(int from, int to, struct fault *fault)
@@ -161,9 +143,9 @@ static status copy_export(int from, int to, struct fault *fault)
     status result = OK;
     while (result == OK && (count = read(from, piece, sizeof piece)) > 0) {
         struct span bytes = {piece, (size_t)count};
-        result = export_verifier_feed(verifier, bytes, fault);
-        if (!write_all(to, bytes))
-            result = FAIL(INTERNAL, fault, "the export cannot be written: %s", strerror(errno));
+        result = file_write(to, bytes, "the export", fault);
+        if (result == OK)
+            result = export_verifier_feed(verifier, bytes, fault);
     }
     if (result == OK && count < 0)
         result = FAIL(INTERNAL, fault, "the export cannot be read: %s", strerror(errno));

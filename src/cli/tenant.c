@@ -1,6 +1,7 @@
 /* tenant.c: tenants and their tokens. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -120,13 +121,7 @@ static status write_file(const char *path, struct span bytes, struct fault *faul
     _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
         return FAIL(INTERNAL, fault, "%.150s: %s", path, strerror(errno));
-    while (bytes.length) {
-        ssize_t count = write(fd, bytes.data, bytes.length);
-        if (count <= 0)
-            return FAIL(INTERNAL, fault, "%.150s: %s", path, strerror(errno));
-        bytes = (struct span){bytes.data + count, bytes.length - (size_t)count};
-    }
-    return OK;
+    return file_write(fd, bytes, path, fault);
 }
 
 static void print_receipt(const struct json *document)

@@ -1,6 +1,7 @@
 /* admin.c: one operator's connection, with the kms channel that lives and dies with it. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "control/control.h"
 
@@ -41,12 +42,7 @@ static status answer_file(int *ret, struct span json, struct fault *fault)
     _cleanup_close_ int fd = memfd_create("answer", MFD_CLOEXEC);
     if (fd < 0)
         return FAIL(INTERNAL, fault, "the answer cannot be handed over");
-    for (size_t done = 0; done < json.length;) {
-        ssize_t count = write(fd, json.data + done, json.length - done);
-        if (count <= 0)
-            return FAIL(INTERNAL, fault, "the answer cannot be handed over");
-        done += (size_t)count;
-    }
+    TRY(file_write(fd, json, "answer", fault));
     *ret = take_fd(&fd);
     return OK;
 }

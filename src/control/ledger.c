@@ -1,6 +1,7 @@
 /* ledger.c: the platform's own tamper-evident log: the life of tenants, receipts, denials that can
  * be tied to nobody. The same tree, checkpoints and export as a tenant's audit log. */
 #include "control/control.h"
+#include "base/file.h"
 #include "base/hex.h"
 #include "store/export.h"
 
@@ -36,17 +37,6 @@ status ledger_append(struct control *control, const char *event, const struct te
     return store_log_append(control->log, buffer_span(&entry), fault);
 }
 
-static status write_all(int fd, struct span bytes, struct fault *fault)
-{
-    while (bytes.length) {
-        ssize_t count = write(fd, bytes.data, bytes.length);
-        if (count < 0)
-            return FAIL(UNAVAILABLE, fault, "ledger export: %s", strerror(errno));
-        bytes = (struct span){bytes.data + count, bytes.length - (size_t)count};
-    }
-    return OK;
-}
-
 struct export {
     int fd;
     struct buffer lines;
@@ -55,7 +45,7 @@ struct export {
 static status flush(struct export *export, struct fault *fault)
 {
     TRY(buffer_check(&export->lines, "ledger export", fault));
-    TRY(write_all(export->fd, buffer_span(&export->lines), fault));
+    TRY(file_write(export->fd, buffer_span(&export->lines), "ledger export", fault));
     buffer_clear(&export->lines);
     return OK;
 }

@@ -1,5 +1,6 @@
 /* verbs.c: what an operator may ask, by name. Arguments are checked as strictly as a stranger's. */
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/hex.h"
 #include "base/secret.h"
 #include "control/control.h"
@@ -291,14 +292,10 @@ static void on_status(void *context, status code, const char *detail, struct cur
     struct session *session = context;
     (void)result;
     _cleanup_buffer_ struct buffer text = buffer_of(LIST_MAX);
-    if (code == OK && message && message->fd_count == 1) {
-        uint8_t *room;
-        ssize_t count = 1;
-        while (count > 0 && (room = buffer_reserve(&text, KIB(64)))) {
-            count = pread(message->fds[0], room, KIB(64), (off_t)text.length);
-            buffer_advance(&text, count > 0 ? (size_t)count : 0);
-        }
-    }
+    struct fault fault;
+    if (code == OK && message && message->fd_count == 1
+        && (code = file_read(&text, message->fds[0], "status", &fault)) != OK)
+        detail = fault.detail;
     session_answer(session, code, detail, buffer_span(&text));
 }
 

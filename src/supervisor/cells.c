@@ -366,7 +366,7 @@ void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
         answer(supervisor, request, UNAVAILABLE, "too many wait for the end of this cell");
         return;
     }
-    cell->stop_wanted = true; /* a second stop may be harder than the first: an erase during a pause */
+    cell->stop_wanted = true; /* a second stop may be harder: an erase while it parks */
     cell_answer_waiters(cell, UNAVAILABLE, "the tenant is being stopped");
     if (how == CELL_STOP_KILL) {
         jail_kill(&cell->jail);

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/hex.h"
 #include "supervisor/supervisor.h"
 
@@ -127,17 +128,6 @@ static void put_report(struct json_writer *writer, struct supervisor *supervisor
     json_close_object(writer);
 }
 
-static bool write_all(int fd, struct span bytes)
-{
-    while (bytes.length) {
-        ssize_t count = write(fd, bytes.data, bytes.length);
-        if (count <= 0)
-            return false;
-        bytes = (struct span){bytes.data + count, bytes.length - (size_t)count};
-    }
-    return lseek(fd, 0, SEEK_SET) == 0;
-}
-
 void report_status(struct child *control, uint32_t request)
 {
     struct fault fault;
@@ -146,7 +136,7 @@ void report_status(struct child *control, uint32_t request)
     put_report(&writer, control->supervisor);
     _cleanup_close_ int fd = memfd_create("status", MFD_CLOEXEC);
     if (buffer_check(&text, "status", &fault) != OK || fd < 0
-        || !write_all(fd, buffer_span(&text))) {
+        || file_write(fd, buffer_span(&text), "status", &fault) != OK) {
         child_reply(control, request, INTERNAL, "the report could not be written");
         return;
     }
