@@ -152,16 +152,32 @@ static status open_packet(struct ipc_message *message, struct span packet, int f
     return cursor_bytes(&message->body, &cursor, cursor_left(&cursor), fault);
 }
 
+static ssize_t receive_packet(struct msghdr *header, int fd)
+{
+    const size_t control_bytes = header->msg_controllen;
+    ssize_t length;
+    do {
+        header->msg_controllen = control_bytes;
+        length = recvmsg(fd, header, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC);
+    } while (length < 0 && errno == EINTR);
+    return length;
+}
+
 status ipc_receive(struct ipc_message *ret, int fd, uint8_t *storage, struct fault *fault)
 {
     union control control;
     struct iovec part = {storage, IPC_PACKET_MAX};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                             .msg_controllen = sizeof control};
-    ssize_t length;
-    do
-        length = recvmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC);
-    while (length < 0 && errno == EINTR);
+    ssize_t length = receive_packet(&header, fd);
+    if (length == 0) {
+        /* The kernel looks at the queue first and at the peer's end second: a last message that
+         * came in between is still in the queue. */
+        header.msg_controllen = sizeof control;
+        length = receive_packet(&header, fd);
+        if (length < 0)
+            return FAIL(CLOSED, fault, "ipc: the peer sent an empty packet");
+    }
     if (length < 0)
         return receive_error(errno, fault);
     struct ipc_message message = {.fds = {-1, -1, -1, -1}};

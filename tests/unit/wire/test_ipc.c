@@ -6,8 +6,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -374,6 +377,53 @@ static void an_outbox_says_that_its_peer_is_gone(void **state)
     close_pair(ends);
 }
 
+/* Says its last word and is gone, as soon as it is given a channel. */
+static void *say_and_leave(void *context)
+{
+    _Atomic int *given = context;
+    struct fault fault;
+    for (;;) {
+        int fd = atomic_exchange(given, -1);
+        if (fd == 0)
+            return NULL;
+        if (fd < 0) {
+            sched_yield();
+            continue;
+        }
+        status sent = ipc_send(fd, 7, 0, SPAN("last"), NULL, 0, &fault);
+        close(fd);
+        if (sent != OK)
+            return given;
+    }
+}
+
+static void the_last_message_of_a_peer_that_leaves_is_never_lost(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 20000 };
+    _Atomic int given = -1;
+    pthread_t peer;
+    void *failed;
+    assert_int_equal(pthread_create(&peer, NULL, say_and_leave, &given), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        int ends[2];
+        struct fault fault;
+        struct ipc_message message;
+        status received = AGAIN;
+        pair(ends);
+        atomic_store(&given, ends[1]);
+        while (received == AGAIN)
+            received = ipc_receive(&message, ends[0], storage, &fault);
+        assert_int_equal(received, OK);
+        assert_int_equal(message.type, 7);
+        assert_int_equal(ipc_await(&message, ends[0], storage, 5000, &fault), CLOSED);
+        close(ends[0]);
+    }
+    atomic_store(&given, 0);
+    assert_int_equal(pthread_join(peer, &failed), 0);
+    assert_null(failed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +441,7 @@ int main(void)
         cmocka_unit_test(an_outbox_is_bounded_and_frees_what_still_waits),
         cmocka_unit_test(descriptors_that_wait_for_a_slow_peer_are_bounded_and_given_back),
         cmocka_unit_test(an_outbox_says_that_its_peer_is_gone),
+        cmocka_unit_test(the_last_message_of_a_peer_that_leaves_is_never_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
