@@ -104,9 +104,16 @@ static status open_store(struct silo *silo, const struct anchor *anchor, struct 
         .io = silo->io,
     };
     TRY(store_open(&silo->store, &options, fault));
+    status opened = store_log_open(&silo->log, silo->store, fault);
+    if (opened == OK)
+        opened = read_state(silo, fault);
+    if (opened != OK) { /* whole or not at all; the next request tries again, so the key stays */
+        silo->log = store_log_close(silo->log);
+        silo->store = store_abandon(silo->store);
+        return opened;
+    }
     secret_wipe(&silo->keys->dek, sizeof silo->keys->dek);
-    TRY(store_log_open(&silo->log, silo->store, fault));
-    return read_state(silo, fault);
+    return OK;
 }
 
 /* The log must continue the one that was anchored: a store that was never rolled back may still
