@@ -1,6 +1,7 @@
-/* Memory runs out at the n-th allocation, of ours, SQLite's or OpenSSL's, once: what was acknowledged
- * stays, and the next request works; or the process ends itself, as the crypt room does rather than go on
- * without a hash, and the next one finds all that was acknowledged. Each n in a process of its own. */
+/* Memory runs out at the n-th allocation, of ours, SQLite's or OpenSSL's, once: what was
+ * acknowledged stays, and the next request works; or the process ends itself, as the crypt room
+ * does rather than go on without a hash, and the next one finds all that was acknowledged. Each n
+ * in a process of its own. */
 #define _GNU_SOURCE
 #include "house.h"
 
