@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
-import { bulkhead, Node, sleep } from '../tests/e2e/harness.mjs';
+import { bulkhead, eventually, Node, sleep } from '../tests/e2e/harness.mjs';
 import { loadDocs } from './load_docs.mjs';
 
 const TENANTS = {
@@ -143,9 +143,14 @@ async function trespass() {
   const forged = `${head}.${elephantine.token.split('.')[1]}.${signature}`;
   await node.problem(401, 'unauthenticated', 'GET', '/v1/memories', { token: forged });
   fact('changing, deleting, searching the other\'s secret, and a token with swapped claims: refused');
-  const [one, two] = [await node.cell(elephantine.id), await node.cell(quillbase.id)];
+  const [one, two] = await eventually('both are awake', async () => {
+    await Promise.all([elephantine, quillbase].map(({ token }) => // one may have parked meanwhile
+      node.want(200, 'GET', '/v1/memories?limit=1', { token })));
+    const { cells } = await node.status();
+    const both = [elephantine, quillbase].map(({ id }) => cells.find((cell) => cell.tenant_id === id));
+    return both.every((cell) => cell?.jail_state === 'verified') && both;
+  });
   for (const [name, cell] of [['elephantine', one], ['quillbase', two]]) {
-    assert.equal(cell.jail_state, 'verified');
     fact(`${name.padEnd(12)}pid ${cell.pid}, uid ${cell.jail.uid}, ${cell.jail.private_kib} KiB private, network ` +
          `${cell.jail.namespaces.net}, Landlock ${cell.jail.landlock}`);
   }
@@ -212,10 +217,10 @@ async function tamper() {
   const log = node.logText().split('\n').filter((line) => line.includes('silo.damaged')).at(-1);
   assert.ok(log, 'the log tells of the damage');
   fact(`   in the log:      ${JSON.parse(log).level} ${JSON.parse(log).event}: ${JSON.parse(log).detail.replace(id, hex(id))}`);
-  const { damaged_pages: damaged } = await node.cell(id);
-  assert.ok(damaged > 0);
-  const line = (await node.ok('status')).split('\n').find((text) => text.includes('DAMAGED'));
-  assert.ok(line);
+  const line = await eventually('the status tells of the damage', async () => {
+    await Promise.all(ids.map((each_) => node.http('GET', `/v1/memories/${each_}`, { token })));
+    return (await node.ok('status')).split('\n').find((text) => text.includes('DAMAGED'));
+  });
   fact(`   in the status:   ${line.match(/DAMAGED[^t]*/)[0].trim()}`);
   await node.awaitParked('canary');
   flipBit(file, at);

@@ -69,8 +69,8 @@ static struct got map_reserved(struct hostile *self, const struct attempt *attem
 static struct got map_shared(struct hostile *self, const struct attempt *attempt)
 {
     (void)self, (void)attempt;
-    mmap(NULL, 4 * GIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return got_survived("the call was made");
+    void *place = mmap(NULL, 4 * GIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return got_survived(place == MAP_FAILED ? "the call was made, and failed" : "it was given");
 }
 
 static struct got open_many(struct hostile *self, const struct attempt *attempt)
