@@ -218,7 +218,8 @@ test('after kill -9 of the cell and of the gateway, nothing lies around', async 
 });
 
 test('parked, nothing lies around', async () => {
-  await node.http('GET', '/v1/memories?limit=1', { token: tokens[0] });
+  await eventually('the gateway is back', async () => // connections to the one before it may break
+    (await node.http('GET', '/v1/memories?limit=1', { token: tokens[0] })).status === 200);
   await park(node, 'acme');
   lookEverywhere('parked');
 });
