@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building, testing and measuring need on Debian 12. Quick when all of it is there.
-#   scripts/setup.sh [build|test|bench]...      (default: build)
+#   scripts/setup.sh [build|demo|test|bench]...      (default: build)
 set -eu
 build="gcc make meson ninja-build pkg-config libc6-dev linux-libc-dev libssl-dev libsqlite3-dev libseccomp-dev"
 demo="curl nodejs sqlite3-doc postgresql-doc-15"
