@@ -170,7 +170,7 @@ status ipc_receive(struct ipc_message *ret, int fd, uint8_t *storage, struct fau
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                             .msg_controllen = sizeof control};
     ssize_t length = receive_packet(&header, fd);
-    if (length == 0) {
+    if (length == 0 && header.msg_controllen == 0) {
         /* The kernel looks at the queue first and at the peer's end second: a last message that
          * came in between is still in the queue. */
         header.msg_controllen = sizeof control;
