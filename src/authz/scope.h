@@ -21,6 +21,7 @@ enum scope {
     SCOPE_OBJECTS_WRITE,
     SCOPE_AUDIT_READ,
     SCOPE_TENANT_READ,
+    SCOPE_ROUTES_READ, /* of the platform's own tokens alone */
     SCOPE_COUNT
 };
 

@@ -22,7 +22,7 @@
 
 enum {
     TOKEN_ISS_MAX = 255,      /* bytes */
-    TOKEN_ISSUERS_MAX = 64,   /* per verifier */
+    TOKEN_ISSUERS_MAX = 1 + 2 * CHARTER_ISSUERS_MAX, /* per verifier */
     TOKEN_ISSUER_KEYS_MAX = 8,
     TOKEN_ACTORS_MAX = 4,     /* act within act */
     TOKEN_AUDIENCES_MAX = 16,
@@ -32,18 +32,27 @@ enum {
     TOKEN_KEY_ID_TEXT = 17,   /* 16 hexadecimal digits and NUL: of our own keys */
 };
 
-enum token_alg { TOKEN_EDDSA, TOKEN_ALG_COUNT };
+enum token_alg { TOKEN_EDDSA, TOKEN_ES256, TOKEN_RS256, TOKEN_PS256, TOKEN_ALG_COUNT };
+
+enum { TOKEN_KEY_BYTES_MAX = 4 + 512 };
 
 struct token_key {
     char id[KEY_ID_MAX + 1]; /* the `kid` */
     enum token_alg alg;
-    uint8_t public_key[SIGN_PUBLIC_BYTES]; /* TOKEN_EDDSA */
+    /* EdDSA: 32 bytes. ES256: x and y, 32 each. RS256, PS256: u32 exponent, modulus (256..512). */
+    uint32_t length;
+    uint8_t public_key[TOKEN_KEY_BYTES_MAX];
 };
 
 struct token_issuer {
     char iss[TOKEN_ISS_MAX + 1];
     char aud[TOKEN_ISS_MAX + 1];
     char tenant_claim[64];         /* "tenant_id" */
+    char user_claim[64];           /* "sub"; `client_id` and `azp` are refused */
+    char scope_claim[64];          /* "scope" */
+    char clearance_claim[64];      /* "clearance" */
+    bool builtin;                  /* the platform's own: it alone makes platform tokens */
+    bool jti_once;                 /* a token serves one request; then jti is required */
     char tenant[TENANT_ID_TEXT];   /* the one tenant it may vouch for; "" for a platform's issuer */
     int64_t lifetime_max_seconds;  /* exp - iat; 1..TOKEN_LIFETIME_MAX_SECONDS */
     int64_t early_seconds;         /* how far nbf and iat may lie ahead; 0..TOKEN_SKEW_SECONDS */
@@ -56,6 +65,9 @@ struct token_issuer {
 struct claims {
     char tenant[TENANT_NAME_MAX + 1]; /* an id (32 hexadecimal digits) or a name */
     bool tenant_is_id;
+    bool platform;             /* of the platform's own back end: no tenant (then "" above) */
+    bool jti_once;             /* of its issuer */
+    int64_t issuer_early_seconds; /* how far its issuer's clock may be ahead of ours */
     char issuer_tenant[TENANT_ID_TEXT]; /* the only tenant its issuer may vouch for; "" for any */
     char user[USER_MAX + 1];
     char agent[USER_MAX + 1];  /* "" when the token names none */

@@ -26,6 +26,12 @@ enum {
     TOKEN_CACHE_ENTRIES = 4096,
     KEY_ID_MAX = 64,
 
+    /* charters: posture, issuers, revocations (docs/protocols.md) */
+    CHARTER_MAX = KIB(28),   /* the document; two of them fit one message */
+    CHARTER_ISSUERS_MAX = 16,
+    CHARTER_REVOCATIONS_MAX = 512, /* of each sort: what no living token can need is dropped */
+    JWKS_MAX = KIB(64),        /* a file of keys, as an operator hands it in */
+
     /* HTTP */
     HTTP_LINE_MAX = KIB(8),      /* request line */
     HTTP_HEADERS_MAX = KIB(32),  /* all header lines together; a 16 KiB token fits */
@@ -105,5 +111,6 @@ enum {
 
 static_assert(RELAY_FRAGMENT_MAX + KIB(4) <= IPC_BODY_MAX, "a fragment and its head are one frame");
 static_assert(TOKEN_MAX + HTTP_LINE_MAX + KIB(8) <= IPC_BODY_MAX, "a request's head is one frame");
+static_assert(2 * CHARTER_MAX + KIB(2) <= IPC_BODY_MAX, "two charters are one message");
 static_assert(TOKEN_MAX + KIB(4) <= HTTP_HEADERS_MAX, "the largest token fits a request");
 static_assert(MEMORY_TEXT_MAX + MEMORY_METADATA_MAX < HTTP_BODY_MAX, "the largest memory fits");

@@ -15,6 +15,7 @@ enum message_type {
     MESSAGE_STOP = 0x0103,    /* finish what is in flight and exit 0 */
     MESSAGE_JAILED = 0x0105,  /* the jail is closed, look */
     MESSAGE_CHANNEL = 0x0104, /* u8 channel_kind, u32 index, one fd: a new or renewed channel */
+    MESSAGE_GATEWAY_TLS = 0x0106, /* to a gateway: ticket keys; certificate and key, or neither */
 
     /* supervisor -> kms: from here on serve this end, for this party; replied to */
     MESSAGE_KMS_SERVE_CELL = 0x0201,  /* tenant id; fd */
@@ -23,6 +24,8 @@ enum message_type {
     /* cell (or control, for its own registry) -> kms */
     MESSAGE_KEY_OPEN = 0x0301,
     MESSAGE_ANCHOR_MOVE = 0x0302,
+    /* kms -> cell */
+    MESSAGE_CHARTER = 0x0303, /* a signed charter, in force from now on; no reply */
     /* control -> kms, standing channel */
     MESSAGE_KEY_STATE = 0x0311,
     MESSAGE_KEY_DISCARD = 0x0312,
@@ -31,6 +34,8 @@ enum message_type {
     MESSAGE_KEY_CREATE = 0x0321,
     MESSAGE_KEY_SHRED = 0x0322,
     MESSAGE_TOKEN_MINT = 0x0323,
+    /* the same; and over the standing channel for the newest one once more */
+    MESSAGE_CHARTER_SIGN = 0x0324,
 
     /* control -> supervisor */
     MESSAGE_SILO_MAKE = 0x0401,
@@ -50,8 +55,10 @@ enum message_type {
     MESSAGE_TENANT_FIND = 0x0511,
     MESSAGE_TENANT_WAKE = 0x0512,
     MESSAGE_DENIED = 0x0513, /* no reply */
+    MESSAGE_ROUTE_FIND = 0x0514,
     /* control -> gateway */
     MESSAGE_TENANT_CHANGED = 0x0521, /* no reply */
+    MESSAGE_PLATFORM = 0x0522,       /* no reply */
 
     /* supervisor -> cell, and back */
     MESSAGE_CELL_BLANK = 0x0601,  /* <- : in its namespaces, waiting */
