@@ -21,6 +21,7 @@ static const char *const names[SCOPE_COUNT] = {
     [SCOPE_OBJECTS_WRITE] = "objects:write",
     [SCOPE_AUDIT_READ] = "audit:read",
     [SCOPE_TENANT_READ] = "tenant:read",
+    [SCOPE_ROUTES_READ] = "routes:read",
 };
 
 const char *scope_name(enum scope scope)
