@@ -14,6 +14,7 @@ enum {
     TENANT_ID_TEXT = 33,
     USER_MAX = 255,          /* bytes of a token's sub, act.sub */
     SESSION_MAX = 255,
+    HOST_NAME_TEXT = 254,    /* a DNS name of at most 253 bytes (RFC 1035), and NUL */
     ITEM_ID_TEXT = 27,       /* 26 characters, Crockford base32, ordered by creation */
     TRACE_ID_BYTES = 16,
 
@@ -63,6 +64,7 @@ enum {
     GATEWAY_OPS_CONNECTIONS_MAX = 64,
     GATEWAY_CONTENT_TYPE_MAX = 255,
     GATEWAY_IDEMPOTENCY_KEY_MAX = 255,
+    TRUSTED_PROXIES_MAX = 64, /* address ranges whose X-Forwarded-* is believed */
     GATEWAY_SKIP_MAX = KIB(64),      /* of a refused body, read for the next request's sake */
 
     /* a cell */

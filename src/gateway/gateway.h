@@ -8,6 +8,7 @@
 #include "base/loop.h"
 #include "base/stats.h"
 #include "crypt/sign.h"
+#include "gateway/address.h"
 #include "wire/ipc.h"
 
 struct gateway;
@@ -15,6 +16,13 @@ struct gateway;
 struct gateway_start { /* the START of the supervisor; the descriptors are the holder's */
     uint32_t index, gateways;
     uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
+    bool tls;
+    char domain[HOST_NAME_TEXT]; /* NAME.domain is the tenant NAME; "": no host names one so */
+    char region[TENANT_NAME_MAX + 1]; /* of this node; "": any */
+    bool tenant_labels;          /* in /metrics */
+    uint32_t connections_per_address; /* 0: no cap */
+    struct address_range proxies[TRUSTED_PROXIES_MAX];
+    uint32_t proxy_count;
     int listener, control, stats, ops; /* ops: -1 but for gateway 0 */
 };
 

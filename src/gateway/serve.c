@@ -20,6 +20,33 @@ enum {
     MESSAGES_PER_READ = 64,
 };
 
+static status get_flag(bool *ret, struct cursor *cursor, struct fault *fault)
+{
+    uint8_t flag;
+    TRY(cursor_u8(&flag, cursor, fault));
+    if (flag > 1)
+        return FAIL(BAD_REQUEST, fault, "START: a flag of %u", flag);
+    *ret = flag;
+    return OK;
+}
+
+static status get_options(struct gateway_start *start, struct cursor *cursor, struct fault *fault)
+{
+    uint16_t proxies;
+    TRY(get_flag(&start->tls, cursor, fault));
+    TRY(cursor_text(start->domain, sizeof start->domain, cursor, "domain", fault));
+    TRY(cursor_text(start->region, sizeof start->region, cursor, "region", fault));
+    TRY(get_flag(&start->tenant_labels, cursor, fault));
+    TRY(cursor_u32(&start->connections_per_address, cursor, fault));
+    TRY(cursor_u16(&proxies, cursor, fault));
+    if (proxies > TRUSTED_PROXIES_MAX)
+        return FAIL(BAD_REQUEST, fault, "START: %u trusted proxies", proxies);
+    for (uint16_t i = 0; i < proxies; i++)
+        TRY(address_range_get(&start->proxies[i], cursor, fault));
+    start->proxy_count = proxies;
+    return OK;
+}
+
 status gateway_start_get(struct gateway_start *ret, struct ipc_message *message,
                          struct fault *fault)
 {
@@ -31,6 +58,7 @@ status gateway_start_get(struct gateway_start *ret, struct ipc_message *message,
     TRY(cursor_u32(&start.gateways, &cursor, fault));
     TRY(cursor_copy(start.platform_key, &cursor, sizeof start.platform_key, fault));
     TRY(cursor_copy(start.issuer_key, &cursor, sizeof start.issuer_key, fault));
+    TRY(get_options(&start, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
     if (start.gateways > GATEWAYS_MAX || start.index >= start.gateways)
         return FAIL(BAD_REQUEST, fault, "START: gateway %u of %u", start.index, start.gateways);

@@ -114,6 +114,12 @@ static status start_gateway(struct child *gateway, struct fault *fault)
     buffer_put_u32(&body, gateway->index);
     buffer_put_u32(&body, supervisor->options.gateways);
     buffer_put(&body, SPAN_OF(supervisor->public_keys));
+    buffer_put_u8(&body, 0);          /* TLS */
+    buffer_put_text_field(&body, ""); /* domain */
+    buffer_put_text_field(&body, ""); /* region */
+    buffer_put_u8(&body, 1);          /* tenant labels */
+    buffer_put_u32(&body, 0);         /* connections per address */
+    buffer_put_u16(&body, 0);         /* trusted proxies */
     int fds[4] = {supervisor->listeners[gateway->index], -1, supervisor->stats_fd,
                   supervisor->ops_listener};
     TRY(pair_with(&fds[1], service_control(supervisor), CHANNEL_GATEWAY, gateway->index, fault));

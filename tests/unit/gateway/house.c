@@ -36,11 +36,27 @@ static int listen_here(char port[6])
     return fd;
 }
 
-static void open_gateway(struct house *house)
+static void put_options(struct buffer *body, const struct house_options *options)
+{
+    buffer_put_u8(body, 0); /* TLS */
+    buffer_put_text_field(body, options->domain ? options->domain : "");
+    buffer_put_text_field(body, options->region ? options->region : "");
+    buffer_put_u8(body, !options->no_tenant_labels);
+    buffer_put_u32(body, options->connections_per_address);
+    buffer_put_u16(body, options->proxy ? 1 : 0);
+    if (options->proxy) {
+        uint8_t bytes[ADDRESS_BYTES] = {127, 0, 0, 1};
+        buffer_put_u8(body, 4);
+        buffer_put(body, SPAN_OF(bytes));
+        buffer_put_u8(body, 32);
+    }
+}
+
+static void open_gateway(struct house *house, const struct house_options *options)
 {
     struct fault fault;
     int supervisor[2], control[2];
-    uint8_t storage[128];
+    uint8_t storage[1024];
     struct gateway_start start;
     struct ipc_message message = {.type = MESSAGE_START, .fd_count = 4, .fds = {-1, -1, -1, -1}};
     struct buffer body = buffer_over(storage, sizeof storage);
@@ -50,6 +66,7 @@ static void open_gateway(struct house *house)
     buffer_put_u32(&body, 1);
     buffer_put(&body, SPAN_OF(house->mint.public_key)); /* the platform's: not used here */
     buffer_put(&body, SPAN_OF(house->mint.public_key));
+    put_options(&body, options);
     message.body = buffer_span(&body);
     message.fds[0] = listen_here(house->port);
     message.fds[1] = control[0];
@@ -65,6 +82,12 @@ static void open_gateway(struct house *house)
 
 int house_setup(void **state)
 {
+    const struct house_options plain = {0};
+    return house_setup_as(state, &plain);
+}
+
+int house_setup_as(void **state, const struct house_options *options)
+{
     struct fault fault;
     struct house *house = calloc(1, sizeof *house);
     assert_non_null(house);
@@ -73,7 +96,7 @@ int house_setup(void **state)
     house->mint = mint_open();
     house->token = buffer_of(TOKEN_MAX);
     assert_int_equal(loop_create(&house->loop, &fault), OK);
-    open_gateway(house);
+    open_gateway(house, options);
     house_token(house, TENANT, "memory:read memory:write tenant:read");
     *state = house;
     return 0;

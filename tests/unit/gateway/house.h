@@ -21,7 +21,15 @@ struct house {
     struct buffer token;             /* of TENANT, memory:read memory:write tenant:read */
 };
 
-int house_setup(void **state);
+struct house_options { /* of START */
+    const char *domain, *region; /* NULL: none */
+    bool no_tenant_labels;
+    uint32_t connections_per_address;
+    bool proxy; /* 127.0.0.1 is a trusted one */
+};
+
+int house_setup(void **state); /* without any */
+int house_setup_as(void **state, const struct house_options *options);
 int house_teardown(void **state);
 
 void house_turn(struct house *house);                  /* until nothing moves */

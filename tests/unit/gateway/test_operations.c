@@ -159,34 +159,68 @@ static void a_message_that_is_not_the_supervisors_ends_the_gateway(void **state)
     assert_int_equal(why, BAD_REQUEST);
 }
 
+static void put_start(struct buffer *body, uint32_t index, uint16_t proxies)
+{
+    uint8_t keys[2 * SIGN_PUBLIC_BYTES] = {0}, address[ADDRESS_BYTES] = {10};
+    buffer_put_u32(body, index);
+    buffer_put_u32(body, 2);
+    buffer_put(body, SPAN_OF(keys));
+    buffer_put_u8(body, 1);
+    buffer_put_text_field(body, "bank.example");
+    buffer_put_text_field(body, "eu");
+    buffer_put_u8(body, 1);
+    buffer_put_u32(body, 50);
+    buffer_put_u16(body, proxies);
+    for (uint16_t i = 0; i < proxies; i++) {
+        buffer_put_u8(body, 4);
+        buffer_put(body, SPAN_OF(address));
+        buffer_put_u8(body, 8);
+    }
+}
+
 static void a_start_is_what_it_must_be_or_nothing(void **state)
 {
     (void)state;
-    uint8_t bytes[8 + 64 + 1] = {0, 0, 0, 1, 0, 0, 0, 2}; /* gateway 1 of 2 */
+    uint8_t bytes[4096];
+    struct buffer body = buffer_over(bytes, sizeof bytes);
     struct gateway_start start;
     struct fault fault;
-    struct ipc_message message = {.type = MESSAGE_START, .body = {bytes, 72}, .fd_count = 3,
-                                  .fds = {10, 11, 12, -1}};
+    put_start(&body, 1, 2);
+    struct ipc_message message = {.type = MESSAGE_START, .body = buffer_span(&body),
+                                  .fd_count = 3, .fds = {10, 11, 12, -1}};
     struct ipc_message wrong = message;
     assert_int_equal(gateway_start_get(&start, &message, &fault), OK);
     assert_int_equal(start.index, 1);
     assert_int_equal(start.gateways, 2);
     assert_int_equal(start.ops, -1);
-    for (size_t length = 0; length < 72; length++) {
+    assert_true(start.tls && start.tenant_labels);
+    assert_string_equal(start.domain, "bank.example");
+    assert_string_equal(start.region, "eu");
+    assert_int_equal(start.connections_per_address, 50);
+    assert_int_equal(start.proxy_count, 2);
+    assert_int_equal(start.proxies[1].prefix_bits, 8);
+    for (size_t length = 0; length < body.length; length++) {
         wrong.body.length = length;
         assert_int_not_equal(gateway_start_get(&start, &wrong, &fault), OK);
     }
-    wrong.body.length = 73;
+    wrong.body.length = body.length + 1;
     assert_int_equal(gateway_start_get(&start, &wrong, &fault), BAD_REQUEST);
-    wrong.body.length = 72;
+    wrong.body.length = body.length;
     wrong.fd_count = 2;
     assert_int_equal(gateway_start_get(&start, &wrong, &fault), BAD_REQUEST);
     wrong.fd_count = 3;
+    bytes[72] = 2; /* TLS: neither on nor off */
+    assert_int_equal(gateway_start_get(&start, &wrong, &fault), BAD_REQUEST);
+    bytes[72] = 1;
     bytes[3] = 2; /* gateway 2 of 2 */
     assert_int_equal(gateway_start_get(&start, &wrong, &fault), BAD_REQUEST);
     bytes[3] = 0; /* gateway 0 has the listener of operations */
     assert_int_equal(gateway_start_get(&start, &wrong, &fault), BAD_REQUEST);
     assert_int_equal(wrong.fds[0], 10); /* nothing was taken */
+    buffer_clear(&body);
+    put_start(&body, 1, TRUSTED_PROXIES_MAX + 1);
+    wrong.body = buffer_span(&body);
+    assert_int_equal(gateway_start_get(&start, &wrong, &fault), BAD_REQUEST);
 }
 
 static void an_idle_connection_costs_little(void **state)
