@@ -18,6 +18,7 @@ static const struct {
     [CONFLICT] = {409, "conflict"},
     [TOO_LARGE] = {413, "too_large"},
     [UNSUPPORTED_MEDIA] = {415, "unsupported_media"},
+    [WRONG_REGION] = {421, "wrong_region"},
     [HEADERS_TOO_LARGE] = {431, "headers_too_large"},
     [TENANT_PAUSED] = {423, "tenant_paused"},
     [QUOTA_EXCEEDED] = {429, "quota_exceeded"},

@@ -24,6 +24,7 @@ typedef enum status {
     CONFLICT,            /* 409 */
     TOO_LARGE,           /* 413: a limit of limits.h was reached */
     UNSUPPORTED_MEDIA,   /* 415 */
+    WRONG_REGION,        /* 421 */
     HEADERS_TOO_LARGE,   /* 431 */
     TENANT_PAUSED,       /* 423 */
     QUOTA_EXCEEDED,      /* 429 */

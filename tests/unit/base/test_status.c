@@ -58,7 +58,7 @@ static void every_code_has_the_status_of_the_table(void **state)
         {FORBIDDEN_CLEARANCE, 403, "forbidden_clearance"}, {NOT_FOUND, 404, "not_found"},
         {METHOD_NOT_ALLOWED, 405, "method_not_allowed"}, {TIMED_OUT, 408, "timeout"},
         {CONFLICT, 409, "conflict"}, {TOO_LARGE, 413, "too_large"},
-        {UNSUPPORTED_MEDIA, 415, "unsupported_media"},
+        {UNSUPPORTED_MEDIA, 415, "unsupported_media"}, {WRONG_REGION, 421, "wrong_region"},
         {HEADERS_TOO_LARGE, 431, "headers_too_large"}, {TENANT_PAUSED, 423, "tenant_paused"},
         {QUOTA_EXCEEDED, 429, "quota_exceeded"}, {INTERNAL, 500, "internal"},
         {NOT_IMPLEMENTED, 501, "not_implemented"}, {UNAVAILABLE, 503, "unavailable"},
