@@ -2,11 +2,12 @@
  *
  * No I/O, no allocation but in the caller's arena. Whatever two readers could understand
  * differently is refused, not repaired: obs-fold, bare CR or LF, blanks before a colon, a second
- * Host, any Transfer-Encoding but exactly "chunked" (alone, on HTTP/1.1), repeated or odd
- * Content-Length, paths that are not in their normal form. Codes: BAD_REQUEST, HEADERS_TOO_LARGE
- * (a limit of limits.h on line, head or header count), TOO_LARGE (the body); AGAIN: more bytes are
- * needed. After any other failure the connection is to be answered and closed, never read on:
- * where the next message begins is not known.
+ * Host, any Transfer-Encoding but "chunked" (alone, on HTTP/1.1), repeated or odd Content-Length,
+ * paths that are not in their normal form (docs/http.md has the whole list). Codes: BAD_REQUEST,
+ * HEADERS_TOO_LARGE (a limit of limits.h on line, head or header count), TOO_LARGE (the body),
+ * NOT_IMPLEMENTED (another transfer coding before "chunked"); AGAIN: more bytes are needed. After
+ * any other failure the connection is to be answered and closed, never read on: where the next
+ * message begins is not known.
  *
  * The caller's loop:
  *   struct http_scan scan = {0};                              once a request
@@ -26,7 +27,8 @@ struct http_header {
 
 struct http_head {
     struct span method;      /* a token, as sent: methods are case-sensitive */
-    struct span path;        /* raw, begins with '/': http_decode_path */
+    struct span path;        /* raw, begins with '/': http_decode_path. Of a target in absolute
+                              * form what follows the authority, which is the Host */
     struct span query;       /* raw, without the '?'; empty when there is none: http_query_parse */
     struct span host;        /* the value of Host: a checked uri-host[:port]; empty only on 1.0 */
     uint64_t content_length; /* 0 when chunked or absent; at most HTTP_BODY_MAX */
@@ -84,14 +86,14 @@ const struct span *http_query_get(const struct http_query *query, const char *na
 MUST_CHECK status http_query_only(const struct http_query *query, const char *const *names,
                                   struct fault *fault);
 
-/* The chunked coding (RFC 9112 7.1), piece by piece. Extensions are refused; trailers are checked
- * like headers, bounded by HTTP_LINE_MAX together, and dropped. */
+/* The chunked coding (RFC 9112 7.1), piece by piece. Extensions and trailers are checked byte by
+ * byte, each sort bounded by HTTP_LINE_MAX in one body, and dropped. */
 struct http_chunks {
     uint64_t total;   /* bytes of the body so far; over max_total: TOO_LARGE */
     uint64_t max_total;
     uint64_t left;    /* of the present chunk */
     uint32_t digits;  /* of the present size line */
-    uint32_t trailer; /* bytes of trailers so far */
+    uint32_t extension, trailer; /* bytes of each so far */
     uint8_t state;
     bool done;        /* the whole body has been read; what follows is the next request */
 };

@@ -34,15 +34,19 @@ bool http_is_header_value(struct span value)
     return !blank_around && is_value(value);
 }
 
-static bool equals_ignoring_case(struct span bytes, const char *lower)
+static bool same_ignoring_case(struct span left, struct span right)
 {
-    struct span expected = span_of_text(lower);
-    if (bytes.length != expected.length)
+    if (left.length != right.length)
         return false;
-    for (size_t i = 0; i < bytes.length; i++)
-        if (http_lower(bytes.data[i]) != expected.data[i])
+    for (size_t i = 0; i < left.length; i++)
+        if (http_lower(left.data[i]) != http_lower(right.data[i]))
             return false;
     return true;
+}
+
+static bool equals_ignoring_case(struct span bytes, const char *text)
+{
+    return same_ignoring_case(bytes, span_of_text(text));
 }
 
 static struct span trimmed(struct span bytes)
@@ -130,12 +134,38 @@ static status scan_head(size_t *ret, struct http_scan *scan, const uint8_t *byte
     return FAIL(AGAIN, fault, "HTTP: the head is not complete");
 }
 
-static status parse_target(struct http_head *head, struct span target, struct fault *fault)
+static bool starts_ignoring_case(struct span bytes, const char *lower)
 {
-    if (target.length == 0 || target.data[0] != '/')
-        return FAIL(BAD_REQUEST, fault, "HTTP: the target must be a path that begins with '/'");
-    struct span path, query;
+    size_t length = span_of_text(lower).length;
+    return bytes.length >= length && equals_ignoring_case((struct span){bytes.data, length}, lower);
+}
+
+/* "http://authority/path": the authority, and *target is what follows it. Empty for a path. */
+static struct span take_authority(struct span *target)
+{
+    size_t scheme = starts_ignoring_case(*target, "https://")  ? SPAN("https://").length
+                  : starts_ignoring_case(*target, "http://") ? SPAN("http://").length
+                                                               : 0;
+    struct span rest = {target->data + scheme, target->length - scheme};
+    size_t length = 0;
+    if (scheme == 0)
+        return (struct span){0};
+    while (length < rest.length && rest.data[length] != '/' && rest.data[length] != '?')
+        length++;
+    *target = (struct span){rest.data + length, rest.length - length};
+    return (struct span){rest.data, length};
+}
+
+/* ret_authority: of a target in absolute form (RFC 9112 3.2.2), else with data NULL. */
+static status parse_target(struct http_head *head, struct span *ret_authority, struct span target,
+                           struct fault *fault)
+{
+    struct span path, query, authority = take_authority(&target);
     bool has_query = cut(&path, &query, target, '?');
+    if (path.length == 0 && authority.data)
+        path = SPAN("/"); /* RFC 9110 4.2.3: the same */
+    if (path.length == 0 || path.data[0] != '/')
+        return FAIL(BAD_REQUEST, fault, "HTTP: the target must be a path that begins with '/'");
     for (size_t i = 0; i < path.length; i++)
         if (!http_is_path_byte(path.data[i]))
             return FAIL(BAD_REQUEST, fault, "HTTP: a byte in the path that must be escaped");
@@ -145,10 +175,12 @@ static status parse_target(struct http_head *head, struct span target, struct fa
     head->path = path;
     if (has_query)
         head->query = query;
+    *ret_authority = authority;
     return OK;
 }
 
-static status parse_request_line(struct http_head *head, struct span line, struct fault *fault)
+static status parse_request_line(struct http_head *head, struct span *ret_authority,
+                                 struct span line, struct fault *fault)
 {
     struct span target, version;
     if (!cut(&head->method, &target, line, ' ') || !cut(&target, &version, target, ' '))
@@ -158,7 +190,7 @@ static status parse_request_line(struct http_head *head, struct span line, struc
     head->http_1_0 = span_is(version, "HTTP/1.0");
     if (!head->http_1_0 && !span_is(version, "HTTP/1.1"))
         return FAIL(BAD_REQUEST, fault, "HTTP: the version must be HTTP/1.1 or HTTP/1.0");
-    return parse_target(head, target, fault);
+    return parse_target(head, ret_authority, target, fault);
 }
 
 static status parse_header_line(struct http_head *head, uint8_t *line, size_t length,
@@ -249,10 +281,14 @@ static bool is_host(struct span value)
         || (port.data[0] == ':' && is_port((struct span){port.data + 1, port.length - 1}));
 }
 
-static status check_host(struct http_head *head, struct fault *fault)
+/* RFC 9112 3.2.2 lets the target's authority win over Host. Where they differ, somebody before us
+ * may have read the other one. */
+static status check_host(struct http_head *head, struct span authority, struct fault *fault)
 {
     struct span host;
     TRY(http_header(&host, head, "host", fault));
+    if (authority.data && !host.data && head->http_1_0)
+        host = authority;
     if (!host.data) {
         if (!head->http_1_0)
             return FAIL(BAD_REQUEST, fault, "HTTP: Host is required");
@@ -260,6 +296,8 @@ static status check_host(struct http_head *head, struct fault *fault)
     }
     if (!is_host(host))
         return FAIL(BAD_REQUEST, fault, "HTTP: Host must be a name or address and maybe a port");
+    if (authority.data && !same_ignoring_case(authority, host))
+        return FAIL(BAD_REQUEST, fault, "HTTP: the target's authority is not the Host");
     head->host = host;
     return OK;
 }
@@ -281,6 +319,32 @@ static status parse_content_length(uint64_t *ret, struct span text, struct fault
     return OK;
 }
 
+/* Names of codings, "chunked" last and only there (RFC 9112 6.1): well-formed, but not decoded
+ * here. */
+static bool is_other_coding(struct span codings)
+{
+    struct span coding;
+    bool others = false;
+    while (cut(&coding, &codings, codings, ',')) {
+        coding = trimmed(coding);
+        if (!http_is_token(coding) || equals_ignoring_case(coding, "chunked"))
+            return false;
+        others = true;
+    }
+    return others && equals_ignoring_case(trimmed(coding), "chunked");
+}
+
+static status check_coding(const struct http_head *head, struct span coding, struct fault *fault)
+{
+    if (head->http_1_0)
+        return FAIL(BAD_REQUEST, fault, "HTTP: Transfer-Encoding on HTTP/1.0");
+    if (equals_ignoring_case(coding, "chunked"))
+        return OK;
+    if (is_other_coding(coding))
+        return FAIL(NOT_IMPLEMENTED, fault, "HTTP: no transfer coding but \"chunked\"");
+    return FAIL(BAD_REQUEST, fault, "HTTP: Transfer-Encoding must be \"chunked\"");
+}
+
 static status check_framing(struct http_head *head, struct fault *fault)
 {
     struct span coding, length;
@@ -288,9 +352,8 @@ static status check_framing(struct http_head *head, struct fault *fault)
     TRY(http_header(&length, head, "content-length", fault));
     if (coding.data && length.data)
         return FAIL(BAD_REQUEST, fault, "HTTP: Transfer-Encoding together with Content-Length");
-    if (coding.data && (!span_is(coding, "chunked") || head->http_1_0))
-        return FAIL(BAD_REQUEST, fault,
-                    "HTTP: Transfer-Encoding must be exactly \"chunked\", on HTTP/1.1");
+    if (coding.data)
+        TRY(check_coding(head, coding, fault));
     head->chunked = coding.data != NULL;
     return length.data ? parse_content_length(&head->content_length, length, fault) : OK;
 }
@@ -306,6 +369,8 @@ static status check_connection(struct http_head *head, struct fault *fault)
         while (more) {
             more = cut(&option, &rest, rest, ',');
             option = trimmed(option);
+            if (option.length == 0) /* RFC 9110 5.6.1.2: lists may have empty places */
+                continue;
             if (!http_is_token(option))
                 return FAIL(BAD_REQUEST, fault, "HTTP: Connection must be a list of tokens");
             if (equals_ignoring_case(option, "close"))
@@ -334,9 +399,10 @@ status http_parse_head(struct http_head *ret, size_t *ret_consumed, struct http_
     TRY(scan_head(&end, scan, bytes, length, fault));
     struct http_head head = {0};
     struct span line = {bytes + scan->request, scan->headers - 2 - scan->request};
-    TRY(parse_request_line(&head, line, fault));
+    struct span authority = {0};
+    TRY(parse_request_line(&head, &authority, line, fault));
     TRY(parse_header_lines(&head, bytes, scan->headers, end - 2, fault));
-    TRY(check_host(&head, fault));
+    TRY(check_host(&head, authority, fault));
     TRY(check_framing(&head, fault));
     TRY(check_connection(&head, fault));
     TRY(check_expect(&head, fault));

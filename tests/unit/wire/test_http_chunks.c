@@ -87,14 +87,21 @@ static void what_is_not_a_chunked_body_is_refused(void **state)
 {
     (void)state;
     static const char *const refused[] = {
-        "\r\n", "x\r\n", " 5\r\nhello\r\n", "5 \r\nhello\r\n", "5;a=b\r\nhello\r\n",
-        "5;\r\nhello\r\n", "0x5\r\nhello\r\n", "+5\r\nhello\r\n", "-1\r\n", "5\nhello\r\n",
+        "\r\n", "x\r\n", " 5\r\nhello\r\n", "5 \r\nhello\r\n", "0x5\r\nhello\r\n",
+        "+5\r\nhello\r\n", "-1\r\n", "5\nhello\r\n",
         "5\rhello\r\n", "5\r\r\nhello\r\n", "000000005\r\nhello\r\n", "100000000\r\n",
         "5\r\nhello!\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello\r0\r\n\r\n", "5\r\nhello0\r\n\r\n",
         "0\n\n", "0\r\n\n", "0\r\n\rx", "0\r\n: a\r\n\r\n", "0\r\n a: b\r\n\r\n",
         "0\r\na : b\r\n\r\n", "0\r\na\r\n\r\n", "0\r\na: b\n\r\n", "0\r\na: b\rc\r\n\r\n",
         "0\r\na: \x01\r\n\r\n", "0\r\na: b\r\n c\r\n\r\n", "0\r\n\r\r\n", "5\t\r\nhello\r\n",
-        "g\r\n",
+        "g\r\n", ";a\r\nhello\r\n", "5;\r\nhello\r\n", "5;;a\r\nhello\r\n",
+        "5; a=b\r\nhello\r\n", "5 ;a=b\r\nhello\r\n", "5;a =b\r\nhello\r\n",
+        "5;a= b\r\nhello\r\n", "5;a=\r\nhello\r\n", "5;=b\r\nhello\r\n",
+        "5;a=b=c\r\nhello\r\n", "5;a=\"b\r\nhello\r\n", "5;a=\"b\"c\r\nhello\r\n",
+        "5;a=\"\x01\"\r\nhello\r\n", "5;a=\"\\\r\n\"\r\nhello\r\n",
+        "5;a\nhello\r\n", "5;a=b\nhello\r\n", "5;a\rhello\r\n",
+        "5;a=\"\n\"\r\nhello\r\n", "5;a\x80\r\nhello\r\n", "5;\"a\"\r\nhello\r\n",
+        "0;a\r\n\n", "5;a:b\r\nhello\r\n", "5,a\r\nhello\r\n",
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         struct decoded decoded = decode_all_ways(span_of_text(refused[i]), 1000);
@@ -107,10 +114,48 @@ static void what_is_not_a_chunked_body_is_refused(void **state)
     buffer_free(&decoded.body);
 }
 
+static void extensions_are_checked_and_ignored(void **state)
+{
+    (void)state;
+    assert_body(SPAN("5;a\r\nhello\r\n0\r\n\r\n"), SPAN("hello"), 0);
+    assert_body(SPAN("5;a=b;c=\"d e\\\"\\\\;\xFF\t\";f=\"\";g\r\nhello\r\n"
+                     "0;last=1\r\nX: y\r\n\r\nGET"), SPAN("hello"), 3);
+    assert_body(SPAN("1;a=2\r\nx\r\n2;2=a\r\nyz\r\n00;!#$%&'*+-.^_`|~\r\n\r\n"), SPAN("xyz"), 0);
+}
+
+/* Chunks of one byte, each with an extension of that many: the sum counts, not the single one. */
+static status extended_by(uint32_t chunks, size_t bytes)
+{
+    struct buffer text = buffer_of(MIB(1));
+    for (uint32_t i = 0; i < chunks; i++) {
+        buffer_put_text(&text, "1;");
+        for (size_t filled = 1; filled < bytes; filled++) /* the CR counts */
+            buffer_put_u8(&text, 'a');
+        buffer_put_text(&text, "\r\nx\r\n");
+    }
+    buffer_put_text(&text, "0\r\n\r\n");
+    struct decoded whole = decode(buffer_span(&text), text.length, 1, 10000);
+    struct decoded cut = decode(buffer_span(&text), 1, 7, 10000);
+    assert_int_equal(whole.status, cut.status);
+    buffer_free(&whole.body);
+    buffer_free(&cut.body);
+    buffer_free(&text);
+    return whole.status;
+}
+
+static void extensions_have_a_limit_for_the_whole_body(void **state)
+{
+    (void)state;
+    assert_int_equal(extended_by(1, HTTP_LINE_MAX), OK);
+    assert_int_equal(extended_by(1, HTTP_LINE_MAX + 1), HEADERS_TOO_LARGE);
+    assert_int_equal(extended_by(HTTP_LINE_MAX / 16, 16), OK);
+    assert_int_equal(extended_by(HTTP_LINE_MAX / 16 + 1, 16), HEADERS_TOO_LARGE);
+}
+
 static void every_truncation_waits_for_more(void **state)
 {
     (void)state;
-    struct span whole = SPAN("3\r\nabc\r\n1\r\nd\r\n0\r\nX: y\r\n\r\n");
+    struct span whole = SPAN("3\r\nabc\r\n1;e=f;g=\"\\h\"\r\nd\r\n0\r\nX: y\r\n\r\n");
     for (size_t length = 0; length < whole.length; length++) {
         struct decoded decoded = decode_all_ways((struct span){whole.data, length}, 1000);
         assert_int_equal(decoded.status, OK);
@@ -175,6 +220,8 @@ int main(void)
         cmocka_unit_test(chunks_are_joined_and_what_follows_is_left),
         cmocka_unit_test(trailers_are_checked_and_dropped),
         cmocka_unit_test(what_is_not_a_chunked_body_is_refused),
+        cmocka_unit_test(extensions_are_checked_and_ignored),
+        cmocka_unit_test(extensions_have_a_limit_for_the_whole_body),
         cmocka_unit_test(every_truncation_waits_for_more),
         cmocka_unit_test(the_body_has_a_limit_that_no_sum_of_chunks_escapes),
         cmocka_unit_test(trailers_have_a_limit),
