@@ -15,6 +15,8 @@
 
 enum tier { TIER_STANDARD = 0, TIER_REGULATED = 1 };
 
+#define QUOTA_MAX 9007199254740991ll /* 2^53 - 1: exact for every reader of JSON */
+
 /* 0: none. bytes_stored: of the silo's files. */
 struct quotas {
     uint64_t requests_per_second, concurrent_requests, bytes_stored, user_requests_per_second;
@@ -60,19 +62,32 @@ bool charter_is_platform(const struct charter *charter);
 
 /* The defaults of a tier: what `tenant create` starts from. */
 struct posture posture_defaults(enum tier tier);
-/* BAD_FIELD names what breaks the tier's rule: a regulated tenant has strict audit, clearance
- * required, tokens of at most 300 s, retention set. */
+/* BAD_FIELD names what is out of bounds (name and created_at_us are not looked at: charter_put
+ * does) or breaks the tier's rule: a regulated tenant has strict audit, clearance required, tokens
+ * of at most 300 s, retention set. */
 MUST_CHECK status posture_check(const struct posture *posture, struct fault *fault);
-/* "requests_per_second" and so on: sets the one of that name; BAD_FIELD lists the names. */
+/* "requests_per_second" and so on: sets the one of that name, 0 to QUOTA_MAX; BAD_FIELD lists the
+ * names. */
 MUST_CHECK status quota_set(struct quotas *quotas, struct span name, uint64_t value,
                             struct fault *fault);
 
-/* Appends the document. BAD_FIELD, TOO_LARGE over CHARTER_MAX (says what could go). */
+const char *tier_name(enum tier tier); /* "standard" */
+MUST_CHECK status tier_read(enum tier *ret, struct span text, struct fault *fault);
+
+/* Appends the document: one charter has one spelling. Revocations may stand in any order and
+ * twice: they are written sorted, the later time of two. BAD_FIELD (also an issuer that says to be
+ * the built-in one), TOO_LARGE over CHARTER_MAX or a count over its bound (says what could go). */
 MUST_CHECK status charter_put(struct buffer *out, const struct charter *charter,
-                                struct fault *fault);
-/* ret is the caller's: charter_free. id and sequence are those that the document says. */
-MUST_CHECK status charter_read(struct charter **ret, struct span document,
-                                 struct fault *fault);
+                              struct fault *fault);
+/* ret is the caller's: charter_free. id and sequence are those that the document says. Whether a
+ * key is a key shows only when a verifier takes it (charter_trust). */
+MUST_CHECK status charter_read(struct charter **ret, struct span document, struct fault *fault);
+
+/* Takes out what cannot matter at this time (seconds): jtis whose time is over, and subjects cut
+ * off so long ago that no token with iat from then can live. Tokens without iat are void only as
+ * long as their subject's cut-off stands. */
+void charter_drop_past(struct charter *charter, int64_t now);
+
 struct charter *charter_free(struct charter *charter); /* NULL; takes NULL */
 
 /* ---- signed ---- */
@@ -84,20 +99,22 @@ struct signed_charter { /* borrowed */
     uint8_t signature[SIGNATURE_BYTES];
 };
 
+enum { CHARTER_SIGNED_MAX = CHARTER_MAX + 64 }; /* bytes of what is signed */
+
 /* What is signed: `bulkhead charter v1\n`, id, u64 sequence, document. Appended. */
-void charter_signed_bytes(struct buffer *out, const uint8_t id[TENANT_ID_BYTES],
-                            uint64_t sequence, struct span document);
+void charter_signed_bytes(struct buffer *out, const uint8_t id[TENANT_ID_BYTES], uint64_t sequence,
+                          struct span document);
 /* SHA-256 over those: what the kms keeps of the newest. */
 void charter_hash(uint8_t ret[HASH_BYTES], const uint8_t id[TENANT_ID_BYTES], uint64_t sequence,
-                    struct span document);
+                  struct span document);
 void signed_charter_put(struct buffer *out, const struct signed_charter *charter);
+/* TRUNCATED, BAD_FIELD for a document over CHARTER_MAX. The document is borrowed. */
 MUST_CHECK status signed_charter_get(struct signed_charter *ret, struct cursor *cursor,
-                                       struct fault *fault);
+                                     struct fault *fault);
 /* Signature, then content; the document must say the id and sequence that were signed.
  * UNAUTHENTICATED, BAD_FIELD. */
 MUST_CHECK status signed_charter_open(struct charter **ret, struct verifier *platform,
-                                        const struct signed_charter *charter,
-                                        struct fault *fault);
+                                      const struct signed_charter *charter, struct fault *fault);
 
 struct charter_head { /* what the kms keeps: sequence 0 and a zero hash when none was signed */
     uint64_t sequence;
@@ -106,14 +123,14 @@ struct charter_head { /* what the kms keeps: sequence 0 and a zero hash when non
 enum { CHARTER_HEAD_BYTES = 8 + HASH_BYTES };
 void charter_head_put(struct buffer *out, const struct charter_head *head);
 MUST_CHECK status charter_head_get(struct charter_head *ret, struct cursor *cursor,
-                                     struct fault *fault);
+                                   struct fault *fault);
 
 /* ---- in force ---- */
 
 /* Puts every issuer of it into the verifier and takes out those of the same scope that it does not
  * name; the built-in one stays. On failure the verifier trusts what it did before. */
-MUST_CHECK status charter_trust(struct token_verifier *verifier,
-                                  const struct charter *charter, struct fault *fault);
+MUST_CHECK status charter_trust(struct token_verifier *verifier, const struct charter *charter,
+                                struct fault *fault);
 
 /* Is a token of these claims void? A subject's cut-off is widened by what its issuer's clock may be
  * ahead. NULL: no charter, nothing revoked. */

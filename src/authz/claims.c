@@ -17,9 +17,14 @@ static bool has_form_of_id(struct span text)
     return hex_decode(id, sizeof id, text, "tenant", &unused) == OK;
 }
 
+bool claims_tenant_is_platform(struct span text)
+{
+    return span_is(text, "00000000000000000000000000000000");
+}
+
 bool claims_tenant_is_id(struct span text)
 {
-    return has_form_of_id(text) && !span_is(text, "00000000000000000000000000000000");
+    return has_form_of_id(text) && !claims_tenant_is_platform(text);
 }
 
 static bool is_label_character(uint8_t byte)
@@ -27,14 +32,19 @@ static bool is_label_character(uint8_t byte)
     return (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '-';
 }
 
-bool claims_tenant_is_name(struct span text)
+bool claims_tenant_is_label(struct span text)
 {
-    if (text.length < 1 || text.length > TENANT_NAME_MAX || has_form_of_id(text))
+    if (text.length < 1 || text.length > TENANT_NAME_MAX)
         return false;
     for (size_t i = 0; i < text.length; i++)
         if (!is_label_character(text.data[i]))
             return false;
     return text.data[0] != '-' && text.data[text.length - 1] != '-';
+}
+
+bool claims_tenant_is_name(struct span text)
+{
+    return claims_tenant_is_label(text) && !has_form_of_id(text);
 }
 
 static const struct span *text_member(const struct json *object, const char *name)
@@ -116,6 +126,7 @@ static enum token_reason read_times(struct claims *ret, const struct json *paylo
     int64_t from = not_before > ret->issued_at ? not_before : ret->issued_at;
     ret->usable_from = from - issuer->early_seconds;
     ret->usable_until = ret->expires_at + issuer->late_seconds;
+    ret->issuer_early_seconds = issuer->early_seconds;
     enum token_reason reason;
     if (!claims_current(ret, now, &reason))
         return reason;
@@ -125,10 +136,10 @@ static enum token_reason read_times(struct claims *ret, const struct json *paylo
                                                                  : TOKEN_ACCEPTED;
 }
 
-static bool read_principal(char ret[USER_MAX + 1], const struct json *object)
+static bool read_principal(char ret[USER_MAX + 1], const struct json *object, const char *name)
 {
-    const struct span *sub = text_member(object, "sub");
-    return sub && principal_is_valid(*sub) && span_to_text(ret, USER_MAX + 1, *sub);
+    const struct span *user = text_member(object, name);
+    return user && principal_is_valid(*user) && span_to_text(ret, USER_MAX + 1, *user);
 }
 
 /* The outermost act is who acts now, those inside it who acted before (RFC 8693 section 4.1). */
@@ -138,7 +149,7 @@ static bool read_actors(char agent[USER_MAX + 1], const struct json *payload)
     for (int depth = 0; act; depth++, act = json_member(act, "act")) {
         char former[USER_MAX + 1];
         if (depth == TOKEN_ACTORS_MAX || act->kind != JSON_OBJECT
-            || !read_principal(depth == 0 ? agent : former, act))
+            || !read_principal(depth == 0 ? agent : former, act, "sub"))
             return false;
     }
     return true;
@@ -150,6 +161,10 @@ static bool read_tenant(struct claims *ret, const struct json *payload,
     const struct span *tenant = text_member(payload, issuer->tenant_claim);
     if (!tenant)
         return false;
+    if (claims_tenant_is_platform(*tenant)) { /* nobody else's word for it */
+        ret->platform = issuer->builtin;
+        return issuer->builtin;
+    }
     ret->tenant_is_id = claims_tenant_is_id(*tenant);
     if (!ret->tenant_is_id && !claims_tenant_is_name(*tenant))
         return false;
@@ -160,17 +175,43 @@ static bool read_tenant(struct claims *ret, const struct json *payload,
                         span_of_text(issuer->tenant));
 }
 
-static bool read_scopes(scope_set *ret, const struct json *payload)
+/* An array of scopes (Okta's `scp`): one name an item. */
+static bool read_scope_array(scope_set *ret, const struct json *array)
 {
-    const struct json *scope = json_member(payload, "scope");
     struct fault unused;
-    return !scope
-        || (scope->kind == JSON_STRING && scope_set_read(ret, scope->string, &unused) == OK);
+    size_t length = 0;
+    if (array->kind != JSON_ARRAY)
+        return false;
+    for (uint32_t i = 0; i < array->count; i++) {
+        const struct json *item = &array->items[i];
+        scope_set one;
+        if (item->kind != JSON_STRING || span_find(item->string, ' ') < item->string.length
+            || scope_set_read(&one, item->string, &unused))
+            return false;
+        length += item->string.length + (i > 0);
+        if (length > TOKEN_SCOPES_MAX)
+            return false;
+        *ret |= one;
+    }
+    return true;
 }
 
-static bool read_clearance(struct claims *ret, const struct json *payload)
+static bool read_scopes(struct claims *ret, const struct json *payload, const char *name)
 {
-    const struct json *clearance = json_member(payload, "clearance");
+    const struct json *scope = json_member(payload, name);
+    struct fault unused;
+    if (scope && (scope->kind == JSON_STRING
+                      ? scope_set_read(&ret->scopes, scope->string, &unused) != OK
+                      : !read_scope_array(&ret->scopes, scope)))
+        return false;
+    const scope_set platform = SCOPE_SET(SCOPE_ROUTES_READ);
+    ret->scopes &= ret->platform ? platform : ~platform;
+    return true;
+}
+
+static bool read_clearance(struct claims *ret, const struct json *payload, const char *name)
+{
+    const struct json *clearance = json_member(payload, name);
     struct fault unused;
     ret->clearance = CLEARANCE_INTERNAL;
     ret->clearance_given = clearance != NULL;
@@ -179,11 +220,11 @@ static bool read_clearance(struct claims *ret, const struct json *payload)
             && clearance_read(&ret->clearance, clearance->string, "clearance", &unused) == OK);
 }
 
-static bool read_jti(uint8_t ret[HASH_BYTES], const struct json *payload)
+static bool read_jti(uint8_t ret[HASH_BYTES], const struct json *payload, bool required)
 {
     const struct json *jti = json_member(payload, "jti");
     if (!jti)
-        return true;
+        return !required;
     if (jti->kind != JSON_STRING || jti->string.length < 1 || jti->string.length > TOKEN_JTI_MAX)
         return false;
     hash(ret, jti->string);
@@ -205,17 +246,18 @@ enum token_reason claims_read(struct claims *ret, const struct json *payload,
     enum token_reason reason = read_times(&claims, payload, issuer, now);
     if (reason != TOKEN_ACCEPTED)
         return reason;
-    if (!read_principal(claims.user, payload))
+    if (!read_principal(claims.user, payload, issuer->user_claim))
         return TOKEN_BAD_SUB;
     if (!read_actors(claims.agent, payload))
         return TOKEN_BAD_ACT;
     if (!read_tenant(&claims, payload, issuer))
         return TOKEN_BAD_TENANT;
-    if (!read_scopes(&claims.scopes, payload))
+    if (!read_scopes(&claims, payload, issuer->scope_claim))
         return TOKEN_BAD_SCOPE;
-    if (!read_clearance(&claims, payload))
+    if (!read_clearance(&claims, payload, issuer->clearance_claim))
         return TOKEN_BAD_CLEARANCE;
-    if (!read_jti(claims.jti, payload))
+    claims.jti_once = issuer->jti_once;
+    if (!read_jti(claims.jti, payload, issuer->jti_once))
         return TOKEN_BAD_JTI;
     if (!roles_are_sound(payload))
         return TOKEN_BAD_ROLES;

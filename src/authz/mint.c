@@ -13,7 +13,8 @@ static status check_request(scope_set *ret_scopes, enum clearance *ret_clearance
     int64_t cap = request->ttl_max_seconds;
     if (cap < 1 || cap > TOKEN_LIFETIME_MAX_SECONDS)
         cap = TOKEN_LIFETIME_MAX_SECONDS;
-    if (!claims_tenant_is_id(request->tenant))
+    bool platform = claims_tenant_is_platform(request->tenant);
+    if (!platform && !claims_tenant_is_id(request->tenant))
         return FAIL(BAD_FIELD, fault, "tenant: an id of 32 hexadecimal digits");
     if (!principal_is_valid(request->user))
         return FAIL(BAD_FIELD, fault, "user: 1 to %d bytes of text", USER_MAX);
@@ -23,6 +24,10 @@ static status check_request(scope_set *ret_scopes, enum clearance *ret_clearance
         return FAIL(BAD_FIELD, fault, "ttl: 1 to %lld seconds", (long long)cap);
     if (request->scope.length)
         TRY(scope_set_read_known(ret_scopes, request->scope, fault));
+    if (platform && *ret_scopes != SCOPE_SET(SCOPE_ROUTES_READ))
+        return FAIL(BAD_FIELD, fault, "scope: a platform token has routes:read alone");
+    if (!platform && scope_holds(*ret_scopes, SCOPE_ROUTES_READ))
+        return FAIL(BAD_FIELD, fault, "scope: routes:read is of platform tokens alone");
     if (request->clearance.length)
         TRY(clearance_read(ret_clearance, request->clearance, "clearance", fault));
     return OK;

@@ -2,6 +2,7 @@
 
 #include "base/hex.h"
 #include "base/secret.h"
+#include "crypt/foreign.h"
 #include "wire/base64.h"
 
 #include <stdlib.h>
@@ -13,6 +14,15 @@ enum {
 
 static const char *const alg_names[TOKEN_ALG_COUNT] = {
     [TOKEN_EDDSA] = "EdDSA",
+    [TOKEN_ES256] = "ES256",
+    [TOKEN_RS256] = "RS256",
+    [TOKEN_PS256] = "PS256",
+};
+
+static const enum foreign_alg foreign_algs[TOKEN_ALG_COUNT] = { /* of all but EdDSA */
+    [TOKEN_ES256] = FOREIGN_ES256,
+    [TOKEN_RS256] = FOREIGN_RS256,
+    [TOKEN_PS256] = FOREIGN_PS256,
 };
 
 static const char *const reason_names[TOKEN_REASON_COUNT] = {
@@ -42,9 +52,14 @@ static const char *const reason_names[TOKEN_REASON_COUNT] = {
     [TOKEN_BAD_JTI] = "bad_jti",
 };
 
+struct key { /* one of the two */
+    struct verifier *ours;            /* EdDSA */
+    struct foreign_verifier *foreign; /* the others */
+};
+
 struct issuer {
     struct token_issuer record;
-    struct verifier *verifiers[TOKEN_ISSUER_KEYS_MAX]; /* of record.keys, in their order */
+    struct key keys[TOKEN_ISSUER_KEYS_MAX]; /* of record.keys, in their order */
 };
 
 struct token_verifier {
@@ -77,10 +92,43 @@ void token_key_id(char ret[TOKEN_KEY_ID_TEXT], const uint8_t public_key[SIGN_PUB
     hex_encode(ret, (struct span){fingerprint, (TOKEN_KEY_ID_TEXT - 1) / 2});
 }
 
+const char *token_alg_name(enum token_alg alg)
+{
+    return (unsigned)alg < TOKEN_ALG_COUNT ? alg_names[alg] : "unknown";
+}
+
+bool token_alg_named(enum token_alg *ret, struct span name)
+{
+    for (unsigned i = 0; i < TOKEN_ALG_COUNT; i++) {
+        if (span_is(name, alg_names[i])) {
+            *ret = (enum token_alg)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* No two verifiers ever share one: so that a cache that serves several can tell them apart. */
+static uint64_t new_generation(void)
+{
+    static _Atomic uint64_t newest;
+    return ++newest;
+}
+
+static status key_load(struct key *ret, const struct token_key *record, struct fault *fault)
+{
+    if (record->alg == TOKEN_EDDSA)
+        return verifier_create(&ret->ours, record->public_key, fault);
+    return foreign_verifier_create(&ret->foreign, foreign_algs[record->alg],
+                                   (struct span){record->public_key, record->length}, fault);
+}
+
 static struct issuer *issuer_free(struct issuer *issuer)
 {
-    for (uint32_t i = 0; issuer && i < TOKEN_ISSUER_KEYS_MAX; i++)
-        issuer->verifiers[i] = verifier_free(issuer->verifiers[i]);
+    for (uint32_t i = 0; issuer && i < TOKEN_ISSUER_KEYS_MAX; i++) {
+        issuer->keys[i].ours = verifier_free(issuer->keys[i].ours);
+        issuer->keys[i].foreign = foreign_verifier_free(issuer->keys[i].foreign);
+    }
     free(issuer);
     return NULL;
 }
@@ -91,6 +139,7 @@ status token_verifier_create(struct token_verifier **ret, struct fault *fault)
     if (!verifier)
         return FAIL(INTERNAL, fault, "token verifier: out of memory");
     verifier->arena = arena_of(PARSED_MAX);
+    verifier->generation = new_generation();
     *ret = verifier;
     return OK;
 }
@@ -120,6 +169,16 @@ static bool is_filled(const char *text, size_t size)
         && span_is_plain_text((struct span){(const uint8_t *)text, length});
 }
 
+/* How long a key is; what it is shows when it is loaded. */
+static bool has_length_of_alg(const struct token_key *key)
+{
+    if (key->alg == TOKEN_EDDSA)
+        return key->length == SIGN_PUBLIC_BYTES;
+    if (key->alg == TOKEN_ES256)
+        return key->length == FOREIGN_EC_BYTES;
+    return key->length >= 4 + FOREIGN_RSA_MIN_BYTES && key->length <= 4 + FOREIGN_RSA_MAX_BYTES;
+}
+
 static status check_keys(const struct token_issuer *issuer, struct fault *fault)
 {
     if (issuer->key_count < 1 || issuer->key_count > TOKEN_ISSUER_KEYS_MAX)
@@ -130,6 +189,8 @@ static status check_keys(const struct token_issuer *issuer, struct fault *fault)
             return FAIL(BAD_FIELD, fault, "kid: 1 to %d bytes of text", KEY_ID_MAX);
         if ((unsigned)key->alg >= TOKEN_ALG_COUNT)
             return FAIL(BAD_FIELD, fault, "alg: not one that is supported");
+        if (!has_length_of_alg(key))
+            return FAIL(BAD_FIELD, fault, "key: not as long as its alg has them");
         for (uint32_t j = 0; j < i; j++)
             if (span_is(span_of_text(key->id), issuer->keys[j].id))
                 return FAIL(BAD_FIELD, fault, "kid: two keys share one");
@@ -137,19 +198,42 @@ static status check_keys(const struct token_issuer *issuer, struct fault *fault)
     return OK;
 }
 
-static status check_issuer(const struct token_issuer *issuer, struct fault *fault)
+static status check_claim_name(const char *name, size_t size, const char *what,
+                               struct fault *fault)
+{
+    if (!is_filled(name, size))
+        return FAIL(BAD_FIELD, fault, "%s claim: 1 to %zu bytes of text", what, size - 1);
+    return OK;
+}
+
+static status check_claim_names(const struct token_issuer *issuer, struct fault *fault)
+{
+    TRY(check_claim_name(issuer->tenant_claim, sizeof issuer->tenant_claim, "tenant", fault));
+    TRY(check_claim_name(issuer->user_claim, sizeof issuer->user_claim, "user", fault));
+    TRY(check_claim_name(issuer->scope_claim, sizeof issuer->scope_claim, "scope", fault));
+    TRY(check_claim_name(issuer->clearance_claim, sizeof issuer->clearance_claim, "clearance",
+                         fault));
+    /* A client is no user: whoever may register clients could take any user's name (RFC 9068). */
+    if (span_is(span_of_text(issuer->user_claim), "client_id")
+        || span_is(span_of_text(issuer->user_claim), "azp"))
+        return FAIL(BAD_FIELD, fault, "user claim: %s names a client, not a user",
+                    issuer->user_claim);
+    return OK;
+}
+
+status token_issuer_check(const struct token_issuer *issuer, struct fault *fault)
 {
     if (!is_filled(issuer->iss, sizeof issuer->iss))
         return FAIL(BAD_FIELD, fault, "iss: 1 to %d bytes of text", TOKEN_ISS_MAX);
     if (!is_filled(issuer->aud, sizeof issuer->aud))
         return FAIL(BAD_FIELD, fault, "aud: 1 to %d bytes of text", TOKEN_ISS_MAX);
-    if (!is_filled(issuer->tenant_claim, sizeof issuer->tenant_claim))
-        return FAIL(BAD_FIELD, fault, "tenant claim: 1 to %zu bytes of text",
-                    sizeof issuer->tenant_claim - 1);
+    TRY(check_claim_names(issuer, fault));
     if (issuer->tenant[0]
         && (!is_filled(issuer->tenant, sizeof issuer->tenant)
             || !claims_tenant_is_id(span_of_text(issuer->tenant))))
         return FAIL(BAD_FIELD, fault, "tenant: an id of 32 hexadecimal digits, or none");
+    if (issuer->builtin && issuer->tenant[0])
+        return FAIL(BAD_FIELD, fault, "tenant: the built-in issuer is the platform's");
     if (issuer->lifetime_max_seconds < 1
         || issuer->lifetime_max_seconds > TOKEN_LIFETIME_MAX_SECONDS)
         return FAIL(BAD_FIELD, fault, "lifetime: 1 to %d seconds", TOKEN_LIFETIME_MAX_SECONDS);
@@ -175,24 +259,36 @@ static void issuer_cleanup(struct issuer **issuer)
     *issuer = issuer_free(*issuer);
 }
 
-status token_verifier_put(struct token_verifier *verifier, const struct token_issuer *record,
-                          struct fault *fault)
+/* ret is the caller's: issuer_free. */
+static status issuer_create(struct issuer **ret, const struct token_issuer *record,
+                            struct fault *fault)
 {
-    TRY(check_issuer(record, fault));
-    uint32_t at = find_issuer(verifier, record->iss, record->tenant);
-    if (at == TOKEN_ISSUERS_MAX)
-        return FAIL(TOO_LARGE, fault, "at most %d issuers", TOKEN_ISSUERS_MAX);
+    TRY(token_issuer_check(record, fault));
     __attribute__((cleanup(issuer_cleanup))) struct issuer *issuer = calloc(1, sizeof *issuer);
     if (!issuer)
         return FAIL(INTERNAL, fault, "issuer: out of memory");
     issuer->record = *record;
     for (uint32_t i = 0; i < record->key_count; i++)
-        TRY(verifier_create(&issuer->verifiers[i], record->keys[i].public_key, fault));
-    struct issuer *former = at < verifier->issuer_count ? verifier->issuers[at] : NULL;
+        TRY(key_load(&issuer->keys[i], &record->keys[i], fault));
+    *ret = issuer;
+    issuer = NULL;
+    return OK;
+}
+
+status token_verifier_put(struct token_verifier *verifier, const struct token_issuer *record,
+                          struct fault *fault)
+{
+    struct issuer *issuer;
+    uint32_t at = find_issuer(verifier, record->iss, record->tenant);
+    if (at == TOKEN_ISSUERS_MAX)
+        return FAIL(TOO_LARGE, fault, "at most %d issuers", TOKEN_ISSUERS_MAX);
+    TRY(issuer_create(&issuer, record, fault));
+    if (at < verifier->issuer_count)
+        issuer_free(verifier->issuers[at]);
+    else
+        verifier->issuer_count++;
     verifier->issuers[at] = issuer;
-    verifier->issuer_count += former == NULL;
-    verifier->generation++;
-    issuer = former; /* freed at the end of the scope */
+    verifier->generation = new_generation();
     return OK;
 }
 
@@ -204,7 +300,68 @@ status token_verifier_remove(struct token_verifier *verifier, const char *iss, c
         return FAIL(NOT_FOUND, fault, "there is no such issuer");
     issuer_free(verifier->issuers[at]);
     verifier->issuers[at] = verifier->issuers[--verifier->issuer_count];
-    verifier->generation++;
+    verifier->generation = new_generation();
+    return OK;
+}
+
+struct issuer_set {
+    struct issuer *issuers[TOKEN_ISSUERS_MAX];
+    uint32_t count;
+};
+
+static void issuer_set_cleanup(struct issuer_set *set)
+{
+    for (uint32_t i = 0; i < set->count; i++)
+        issuer_free(set->issuers[i]);
+}
+
+static status issuer_set_fill(struct issuer_set *set, const char *tenant,
+                              const struct token_issuer *records, uint32_t count,
+                              struct fault *fault)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (!span_is(span_of_text(records[i].tenant), tenant))
+            return FAIL(BAD_FIELD, fault, "tenant: the issuer is of another scope");
+        if (records[i].builtin || span_is(span_of_text(records[i].iss), TOKEN_BUILTIN_ISSUER))
+            return FAIL(BAD_FIELD, fault, "iss: \"%s\" is the built-in issuer",
+                        TOKEN_BUILTIN_ISSUER);
+        for (uint32_t j = 0; j < i; j++)
+            if (span_is(span_of_text(records[i].iss), records[j].iss))
+                return FAIL(BAD_FIELD, fault, "iss: two issuers share one");
+        TRY(issuer_create(&set->issuers[set->count], &records[i], fault));
+        set->count++;
+    }
+    return OK;
+}
+
+static bool is_replaced(const struct issuer *issuer, const char *tenant)
+{
+    return !issuer->record.builtin && span_is(span_of_text(tenant), issuer->record.tenant);
+}
+
+status token_verifier_replace(struct token_verifier *verifier, const char *tenant,
+                              const struct token_issuer *issuers, uint32_t count,
+                              struct fault *fault)
+{
+    __attribute__((cleanup(issuer_set_cleanup))) struct issuer_set fresh = {.count = 0};
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < verifier->issuer_count; i++)
+        kept += !is_replaced(verifier->issuers[i], tenant);
+    if (count > TOKEN_ISSUERS_MAX - kept)
+        return FAIL(TOO_LARGE, fault, "at most %d issuers", TOKEN_ISSUERS_MAX);
+    TRY(issuer_set_fill(&fresh, tenant, issuers, count, fault));
+    kept = 0;
+    for (uint32_t i = 0; i < verifier->issuer_count; i++) {
+        if (is_replaced(verifier->issuers[i], tenant))
+            issuer_free(verifier->issuers[i]);
+        else
+            verifier->issuers[kept++] = verifier->issuers[i];
+    }
+    for (uint32_t i = 0; i < fresh.count; i++)
+        verifier->issuers[kept++] = fresh.issuers[i];
+    fresh.count = 0; /* the verifier's now */
+    verifier->issuer_count = kept;
+    verifier->generation = new_generation();
     return OK;
 }
 
@@ -214,6 +371,10 @@ struct token_issuer token_issuer_builtin(const uint8_t public_key[SIGN_PUBLIC_BY
         .iss = TOKEN_BUILTIN_ISSUER,
         .aud = TOKEN_AUDIENCE,
         .tenant_claim = "tenant_id",
+        .user_claim = "sub",
+        .scope_claim = "scope",
+        .clearance_claim = "clearance",
+        .builtin = true,
         .lifetime_max_seconds = TOKEN_LIFETIME_MAX_SECONDS,
         .early_seconds = TOKEN_SKEW_SECONDS,
         .late_seconds = 0, /* it is our own clock: expired is expired */
@@ -221,6 +382,7 @@ struct token_issuer token_issuer_builtin(const uint8_t public_key[SIGN_PUBLIC_BY
     };
     token_key_id(issuer.keys[0].id, public_key);
     issuer.keys[0].alg = TOKEN_EDDSA;
+    issuer.keys[0].length = SIGN_PUBLIC_BYTES;
     for (size_t i = 0; i < SIGN_PUBLIC_BYTES; i++)
         issuer.keys[0].public_key[i] = public_key[i];
     return issuer;
@@ -279,24 +441,13 @@ static bool typ_is(struct span typ, const char *subtype)
     return !lower.failed && span_is(name, subtype);
 }
 
-static bool read_alg(enum token_alg *ret, const struct json *header)
-{
-    const struct json *alg = json_member(header, "alg");
-    for (unsigned i = 0; alg && alg->kind == JSON_STRING && i < TOKEN_ALG_COUNT; i++) {
-        if (span_is(alg->string, alg_names[i])) {
-            *ret = (enum token_alg)i;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* jku, jwk, x5u and x5c are not looked at: no key comes out of a token. */
 static enum token_reason read_header(struct header *ret, const struct json *header)
 {
     if (json_member(header, "enc"))
         return TOKEN_ENCRYPTED; /* RFC 7516 section 9 tells a JWE by it */
-    if (!read_alg(&ret->alg, header))
+    const struct json *alg = json_member(header, "alg");
+    if (!alg || alg->kind != JSON_STRING || !token_alg_named(&ret->alg, alg->string))
         return TOKEN_BAD_ALG;
     if (json_member(header, "crit"))
         return TOKEN_BAD_CRIT; /* no extension is understood here */
@@ -312,14 +463,19 @@ static enum token_reason read_header(struct header *ret, const struct json *head
     return TOKEN_ACCEPTED;
 }
 
-static bool signature_holds(struct verifier *key, const struct segments *token)
+static bool signature_holds(const struct key *key, const struct segments *token)
 {
-    uint8_t storage[SIGNATURE_BYTES + 2] = {0}; /* so that a longer one is seen as such */
+    uint8_t storage[FOREIGN_SIGNATURE_MAX + 2] = {0}; /* so that a longer one is seen as such */
     struct buffer signature = buffer_over(storage, sizeof storage);
     struct fault unused;
     bool holds = base64url_decode(&signature, token->signature, "signature", &unused) == OK
-              && !signature.failed && signature.length == SIGNATURE_BYTES
-              && verifier_check(key, token->signed_part, storage, &unused) == OK;
+              && !signature.failed;
+    if (holds && key->ours)
+        holds = signature.length == SIGNATURE_BYTES
+             && verifier_check(key->ours, token->signed_part, storage, &unused) == OK;
+    else if (holds)
+        holds = foreign_verifier_check(key->foreign, token->signed_part, buffer_span(&signature),
+                                       &unused) == OK;
     secret_wipe(storage, sizeof storage);
     return holds;
 }
@@ -335,7 +491,7 @@ static enum token_reason check_under(struct claims *ret, const struct issuer *is
         return TOKEN_BAD_KID;
     if (issuer->record.keys[key].alg != header->alg)
         return TOKEN_BAD_ALG;
-    if (!signature_holds(issuer->verifiers[key], token))
+    if (!signature_holds(&issuer->keys[key], token))
         return TOKEN_BAD_SIGNATURE;
     return claims_read(ret, payload, &issuer->record, now);
 }

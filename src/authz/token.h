@@ -116,7 +116,7 @@ struct token_verifier;
 MUST_CHECK status token_verifier_create(struct token_verifier **ret, struct fault *fault);
 struct token_verifier *token_verifier_free(struct token_verifier *verifier); /* NULL; takes NULL */
 
-/* Adds an issuer, or replaces the one of the same (iss, tenant). Copied. BAD_FIELD where the record
+/* Adds an issuer, or replaces the one of the same (iss, tenant), the built-in one too. Copied. BAD_FIELD where the record
  * breaks a bound, two keys share an id, or a key is no key; TOO_LARGE beyond TOKEN_ISSUERS_MAX. */
 MUST_CHECK status token_verifier_put(struct token_verifier *verifier,
                                      const struct token_issuer *issuer, struct fault *fault);
@@ -124,7 +124,21 @@ MUST_CHECK status token_verifier_put(struct token_verifier *verifier,
 MUST_CHECK status token_verifier_remove(struct token_verifier *verifier, const char *iss,
                                         const char *tenant, struct fault *fault);
 
-/* Grows with every change of the issuers: what was verified under an older one is void. */
+/* Exactly these of that scope (tenant, "" for the platform's) from now on; those of other scopes and
+ * the built-in one stay. On failure nothing has changed. */
+MUST_CHECK status token_verifier_replace(struct token_verifier *verifier, const char *tenant,
+                                         const struct token_issuer *issuers, uint32_t count,
+                                         struct fault *fault);
+
+/* Is this record within its bounds? What token_verifier_put asks, but for the keys' being keys. */
+MUST_CHECK status token_issuer_check(const struct token_issuer *issuer, struct fault *fault);
+
+const char *token_alg_name(enum token_alg alg); /* "ES256" */
+/* Exact case. */
+bool token_alg_named(enum token_alg *ret, struct span name);
+
+/* Changes with every change of the issuers: what was verified under another one is void. No two
+ * verifiers of a process ever have the same. */
 uint64_t token_verifier_generation(const struct token_verifier *verifier);
 
 /* The issuer that every platform has: EdDSA, its key in the kms. */
@@ -146,7 +160,8 @@ void token_key_id(char ret[TOKEN_KEY_ID_TEXT], const uint8_t public_key[SIGN_PUB
 
 /* What the kms is asked to sign. The spans may come from anyone who may ask; all are checked. */
 struct token_request {
-    struct span tenant;    /* the immutable id, 32 hexadecimal digits */
+    struct span tenant;    /* the immutable id, 32 hexadecimal digits; all zero: the platform, then
+                            * the scope is routes:read and nothing else */
     struct span user;      /* principal_is_valid */
     struct span agent;     /* the same, or empty for none */
     struct span scope;     /* known scopes, space separated, or empty for none */
