@@ -1,5 +1,5 @@
-/* answer.c: the heads of responses. Only this file writes them; what a cell wants in one comes here
- * checked, and the writer refuses control bytes once more. */
+/* answer.c: what is in the head of an answer. Only this file makes the list; what a cell wants in
+ * it comes here checked, and who writes it down refuses control bytes once more. */
 #include "base/clock.h"
 #include "base/hex.h"
 #include "gateway/state.h"
@@ -20,32 +20,43 @@ void gateway_random(struct gateway *gateway, uint8_t *bytes, size_t length)
     }
 }
 
-static void put_date(struct buffer *out, struct gateway *gateway)
+static void put(struct fields *fields, const char *name, const char *lower, struct span value)
 {
+    assert(fields->count < FIELDS_MAX && http_is_header_value(value));
+    fields->list[fields->count++] = (struct field){name, lower, value};
+}
+
+/* Of the line that the writer of HTTP/1.1 makes, once a second. */
+static struct span date_now(struct gateway *gateway)
+{
+    const struct span name = SPAN("Date: "), end = SPAN("\r\n");
     int64_t now_us = clock_wall_us();
     if (gateway->date_second != now_us / 1000000) {
-        struct buffer line = buffer_over((uint8_t *)gateway->date, sizeof gateway->date - 1);
+        struct buffer line = buffer_over((uint8_t *)gateway->date, sizeof gateway->date);
         http_put_date(&line, now_us);
-        assert(!line.failed);
-        gateway->date[line.length] = '\0';
+        assert(!line.failed && span_starts_with(buffer_span(&line), name));
+        gateway->date_length = line.length - name.length - end.length;
         gateway->date_second = now_us / 1000000;
     }
-    buffer_put_text(out, gateway->date);
+    return (struct span){(const uint8_t *)gateway->date + name.length, gateway->date_length};
 }
 
-static void put_number(struct buffer *out, const char *name, uint32_t value)
+static struct span number(char *storage, size_t size, uint32_t value)
 {
-    buffer_printf(out, "%s: %u\r\n", name, value);
+    struct buffer out = buffer_over((uint8_t *)storage, size);
+    buffer_printf(&out, "%u", value);
+    assert(!out.failed);
+    return buffer_span(&out);
 }
 
-static void put_trace(struct buffer *out, struct gateway *gateway, const struct asked *asked)
+static struct span trace(char text[TRACE_TEXT_SIZE], struct gateway *gateway,
+                         const struct asked *asked)
 {
     uint8_t span_id[TRACE_SPAN_BYTES];
-    char text[TRACE_TEXT_SIZE];
     gateway_random(gateway, span_id, sizeof span_id);
     span_id[0] |= 1; /* all zero is none */
     trace_format(text, asked->trace_id, span_id, 1);
-    http_put_header(out, "Traceparent", span_of_text(text));
+    return (struct span){(const uint8_t *)text, TRACE_TEXT_SIZE - 1};
 }
 
 static void count(struct gateway *gateway, const struct asked *asked, int http_status)
@@ -57,33 +68,28 @@ static void count(struct gateway *gateway, const struct asked *asked, int http_s
                    (uint64_t)(clock_monotonic_us() - asked->began_us));
 }
 
-struct span answer_head(struct gateway *gateway, const struct asked *asked,
-                        const struct answer *answer)
+void answer_fields(struct fields *ret, struct gateway *gateway, const struct asked *asked,
+                   const struct answer *answer)
 {
-    struct buffer *out = &gateway->scratch;
     int code = answer->http_status;
-    buffer_clear(out);
-    http_put_status(out, code);
-    put_date(out, gateway);
-    put_trace(out, gateway, asked);
+    ret->count = 0;
+    put(ret, "Date", "date", date_now(gateway));
+    put(ret, "Traceparent", "traceparent", trace(ret->trace, gateway, asked));
     if (answer->content_type.length)
-        http_put_header(out, "Content-Type", answer->content_type);
+        put(ret, "Content-Type", "content-type", answer->content_type);
     if (code != 204 && code != 304) /* RFC 9110 8.6 */
-        http_put_length(out, answer->length);
+        put(ret, "Content-Length", "content-length",
+            number(ret->length, sizeof ret->length, answer->length));
     if (code == 401)
-        http_put_header(out, "WWW-Authenticate", SPAN("Bearer"));
+        put(ret, "WWW-Authenticate", "www-authenticate", SPAN("Bearer"));
     if (code == 405)
-        http_put_header(out, "Allow", answer->allow);
+        put(ret, "Allow", "allow", answer->allow);
     if (code == 429 || code == 503)
-        put_number(out, "Retry-After",
-                   answer->retry_after ? answer->retry_after : RETRY_AFTER_SECONDS);
-    if (!asked->keep_alive || gateway->stopping)
-        http_put_header(out, "Connection", SPAN("close"));
-    http_put_end(out);
-    assert(!out->failed); /* its parts are bounded */
+        put(ret, "Retry-After", "retry-after",
+            number(ret->retry_after, sizeof ret->retry_after,
+                   answer->retry_after ? answer->retry_after : RETRY_AFTER_SECONDS));
     if (!asked->uncounted)
         count(gateway, asked, code);
-    return buffer_span(out);
 }
 
 /* Reasons of ours are for the log; the client of a failure that is not its own needs none. */
@@ -92,21 +98,26 @@ static const char *detail_for_client(status code, const char *detail)
     return code == INTERNAL || code == CORRUPT ? "the request could not be carried out" : detail;
 }
 
+void problem_make(struct problem *ret, const struct asked *asked, status code, const char *detail,
+                  const char *allow)
+{
+    char trace_id[2 * TRACE_ID_BYTES + 1];
+    ret->body = buffer_over(ret->storage, sizeof ret->storage);
+    hex_encode(trace_id, SPAN_OF(asked->trace_id));
+    problem_put(&ret->body, code, detail_for_client(code, detail), trace_id);
+    assert(!ret->body.failed);
+    ret->answer = (struct answer){.http_status = status_http(code),
+                                  .length = (uint32_t)ret->body.length,
+                                  .content_type = SPAN(PROBLEM_MEDIA_TYPE),
+                                  .allow = span_of_text(allow)};
+}
+
 void answer_problem(struct connection *connection, const struct asked *asked, status code,
                     const char *detail, const char *allow)
 {
-    char trace[2 * TRACE_ID_BYTES + 1];
-    uint8_t storage[2048]; /* a detail, escaped, and constants */
-    struct buffer body = buffer_over(storage, sizeof storage);
-    hex_encode(trace, SPAN_OF(asked->trace_id));
-    problem_put(&body, code, detail_for_client(code, detail), trace);
-    assert(!body.failed);
-    struct answer answer = {.http_status = status_http(code), .length = (uint32_t)body.length,
-                            .content_type = SPAN(PROBLEM_MEDIA_TYPE),
-                            .allow = span_of_text(allow)};
-    struct span head = answer_head(connection->gateway, asked, &answer);
-    connection_send(connection, head, asked->head_only ? (struct span){0} : buffer_span(&body),
-                    NULL);
+    struct problem problem;
+    problem_make(&problem, asked, code, detail, allow);
+    http1_answer(connection, asked, &problem.answer, buffer_span(&problem.body), NULL);
 }
 
 void answer_text(struct connection *connection, const struct asked *asked, int http_status,
@@ -114,6 +125,5 @@ void answer_text(struct connection *connection, const struct asked *asked, int h
 {
     struct answer answer = {.http_status = http_status, .length = (uint32_t)body.length,
                             .content_type = span_of_text(content_type)};
-    struct span head = answer_head(connection->gateway, asked, &answer);
-    connection_send(connection, head, asked->head_only ? (struct span){0} : body, NULL);
+    http1_answer(connection, asked, &answer, body, NULL);
 }

@@ -3,7 +3,6 @@
  * What it may do next follows from its state alone (settle), after every event: which list it is
  * on, which timer runs, what it waits for from the kernel. An idle one holds no buffers. */
 #define _GNU_SOURCE
-#include "base/secret.h"
 #include "gateway/state.h"
 
 #include <assert.h>
@@ -25,7 +24,7 @@ enum {
     LINGER_BYTES_MAX = MIB(8),
 };
 
-static const int64_t timeouts_ms[] = {
+const int64_t timeouts_ms[] = {
     [TIMER_IDLE] = HTTP_IDLE_TIMEOUT_MS,   [TIMER_HEAD] = HTTP_HEADER_TIMEOUT_MS,
     [TIMER_BODY] = HTTP_BODY_TIMEOUT_MS,   [TIMER_ANSWER] = ANSWER_TIMEOUT_MS,
     [TIMER_WRITE] = WRITE_TIMEOUT_MS,      [TIMER_LINGER] = LINGER_TIMEOUT_MS,
@@ -52,37 +51,9 @@ void connection_list_remove(struct connection *connection)
     list->count--;
 }
 
-static bool output_waits(const struct connection *connection)
+bool connection_output_waits(const struct connection *connection)
 {
     return connection->out_sent < connection->out.length;
-}
-
-/* The bytes of a relay's answers that have left, or are dropped. */
-static void release(struct connection *connection, size_t bytes)
-{
-    struct relay *relay = connection->held_by;
-    if (!relay)
-        return;
-    if (bytes > connection->held)
-        bytes = connection->held;
-    connection->held -= bytes;
-    if (connection->held == 0) {
-        connection->held_by = NULL;
-        relay->holders--;
-    }
-    relay_released(relay, bytes);
-}
-
-static void hold(struct connection *connection, struct relay *from, size_t bytes)
-{
-    if (!from || bytes == 0)
-        return;
-    assert(!connection->held_by || connection->held_by == from);
-    if (!connection->held_by)
-        from->holders++;
-    connection->held_by = from;
-    connection->held += bytes;
-    from->held += bytes;
 }
 
 void connection_close(struct connection *connection)
@@ -97,7 +68,7 @@ void connection_close(struct connection *connection)
     connection->source = loop_unwatch(gateway->loop, connection->source);
     close(connection->fd);
     connection->fd = -1;
-    release(connection, connection->held);
+    holding_release(&connection->holding, connection->holding.bytes);
     wipe_and_free(&connection->in);
     wipe_and_free(&connection->out);
     gateway->memory -= connection->counted;
@@ -131,14 +102,6 @@ void connection_restart_timer(struct connection *connection)
     connection->timer_kind = TIMER_NONE;
 }
 
-void connection_finished(struct connection *connection, bool keep_alive)
-{
-    connection->exchange = NULL;
-    if (!keep_alive)
-        connection->closing = true;
-    connection_ready(connection);
-}
-
 static ssize_t write_parts(struct connection *connection, struct span first, struct span second)
 {
     struct iovec parts[] = {{(void *)first.data, first.length},
@@ -166,7 +129,7 @@ void connection_send(struct connection *connection, struct span head, struct spa
     size_t sent = 0;
     if (connection->dead || connection->broken)
         return;
-    if (!output_waits(connection)) {
+    if (!connection_output_waits(connection)) {
         ssize_t took = write_parts(connection, head, body);
         if (took < 0) {
             connection_break(connection);
@@ -183,7 +146,7 @@ void connection_send(struct connection *connection, struct span head, struct spa
         connection->out = buffer_of(OUT_MAX);
     buffer_put(&connection->out, head);
     buffer_put(&connection->out, body);
-    hold(connection, from, head.length + body.length);
+    holding_add(&connection->holding, from, head.length + body.length);
     if (connection->out.failed)
         connection_break(connection);
     else
@@ -192,7 +155,7 @@ void connection_send(struct connection *connection, struct span head, struct spa
 
 static void flush(struct connection *connection)
 {
-    if (!output_waits(connection))
+    if (!connection_output_waits(connection))
         return;
     struct span left = {connection->out.data + connection->out_sent,
                         connection->out.length - connection->out_sent};
@@ -204,10 +167,11 @@ static void flush(struct connection *connection)
     if (sent > 0)
         connection_restart_timer(connection);
     connection->out_sent += (size_t)sent;
-    release(connection, (size_t)sent);
+    holding_release(&connection->holding, (size_t)sent < connection->holding.bytes
+                                              ? (size_t)sent : connection->holding.bytes);
     if (connection->out_sent >= OUT_COMPACT
         && connection->out_sent > connection->out.length / 2
-        && output_waits(connection)) {
+        && connection_output_waits(connection)) {
         buffer_consume(&connection->out, connection->out_sent);
         connection->out_sent = 0;
     }
@@ -216,7 +180,7 @@ static void flush(struct connection *connection)
 static size_t input_limit(const struct connection *connection)
 {
     if (connection->exchange ? exchange_wants_input(connection->exchange)
-                             : !output_waits(connection))
+                             : !connection_output_waits(connection))
         return GATEWAY_INPUT_MAX;
     return GATEWAY_PIPELINED_MAX;
 }
@@ -262,70 +226,14 @@ static void read_some(struct connection *connection)
         connection->broken = true;
 }
 
-static bool skip_some(struct connection *connection)
-{
-    size_t length = connection->in.length < connection->skip ? connection->in.length
-                                                             : (size_t)connection->skip;
-    buffer_consume(&connection->in, length);
-    connection->skip -= length;
-    return length > 0;
-}
-
-static void refuse_head(struct connection *connection, status code, const char *detail)
-{
-    struct asked asked = {.uncounted = connection->ops};
-    /* where the next request begins is not known: closed */
-    gateway_random(connection->gateway, asked.trace_id, sizeof asked.trace_id);
-    answer_problem(connection, &asked, code, detail, NULL);
-    connection_finished(connection, false);
-}
-
-/* True when a request has begun. */
-static bool begin(struct connection *connection)
-{
-    struct http_head head;
-    size_t consumed;
-    struct fault fault;
-    if (connection->in.length == 0)
-        return false;
-    status parsed = http_parse_head(&head, &consumed, &connection->scan, connection->in.data,
-                                    connection->in.length, &fault);
-    if (parsed == AGAIN)
-        return false;
-    connection->scan = (struct http_scan){0};
-    if (parsed != OK) {
-        refuse_head(connection, parsed, fault.detail);
-        return false;
-    }
-    if (connection->ops)
-        ops_answer(connection, &head);
-    else
-        exchange_begin(connection, &head);
-    secret_wipe(connection->in.data, consumed); /* the token */
-    buffer_consume(&connection->in, consumed);
-    return true;
-}
-
-/* True when it may go on at once. */
-static bool step(struct connection *connection)
-{
-    if (connection->exchange)
-        return exchange_step(connection->exchange);
-    if (output_waits(connection))
-        return false;
-    if (connection->skip)
-        return skip_some(connection);
-    return begin(connection);
-}
-
 static enum timer_kind due_timer(const struct connection *connection)
 {
     if (connection->lingering)
         return TIMER_LINGER;
-    if (output_waits(connection))
+    if (connection_output_waits(connection))
         return TIMER_WRITE;
     if (connection->exchange)
-        return exchange_wants_input(connection->exchange) ? TIMER_BODY : TIMER_ANSWER;
+        return exchange_timer(connection->exchange);
     return connection->in.length || connection->skip ? TIMER_HEAD : TIMER_IDLE;
 }
 
@@ -334,17 +242,12 @@ static void on_time(void *context)
     struct connection *connection = context;
     enum timer_kind kind = connection->timer_kind;
     connection_restart_timer(connection);
-    if (kind == TIMER_BODY) {
-        connection->exchange->asked.keep_alive = false;
-        exchange_refuse(connection->exchange, TIMED_OUT, "the body did not come in time", NULL);
-    } else if (kind == TIMER_ANSWER) {
-        exchange_refuse(connection->exchange, UNAVAILABLE, "the answer did not come in time",
-                        NULL);
-    } else if (kind == TIMER_HEAD && connection->skip == 0) {
-        refuse_head(connection, TIMED_OUT, "the request did not come in time");
-    } else {
+    if (kind == TIMER_BODY || kind == TIMER_ANSWER)
+        exchange_timed_out(connection->exchange, kind);
+    else if (kind == TIMER_HEAD && connection->skip == 0)
+        http1_refuse(connection, TIMED_OUT, "the request did not come in time");
+    else
         connection_break(connection);
-    }
     connection_ready(connection);
 }
 
@@ -364,7 +267,7 @@ static void set_events(struct connection *connection)
     bool reads = connection->lingering
               || (!connection->closing && !connection->peer_done
                   && connection->in.length < input_limit(connection));
-    uint32_t events = (reads ? EPOLLIN : 0u) | (output_waits(connection) ? EPOLLOUT : 0u)
+    uint32_t events = (reads ? EPOLLIN : 0u) | (connection_output_waits(connection) ? EPOLLOUT : 0u)
                     | (connection->peer_done || connection->lingering ? 0u : EPOLLRDHUP);
     if (events == connection->events)
         return;
@@ -389,7 +292,7 @@ static void free_idle_buffers(struct connection *connection)
     struct gateway *gateway = connection->gateway;
     if (connection->in.length == 0 && !connection->exchange)
         wipe_and_free(&connection->in);
-    if (!output_waits(connection)) {
+    if (!connection_output_waits(connection)) {
         wipe_and_free(&connection->out);
         connection->out_sent = 0;
     }
@@ -404,7 +307,7 @@ static void choose_list(struct connection *connection)
 {
     struct gateway *gateway = connection->gateway;
     bool idle = !connection->exchange && connection->in.length == 0 && connection->skip == 0
-             && !output_waits(connection) && !connection->closing;
+             && !connection_output_waits(connection) && !connection->closing;
     struct connection_list *list = idle ? &gateway->idle : &gateway->busy;
     if (connection->ops || connection->list == list)
         return;
@@ -415,7 +318,7 @@ static void choose_list(struct connection *connection)
 /* What follows from the state that the last event left. */
 static void settle(struct connection *connection)
 {
-    bool drained = !output_waits(connection);
+    bool drained = !connection_output_waits(connection);
     if (connection->peer_done && (connection->exchange || drained))
         connection->broken = true; /* nobody to answer, or nothing to answer */
     if (drained && !connection->exchange && connection->gateway->stopping
@@ -435,7 +338,7 @@ static void settle(struct connection *connection)
 
 static void advance(struct connection *connection)
 {
-    while (!connection->broken && !connection->closing && step(connection))
+    while (!connection->broken && !connection->closing && http1_step(connection))
         ;
     settle(connection);
 }

@@ -120,27 +120,29 @@ static status take_head(struct exchange *exchange, const struct http_head *head,
     return buffer_check(frame, "request", fault);
 }
 
-void exchange_begin(struct connection *connection, const struct http_head *head)
+bool exchange_begin(const struct exchange_origin *origin, const struct http_head *head)
 {
     struct fault fault;
     struct exchange *exchange = calloc(1, sizeof *exchange);
-    if (!exchange) {
-        connection_break(connection);
-        return;
-    }
+    if (!exchange)
+        return false;
     *exchange = (struct exchange){
-        .connection = connection, .frame = buffer_of(IPC_BODY_MAX), .chunked = head->chunked,
+        .client = origin->client, .connection = origin->client.connection, .slot = origin->slot,
+        .input = origin->input, .frame = buffer_of(IPC_BODY_MAX), .chunked = head->chunked,
         .expect_continue = head->expect_continue, .body_left = head->content_length,
-        .body_done = !head->chunked && head->content_length == 0,
+        .body_streamed = origin->streamed, .input_ended = origin->ended,
+        .body_done = origin->streamed ? origin->ended
+                                      : !head->chunked && head->content_length == 0,
         .asked = {.began_us = clock_monotonic_us(), .keep_alive = head->keep_alive,
                   .head_only = span_is(head->method, "HEAD")}};
-    connection->exchange = exchange;
+    *exchange->slot = exchange;
     take_trace(exchange, head);
     status taken = take_head(exchange, head, &fault);
     if (taken != OK)
         exchange_refuse(exchange, taken, fault.detail, NULL);
     else
         exchange_decide(exchange);
+    return true;
 }
 
 void exchange_end(struct exchange *exchange)
@@ -150,15 +152,20 @@ void exchange_end(struct exchange *exchange)
         relay_cancel(exchange);
     wipe_and_free(&exchange->frame);
     wipe_and_free(&exchange->body);
-    exchange->connection->exchange = NULL;
+    *exchange->slot = NULL;
     free(exchange);
 }
 
 static void finish(struct exchange *exchange, bool keep_alive)
 {
-    struct connection *connection = exchange->connection;
+    struct client client = exchange->client;
     exchange_end(exchange);
-    connection_finished(connection, keep_alive && !connection->gateway->stopping);
+    client.carrier->finished(&client, keep_alive);
+}
+
+void exchange_ready(struct exchange *exchange)
+{
+    exchange->client.carrier->ready(&exchange->client);
 }
 
 void exchange_answered(struct exchange *exchange)
@@ -167,30 +174,35 @@ void exchange_answered(struct exchange *exchange)
     finish(exchange, exchange->asked.keep_alive);
 }
 
-/* May the connection carry another request although this one's body has not been read? The rest of
- * a short one is, for that; a client that waits for "100 Continue" may or may not send it. */
-static bool outlives_refusal(const struct exchange *exchange)
-{
-    if (exchange->body_done)
-        return true;
-    return !exchange->chunked && !exchange->expect_continue
-        && exchange->body_left <= GATEWAY_SKIP_MAX;
-}
-
 void exchange_refuse(struct exchange *exchange, status code, const char *detail,
                      const char *allow)
 {
-    struct connection *connection = exchange->connection;
+    struct problem problem;
     if (exchange->phase == EXCHANGE_ANSWER) { /* too late to say so but by breaking off */
+        struct client client = exchange->client;
         exchange_end(exchange);
-        connection_break(connection);
+        client.carrier->cut(&client);
         return;
     }
-    exchange->asked.keep_alive = exchange->asked.keep_alive && outlives_refusal(exchange);
-    if (exchange->asked.keep_alive && !exchange->body_done)
-        connection->skip = exchange->body_left;
-    answer_problem(connection, &exchange->asked, code, detail, allow);
+    exchange->client.carrier->refusing(exchange);
+    problem_make(&problem, &exchange->asked, code, detail, allow);
+    exchange->client.carrier->answer(exchange, &problem.answer, buffer_span(&problem.body), NULL);
     finish(exchange, exchange->asked.keep_alive);
+}
+
+enum timer_kind exchange_timer(const struct exchange *exchange)
+{
+    return exchange_wants_input(exchange) ? TIMER_BODY : TIMER_ANSWER;
+}
+
+void exchange_timed_out(struct exchange *exchange, enum timer_kind kind)
+{
+    if (kind == TIMER_BODY) {
+        exchange->asked.keep_alive = false;
+        exchange_refuse(exchange, TIMED_OUT, "the body did not come in time", NULL);
+    } else {
+        exchange_refuse(exchange, UNAVAILABLE, "the answer did not come in time", NULL);
+    }
 }
 
 static status check_length(const struct exchange *exchange, struct fault *fault)
@@ -212,7 +224,6 @@ static size_t first_fragment_max(const struct exchange *exchange)
 
 void exchange_decide(struct exchange *exchange)
 {
-    struct connection *connection = exchange->connection;
     struct decided decided;
     struct fault fault;
     exchange->phase = EXCHANGE_FIND;
@@ -234,8 +245,8 @@ void exchange_decide(struct exchange *exchange)
     exchange->body = buffer_of(first_fragment_max(exchange));
     exchange->phase = EXCHANGE_BODY;
     if (exchange->expect_continue)
-        connection_send(connection, SPAN("HTTP/1.1 100 Continue\r\n\r\n"), (struct span){0}, NULL);
-    connection_ready(connection);
+        exchange->client.carrier->proceed(exchange);
+    exchange_ready(exchange);
 }
 
 static bool is_full(const struct exchange *exchange)
@@ -262,6 +273,22 @@ static void pull_plain(struct exchange *exchange, struct buffer *in)
     exchange->body_done = exchange->body_left == 0;
 }
 
+/* The rest of a stream that ends within what has come is not waited for. */
+static status pull_streamed(struct exchange *exchange, struct buffer *in, struct fault *fault)
+{
+    size_t length = exchange->body.max - exchange->body.length;
+    if (exchange->body_taken + in->length > exchange->body_max)
+        return FAIL(TOO_LARGE, fault, "this action takes a body of at most %u bytes",
+                    exchange->body_max);
+    if (length > in->length)
+        length = in->length;
+    buffer_put(&exchange->body, (struct span){in->data, length});
+    buffer_consume(in, length);
+    exchange->body_taken += length;
+    exchange->body_done = exchange->input_ended && in->length == 0;
+    return OK;
+}
+
 static status pull_chunks(struct exchange *exchange, struct buffer *in, struct fault *fault)
 {
     size_t at = 0, used = 1;
@@ -283,11 +310,13 @@ static status pull_chunks(struct exchange *exchange, struct buffer *in, struct f
 static bool pull(struct exchange *exchange)
 {
     struct fault fault;
-    struct buffer *in = &exchange->connection->in;
-    if (exchange->body_done || in->length == 0)
+    struct buffer *in = exchange->input;
+    if (exchange->body_done || (in->length == 0 && !exchange->input_ended))
         return true;
     status pulled = OK;
-    if (exchange->chunked)
+    if (exchange->body_streamed)
+        pulled = pull_streamed(exchange, in, &fault);
+    else if (exchange->chunked)
         pulled = pull_chunks(exchange, in, &fault);
     else
         pull_plain(exchange, in);
@@ -313,7 +342,7 @@ bool exchange_step(struct exchange *exchange)
         return true;
     if (!exchange->body_done && !is_full(exchange))
         return false;
-    connection_restart_timer(exchange->connection);
+    exchange->client.carrier->moved(&exchange->client);
     if (upload)
         relay_body(exchange);
     else

@@ -53,5 +53,5 @@ void ops_answer(struct connection *connection, const struct http_head *head)
         if (!known)
             answer_problem(connection, &asked, NOT_FOUND, "there is nothing at this path", NULL);
     }
-    connection_finished(connection, asked.keep_alive);
+    http1_finished(connection, asked.keep_alive);
 }

@@ -301,10 +301,17 @@ static void begin_answer(struct relay *relay, struct exchange *exchange,
                             .content_type = response->content_type, .allow = response->allow,
                             .length = response->length, .retry_after = response->retry_after};
     assert(span_equal(SPAN_OF(relay->tenant_id), SPAN_OF(exchange->tenant_id))); /* invariant 1 */
-    struct span head = answer_head(relay->gateway, &exchange->asked, &answer);
-    struct span body = exchange->asked.head_only ? (struct span){0} : response->fragment;
     exchange->phase = EXCHANGE_ANSWER;
-    connection_send(exchange->connection, head, body, relay);
+    exchange->client.carrier->answer(exchange, &answer, response->fragment, relay);
+}
+
+static void more_answer(struct relay *relay, struct exchange *exchange, struct span fragment)
+{
+    const struct client *client = &exchange->client;
+    if (!exchange->asked.head_only)
+        client->carrier->more(exchange, fragment, relay);
+    client->carrier->moved(client);
+    client->carrier->ready(client);
 }
 
 static status on_response(struct relay *relay, const struct ipc_message *message,
@@ -348,13 +355,8 @@ static status on_more(struct relay *relay, const struct ipc_message *message,
     bool end = flags & FLAG_END;
     if (end != (stream->left == 0))
         return FAIL(BAD_REQUEST, fault, "a response that ends elsewhere than announced");
-    if (stream->exchange) {
-        struct connection *connection = stream->exchange->connection;
-        if (!stream->exchange->asked.head_only)
-            connection_send(connection, fragment, (struct span){0}, relay);
-        connection_restart_timer(connection);
-        connection_ready(connection);
-    }
+    if (stream->exchange)
+        more_answer(relay, stream->exchange, fragment);
     if (end)
         complete(stream);
     return OK;
@@ -395,9 +397,29 @@ static void pause_if_full(struct relay *relay)
     relay->paused = relay->held > max;
 }
 
-void relay_released(struct relay *relay, size_t bytes)
+void holding_add(struct holding *holding, struct relay *from, size_t bytes)
 {
-    assert(bytes <= relay->held);
+    if (!from || bytes == 0)
+        return;
+    assert(!holding->relay || holding->relay == from);
+    if (!holding->relay)
+        from->holders++;
+    holding->relay = from;
+    holding->bytes += bytes;
+    from->held += bytes;
+}
+
+void holding_release(struct holding *holding, size_t bytes)
+{
+    struct relay *relay = holding->relay;
+    if (!relay)
+        return;
+    assert(bytes <= holding->bytes && bytes <= relay->held);
+    holding->bytes -= bytes;
+    if (holding->bytes == 0) {
+        holding->relay = NULL;
+        relay->holders--;
+    }
     relay->held -= bytes;
     if (!relay->paused || relay->dead || relay->held > HELD_MAX_WHEN_FULL / 2)
         return;
@@ -442,7 +464,7 @@ static void on_event(void *context, uint32_t events)
             return;
         }
         for (struct exchange *at = relay->uploads.first; at; at = at->next)
-            connection_ready(at->connection);
+            exchange_ready(at);
     }
     /* A paused relay whose cell is gone holds no more than its socket did. */
     bool reads = events & (EPOLLIN | EPOLLHUP | EPOLLERR);

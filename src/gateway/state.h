@@ -2,10 +2,11 @@
  *
  *   serve.c       start, supervisor, stop      exchange.c  one request: head, body, refusal
  *   listen.c      accepting connections        decide.c    token, tenant, route, envelope
- *   connection.c  bytes, timers, back-pressure tenant.c    which cell; waiting for it to wake
- *   answer.c      heads of responses           relay.c     channels to cells, streams
- *   control.c     questions to control         lookup.c    what control said of a tenant
- *   denial.c      what was refused, sampled    ops.c       health and metrics
+ *   connection.c  timers, back-pressure        tenant.c    which cell; waiting for it to wake
+ *   http1.c       requests one after another   relay.c     channels to cells, streams
+ *   answer.c      answers and their fields     lookup.c    what control said of a tenant
+ *   control.c     questions to control         ops.c       health and metrics
+ *   denial.c      what was refused, sampled
  *
  * Nothing is freed while callbacks run: connections and relays that end are marked dead and freed
  * at the end of the turn. An exchange is freed at once by whoever ends it and must not be touched
@@ -26,6 +27,8 @@ struct relay;
 struct stream;
 struct tenant;
 struct lookup;
+struct answer;
+struct http2_stream;
 
 /* ---- lists ---- */
 
@@ -67,8 +70,33 @@ struct slice { /* of the frame */
     uint32_t at, length;
 };
 
-struct exchange {
+/* Whom an exchange answers: the client of a connection, which carries one at a time (HTTP/1.1), or
+ * the client of one stream of many (HTTP/2). Outlives the exchange, until the end of the turn. */
+struct client {
+    const struct carrier *carrier;
     struct connection *connection;
+    struct http2_stream *stream; /* NULL: HTTP/1.1 */
+};
+
+struct carrier {
+    /* The head and what there is of the body. from: the relay that it came by, or NULL. Never
+     * destroys anything. */
+    void (*answer)(struct exchange *exchange, const struct answer *answer, struct span body,
+                   struct relay *from);
+    void (*more)(struct exchange *exchange, struct span body, struct relay *from);
+    void (*proceed)(struct exchange *exchange);  /* 100 Continue */
+    void (*refusing)(struct exchange *exchange); /* before the answer: the body is not read on */
+    void (*moved)(const struct client *client);  /* its clock begins anew */
+    void (*ready)(const struct client *client);  /* looked at again this turn */
+    void (*finished)(const struct client *client, bool keep_alive); /* the exchange has ended */
+    void (*cut)(const struct client *client);    /* an answer cannot be completed */
+};
+
+struct exchange {
+    struct client client;
+    struct connection *connection; /* the client's */
+    struct exchange **slot;        /* the carrier's: NULL again when this ends */
+    struct buffer *input;          /* the carrier's: of the body, and what comes behind it */
     struct exchange *next, *previous;
     struct exchange_list *list;
     enum exchange_phase phase;
@@ -77,8 +105,11 @@ struct exchange {
     struct slice method, path, query, token;
     bool bearer_too_long;
     bool chunked, expect_continue;
-    bool body_done;      /* all of it was taken from the connection */
-    uint64_t body_left;  /* not taken yet; when not chunked */
+    bool body_done;      /* all of it was taken from the input */
+    bool body_streamed;  /* it ends where its stream does */
+    bool input_ended;    /* the stream has: what is in input is the rest */
+    uint64_t body_left;  /* not taken yet; when neither chunked nor streamed */
+    uint64_t body_taken; /* when streamed */
     struct http_chunks chunks;
     struct buffer body;  /* the next fragment */
     uint32_t body_max;   /* of the action */
@@ -87,8 +118,17 @@ struct exchange {
     uint8_t finds, tries;
 };
 
-/* Parsed, valid; nothing of head is kept. May have answered already when it returns. */
-void exchange_begin(struct connection *connection, const struct http_head *head);
+struct exchange_origin {
+    struct client client;
+    struct exchange **slot;
+    struct buffer *input;
+    bool streamed, ended; /* the body: exchange.body_streamed, exchange.input_ended */
+};
+
+/* Parsed, valid; nothing of head is kept. May have answered already when it returns. False: out of
+ * memory. */
+MUST_CHECK bool exchange_begin(const struct exchange_origin *origin,
+                               const struct http_head *head);
 bool exchange_step(struct exchange *exchange); /* takes from the input; true: again */
 bool exchange_wants_input(const struct exchange *exchange);
 void exchange_decide(struct exchange *exchange); /* in EXCHANGE_FIND: goes on */
@@ -96,6 +136,12 @@ void exchange_decide(struct exchange *exchange); /* in EXCHANGE_FIND: goes on */
  * METHOD_NOT_ALLOWED, else NULL. */
 void exchange_refuse(struct exchange *exchange, status code, const char *detail,
                      const char *allow);
+enum timer_kind { TIMER_NONE, TIMER_IDLE, TIMER_HEAD, TIMER_BODY, TIMER_ANSWER, TIMER_WRITE,
+                  TIMER_LINGER };
+
+enum timer_kind exchange_timer(const struct exchange *exchange);
+void exchange_timed_out(struct exchange *exchange, enum timer_kind kind);
+void exchange_ready(struct exchange *exchange);
 void exchange_answered(struct exchange *exchange); /* in full: the connection goes on */
 void exchange_end(struct exchange *exchange);      /* without an answer: its client is gone */
 struct span exchange_slice(const struct exchange *exchange, struct slice slice);
@@ -116,8 +162,13 @@ MUST_CHECK status decide(struct decided *ret, struct exchange *exchange, struct 
 
 /* ---- connections (connection.c, listen.c) ---- */
 
-enum timer_kind { TIMER_NONE, TIMER_IDLE, TIMER_HEAD, TIMER_BODY, TIMER_ANSWER, TIMER_WRITE,
-                  TIMER_LINGER };
+extern const int64_t timeouts_ms[];
+
+/* Bytes of a relay's answers in memory, since their client has not taken them yet. */
+struct holding {
+    struct relay *relay; /* NULL: none */
+    size_t bytes;
+};
 
 struct connection {
     struct gateway *gateway;
@@ -139,8 +190,7 @@ struct connection {
     struct http_scan scan;
     uint64_t skip;      /* of the input: the rest of a refused request's body; or what lingered */
     struct exchange *exchange;
-    struct relay *held_by;  /* whose answer is in out */
-    size_t held;            /* how much of it is counted there */
+    struct holding holding; /* in out */
     struct connection *next, *previous;
     struct connection_list *list; /* idle, busy or ops_connections */
     struct connection *next_ready, *next_dead;
@@ -156,11 +206,20 @@ void connection_send(struct connection *connection, struct span head, struct spa
 void connection_break(struct connection *connection);  /* closed at the end of the turn */
 void connection_ready(struct connection *connection);  /* looked at again this turn */
 void connection_restart_timer(struct connection *connection); /* something moved */
-void connection_finished(struct connection *connection, bool keep_alive); /* an exchange ended */
+bool connection_output_waits(const struct connection *connection);
 void connections_advance(struct gateway *gateway);
 void connections_sweep(struct gateway *gateway);
 void connection_list_put(struct connection_list *list, struct connection *connection);
 void connection_list_remove(struct connection *connection);
+
+/* ---- HTTP/1.1 (http1.c) ---- */
+
+bool http1_step(struct connection *connection); /* takes from the input; true: again */
+/* Answers what no exchange came of. The connection ends. */
+void http1_refuse(struct connection *connection, status code, const char *detail);
+void http1_answer(struct connection *connection, const struct asked *asked,
+                  const struct answer *answer, struct span body, struct relay *from);
+void http1_finished(struct connection *connection, bool keep_alive); /* its request is answered */
 
 struct listener {
     struct gateway *gateway;
@@ -183,9 +242,35 @@ struct answer {
     uint32_t length, retry_after;
 };
 
-/* The head of an answer; counts it. In the gateway's scratch: until the next call. */
-struct span answer_head(struct gateway *gateway, const struct asked *asked,
-                        const struct answer *answer);
+enum { FIELDS_MAX = 8 };
+
+struct fields { /* of an answer; borrow from it and from the gateway */
+    struct field {
+        const char *name, *lower; /* as HTTP/1.1 writes it, and HTTP/2 */
+        struct span value;        /* checked */
+    } list[FIELDS_MAX];
+    uint32_t count;
+    char length[12], retry_after[12], trace[TRACE_TEXT_SIZE];
+};
+
+/* What is in the head of an answer, but for the status and what concerns its connection alone.
+ * Counts the answer. Not to be copied. */
+void answer_fields(struct fields *ret, struct gateway *gateway, const struct asked *asked,
+                   const struct answer *answer);
+
+enum { PROBLEM_MAX = 2048 }; /* a detail, escaped, and constants */
+
+struct problem {
+    struct answer answer;
+    struct buffer body;
+    uint8_t storage[PROBLEM_MAX];
+};
+
+/* allow: for METHOD_NOT_ALLOWED, else NULL. Not to be copied. */
+void problem_make(struct problem *ret, const struct asked *asked, status code, const char *detail,
+                  const char *allow);
+
+/* On a connection of HTTP/1.1. */
 void answer_problem(struct connection *connection, const struct asked *asked, status code,
                     const char *detail, const char *allow);
 void answer_text(struct connection *connection, const struct asked *asked, int http_status,
@@ -339,7 +424,7 @@ struct relay {
     struct stream *buckets[STREAM_BUCKETS];
     struct exchange_list uploads;
     size_t held;                /* bytes of its answers that its clients have not taken */
-    uint32_t holders;           /* connections that hold some: they keep it in memory */
+    uint32_t holders;           /* holdings of some: they keep it in memory */
     struct relay *next, *previous, *next_dead;
 };
 
@@ -354,7 +439,8 @@ void relay_body(struct exchange *exchange);   /* the next fragment */
 void relay_cancel(struct exchange *exchange); /* its client is gone, or was refused */
 void relay_end(struct relay *relay, const char *why); /* its requests get 503; NULL: not logged */
 void relay_detach(struct relay *relay);       /* no new requests; closed when it has answered all */
-void relay_released(struct relay *relay, size_t bytes); /* a client took them */
+void holding_add(struct holding *holding, struct relay *from, size_t bytes); /* from: NULL too */
+void holding_release(struct holding *holding, size_t bytes); /* taken, or dropped; at most all */
 void relays_sweep(struct gateway *gateway);
 
 /* The streams of a relay (stream.c): bookkeeping only. */
@@ -387,7 +473,8 @@ struct gateway {
     struct buffer scratch; /* the head being written */
     uint8_t random[512];
     size_t random_left;
-    char date[64];       /* the Date header line */
+    char date[64];       /* the value of Date */
+    size_t date_length;
     int64_t date_second;
     struct connection_list idle, busy, ops_connections;
     size_t memory;       /* of all connections' buffers */

@@ -130,10 +130,10 @@ static void send_waiting(struct tenant *tenant)
 {
     while (tenant->relay && tenant->waiting.first) {
         struct exchange *exchange = tenant->waiting.first;
-        struct connection *connection = exchange->connection;
+        struct client client = exchange->client;
         exchange_list_remove(exchange);
         send_to_relay(tenant, exchange);
-        connection_ready(connection);
+        client.carrier->ready(&client);
     }
 }
 
