@@ -194,3 +194,34 @@ status token_cache_verify(const struct claims **ret, uint8_t ret_hash[HASH_BYTES
     *ret = &cache->entries[at].claims;
     return OK;
 }
+
+const struct claims *token_cache_find(uint64_t *ret_generation, struct token_cache *cache,
+                                      const uint8_t token_hash[HASH_BYTES], int64_t now)
+{
+    uint32_t at = find(cache, bucket_of(cache, token_hash), token_hash);
+    enum token_reason reason;
+    if (at != NONE && !claims_current(&cache->entries[at].claims, now, &reason)) {
+        drop(cache, at);
+        at = NONE;
+    }
+    if (at == NONE) {
+        cache->counts.misses++;
+        return NULL;
+    }
+    cache->counts.hits++;
+    unlink_age(cache, &cache->entries[at]);
+    link_newest(cache, at);
+    *ret_generation = cache->entries[at].generation;
+    return &cache->entries[at].claims;
+}
+
+const struct claims *token_cache_put(struct token_cache *cache,
+                                     const uint8_t token_hash[HASH_BYTES], uint64_t generation,
+                                     const struct claims *claims)
+{
+    uint32_t bucket = bucket_of(cache, token_hash), at = find(cache, bucket, token_hash);
+    struct claims kept = *claims; /* which may be the very entry that goes */
+    if (at != NONE)
+        drop(cache, at);
+    return keep(cache, bucket, token_hash, generation, &kept);
+}

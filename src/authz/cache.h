@@ -24,6 +24,19 @@ MUST_CHECK status token_cache_verify(const struct claims **ret, uint8_t ret_hash
                                      struct token_verifier *verifier, struct span token,
                                      int64_t now, struct fault *fault);
 
+/* For several verifiers behind one cache, where what was claimed says which one is to be asked. The
+ * claims that were accepted for this token (by its SHA-256) and under which generation: they mean
+ * nothing unless the verifier that answers for them now (of claims->issuer_tenant's issuers) still
+ * has that very generation; else verify anew and put. NULL when the token is not here, or its time
+ * is over. Borrowed until the next call on this cache. */
+const struct claims *token_cache_find(uint64_t *ret_generation, struct token_cache *cache,
+                                      const uint8_t token_hash[HASH_BYTES], int64_t now);
+/* Keeps what token_verify just accepted under that generation; replaces an older entry. Returns the
+ * kept copy, borrowed like the other. */
+const struct claims *token_cache_put(struct token_cache *cache,
+                                     const uint8_t token_hash[HASH_BYTES], uint64_t generation,
+                                     const struct claims *claims);
+
 /* Forgets every token: a revocation came. */
 void token_cache_clear(struct token_cache *cache);
 

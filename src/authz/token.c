@@ -5,6 +5,7 @@
 #include "crypt/foreign.h"
 #include "wire/base64.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
@@ -496,21 +497,31 @@ static enum token_reason check_under(struct claims *ret, const struct issuer *is
     return claims_read(ret, payload, &issuer->record, now);
 }
 
+/* What can be said of a token without any key. The payload lives in the verifier's arena. */
+static enum token_reason read_token(struct segments *ret_segments, struct header *ret_header,
+                                    struct json *ret_payload, struct token_verifier *verifier,
+                                    struct span token)
+{
+    struct json header;
+    enum token_reason reason = split(ret_segments, token);
+    if (reason == TOKEN_ACCEPTED)
+        reason = read_object(&header, &verifier->arena, verifier->header,
+                             sizeof verifier->header, ret_segments->header);
+    if (reason == TOKEN_ACCEPTED)
+        reason = read_header(ret_header, &header);
+    if (reason == TOKEN_ACCEPTED)
+        reason = read_object(ret_payload, &verifier->arena, verifier->payload,
+                             sizeof verifier->payload, ret_segments->payload);
+    return reason;
+}
+
 static enum token_reason check(struct claims *ret, struct token_verifier *verifier,
                                struct span token, int64_t now)
 {
     struct segments segments;
-    struct json document, payload;
+    struct json payload;
     struct header header;
-    enum token_reason reason = split(&segments, token);
-    if (reason == TOKEN_ACCEPTED)
-        reason = read_object(&document, &verifier->arena, verifier->header,
-                             sizeof verifier->header, segments.header);
-    if (reason == TOKEN_ACCEPTED)
-        reason = read_header(&header, &document);
-    if (reason == TOKEN_ACCEPTED)
-        reason = read_object(&payload, &verifier->arena, verifier->payload,
-                             sizeof verifier->payload, segments.payload);
+    enum token_reason reason = read_token(&segments, &header, &payload, verifier, token);
     if (reason != TOKEN_ACCEPTED)
         return reason;
     const struct json *iss = json_member(&payload, "iss");
@@ -532,4 +543,31 @@ status token_verify(struct claims *ret, enum token_reason *reason, struct token_
     *reason = check(ret, verifier, token, now);
     arena_reset(&verifier->arena);
     return *reason == TOKEN_ACCEPTED ? OK : FAIL(UNAUTHENTICATED, fault, TOKEN_REFUSED);
+}
+
+static bool peek_text(char *ret, size_t size, const struct json *payload, const char *name)
+{
+    const struct json *value = json_member(payload, name);
+    ret[0] = '\0';
+    return value && value->kind == JSON_STRING && value->string.length >= 1
+        && span_is_plain_text(value->string) && span_to_text(ret, size, value->string);
+}
+
+status token_peek(struct token_peek *ret, struct token_verifier *scratch, struct span token,
+                  const char *const *names, uint32_t count, struct fault *fault)
+{
+    struct segments segments;
+    struct header header;
+    struct json payload;
+    struct token_peek peek = {0};
+    assert(count <= TOKEN_PEEK_MAX);
+    bool read = read_token(&segments, &header, &payload, scratch, token) == TOKEN_ACCEPTED
+             && peek_text(peek.iss, sizeof peek.iss, &payload, "iss");
+    for (uint32_t i = 0; read && i < count; i++)
+        (void)peek_text(peek.claims[i], sizeof peek.claims[i], &payload, names[i]);
+    arena_reset(&scratch->arena);
+    if (!read)
+        return FAIL(UNAUTHENTICATED, fault, TOKEN_REFUSED);
+    *ret = peek;
+    return OK;
 }

@@ -149,6 +149,24 @@ MUST_CHECK status token_verify(struct claims *ret, enum token_reason *reason,
                                struct token_verifier *verifier, struct span token, int64_t now,
                                struct fault *fault);
 
+enum { TOKEN_PEEK_MAX = 16 };
+
+struct token_peek {
+    char iss[TOKEN_ISS_MAX + 1];
+    char claims[TOKEN_PEEK_MAX][TENANT_NAME_MAX + 1]; /* of the names asked for, in their order */
+};
+
+/* NOTHING MAY BE DECIDED ON WHAT THIS SAYS: nobody's signature was checked. Anyone can write such a
+ * token about any tenant. It serves to find out whose issuers a token should be verified with, and
+ * what it says must be found again in the claims that are verified then.
+ *
+ * iss, and those of up to TOKEN_PEEK_MAX named members of the payload that are texts no longer than
+ * a tenant's name ("" for the others). Reads as strictly as token_verify, in the bounded memory of
+ * the verifier. UNAUTHENTICATED where token_verify would refuse the form, or there is no iss. */
+MUST_CHECK status token_peek(struct token_peek *ret, struct token_verifier *scratch,
+                             struct span token, const char *const *names, uint32_t count,
+                             struct fault *fault);
+
 /* Has the time of these claims come, and not gone? What is asked again on every hit of a cache. */
 bool claims_current(const struct claims *claims, int64_t now, enum token_reason *reason);
 

@@ -83,6 +83,7 @@ static inline void vector_add_key(struct token_issuer *issuer, const char *id, c
     struct token_key *added = &issuer->keys[issuer->key_count++];
     snprintf(added->id, sizeof added->id, "%s", id);
     added->alg = TOKEN_EDDSA;
+    added->length = 32;
     memcpy(added->public_key, key, 32);
 }
 
@@ -90,6 +91,7 @@ static inline struct token_issuer vector_issuer_ext(void)
 {
     struct token_issuer issuer = {
         .iss = "https://id.example/", .aud = "https://bulkhead.example", .tenant_claim = "org",
+        .user_claim = "sub", .scope_claim = "scope", .clearance_claim = "clearance",
         .lifetime_max_seconds = 3600, .early_seconds = 60, .late_seconds = 60,
     };
     char long_id[KEY_ID_MAX + 1] = {0};
@@ -105,6 +107,7 @@ static inline struct token_issuer vector_issuer_bound(void)
 {
     struct token_issuer issuer = {
         .iss = "https://acme.example/", .aud = TOKEN_AUDIENCE, .tenant_claim = "tenant_id",
+        .user_claim = "sub", .scope_claim = "scope", .clearance_claim = "clearance",
         .tenant = VECTOR_TENANT, .lifetime_max_seconds = 900,
     };
     vector_add_key(&issuer, "one", vectors.bound);
