@@ -51,6 +51,44 @@ http {{
         self.process.wait(10)
 
 
+class NginxTls:
+    """nginx with TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2: a static answer, and a proxy before a node without
+    TLS. Session tickets on, as its default is; the same certificate as the node beside it."""
+
+    def __init__(self, directory, body, certificate, key, upstream_port):
+        self.directory = os.path.join(directory, 'nginx-tls')
+        os.makedirs(os.path.join(self.directory, 'www'))
+        self.static_port, self.proxy_port = free_port(), free_port()
+        with open(os.path.join(self.directory, 'www/memory.json'), 'wb') as file:
+            file.write(body)
+        with open(os.path.join(self.directory, 'nginx.conf'), 'w') as file:
+            file.write(f'''daemon off; master_process on; worker_processes {os.cpu_count()}; pid nginx.pid;
+error_log stderr error; events {{ worker_connections 4096; }}
+http {{
+  access_log off; default_type application/json; keepalive_requests 100000000; sendfile on;
+  tcp_nodelay on; open_file_cache max=100; client_body_temp_path t1; proxy_temp_path t2;
+  fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+  ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;
+  upstream node {{ server 127.0.0.1:{upstream_port}; keepalive 256;
+                   keepalive_requests 100000000; }}
+  server {{ listen 127.0.0.1:{self.static_port} ssl http2 backlog=4096; root {self.directory}/www;
+            location / {{ try_files /memory.json =404; }} }}
+  server {{ listen 127.0.0.1:{self.proxy_port} ssl http2 backlog=4096;
+            location / {{ proxy_pass http://node; proxy_http_version 1.1;
+                          proxy_set_header Connection ""; proxy_buffering on; }} }}
+}}
+''')
+        subprocess.run(['chmod', '-R', 'a+rX', self.directory], check=True)
+        self.process = subprocess.Popen(
+            ['/usr/sbin/nginx', '-p', self.directory, '-c', 'nginx.conf', '-e', 'stderr'],
+            stderr=open(os.path.join(self.directory, 'log'), 'w'))
+        _await_port(self.proxy_port, self.process, 'nginx')
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+
 def _await_port(port, process, name):
     for _ in range(100):
         if process.poll() is not None:

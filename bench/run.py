@@ -1,4 +1,4 @@
-"""run.py [serving|lifecycle|engine]...: measures, prints the table, writes bench/results.json.
+"""run.py [engine|front|serving|lifecycle]...: measures, prints the table, writes bench/results.json.
 
 BENCH_QUICK=1: a small run that shows that all of it works; its figures mean little and go to
 build/bench-part.json, as those of some parts only do. BENCH_DIR: where data is kept while measuring
@@ -13,12 +13,13 @@ import time
 
 import common
 import engine
+import front
 import lifecycle
 import peers
 import serving
 import table
 
-PARTS = ('engine', 'serving', 'lifecycle')
+PARTS = ('engine', 'front', 'serving', 'lifecycle')
 
 
 def _sync_times(directory):
@@ -66,6 +67,8 @@ def _measure(parts, directory):
     figures = {}
     if 'engine' in parts:
         figures['engine'] = engine.measure()
+    if 'front' in parts:
+        figures['front'] = front.measure()
     if 'serving' in parts or 'lifecycle' in parts:
         postgres = peers.Postgres(directory)
         try:

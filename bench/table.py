@@ -106,6 +106,29 @@ def _wake_rows(wake):
              '']]
 
 
+def _front_rows(front):
+    rows = []
+    for name, what in (('tls13_new', 'TLS 1.3 handshakes'), ('tls13_resumed', 'TLS 1.3, resumed'),
+                       ('tls12_new', 'TLS 1.2 handshakes'), ('tls12_resumed', 'TLS 1.2, resumed')):
+        ours, peer = (front['handshakes'][name][side] for side in ('bulkhead', 'nginx'))
+        rows.append([f'{what}, a second (with one request, refused)',
+                     _count(ours['per_second']) + _spread(ours, 'per_second'),
+                     f'nginx {_count(peer["per_second"])}{_spread(peer, "per_second")}', '', ''])
+    for name, what in (('http1_1', 'HTTP/1.1, 1 connection'), ('http1_64', 'HTTP/1.1, 64 connections'),
+                       ('http2_1', 'HTTP/2, 1 connection, 1 stream'),
+                       ('http2_8x8', 'HTTP/2, 8 connections of 8 streams')):
+        ours, static, proxy = (front['read'][name][side] for side in
+                               ('bulkhead', 'nginx_static', 'nginx_before_bulkhead'))
+        rows.append([f'governed reads over TLS a second, {what}',
+                     f'{_count(ours["per_second"])}{_spread(ours, "per_second")}; '
+                     f'{_us(ours["p50_us"])} / {_us(ours["p99_us"])}',
+                     f'nginx before Bulkhead {_count(proxy["per_second"])}, {_us(proxy["p50_us"])} / '
+                     f'{_us(proxy["p99_us"])}; nginx, a static file '
+                     f'{_count(static["per_second"])}, {_us(static["p50_us"])} / '
+                     f'{_us(static["p99_us"])}', '', ''])
+    return rows
+
+
 def _memory_rows(memory):
     private = memory['private']
     peer = memory['postgres']['private']
@@ -186,6 +209,8 @@ def rows(results):
         found.append(['refusals a second (scope missing), 64 connections',
                       _count(serving['denial']['64']['per_second'])
                       + _spread(serving['denial']['64'], 'per_second'), '', '', ''])
+    if 'front' in figures:
+        found += _front_rows(figures['front'])
     if 'lifecycle' in figures:
         life = figures['lifecycle']
         found += _wake_rows(life['wake']) + _memory_rows(life['memory'])
