@@ -116,6 +116,27 @@ static uint64_t new_generation(void)
     return ++newest;
 }
 
+/* How long a key is; what it is shows when it is loaded. */
+static bool has_length_of_alg(const struct token_key *key)
+{
+    if (key->alg == TOKEN_EDDSA)
+        return key->length == SIGN_PUBLIC_BYTES;
+    if (key->alg == TOKEN_ES256)
+        return key->length == FOREIGN_EC_BYTES;
+    return key->length >= 4 + FOREIGN_RSA_MIN_BYTES && key->length <= 4 + FOREIGN_RSA_MAX_BYTES;
+}
+
+static status check_key_form(const struct token_key *key, struct fault *fault)
+{
+    if ((unsigned)key->alg >= TOKEN_ALG_COUNT)
+        return FAIL(BAD_FIELD, fault, "alg: not one that is supported");
+    if (!has_length_of_alg(key))
+        return FAIL(BAD_FIELD, fault, "key: %u bytes are not the length of a key for %s%s",
+                    key->length, alg_names[key->alg],
+                    key->alg >= TOKEN_RS256 ? " (RSA: 2048 to 4096 bits)" : "");
+    return OK;
+}
+
 static status key_load(struct key *ret, const struct token_key *record, struct fault *fault)
 {
     if (record->alg == TOKEN_EDDSA)
@@ -124,12 +145,25 @@ static status key_load(struct key *ret, const struct token_key *record, struct f
                                    (struct span){record->public_key, record->length}, fault);
 }
 
+static void key_unload(struct key *key)
+{
+    key->ours = verifier_free(key->ours);
+    key->foreign = foreign_verifier_free(key->foreign);
+}
+
+status token_key_check(const struct token_key *key, struct fault *fault)
+{
+    struct key loaded = {0};
+    TRY(check_key_form(key, fault));
+    TRY(key_load(&loaded, key, fault));
+    key_unload(&loaded);
+    return OK;
+}
+
 static struct issuer *issuer_free(struct issuer *issuer)
 {
-    for (uint32_t i = 0; issuer && i < TOKEN_ISSUER_KEYS_MAX; i++) {
-        issuer->keys[i].ours = verifier_free(issuer->keys[i].ours);
-        issuer->keys[i].foreign = foreign_verifier_free(issuer->keys[i].foreign);
-    }
+    for (uint32_t i = 0; issuer && i < TOKEN_ISSUER_KEYS_MAX; i++)
+        key_unload(&issuer->keys[i]);
     free(issuer);
     return NULL;
 }
@@ -170,16 +204,6 @@ static bool is_filled(const char *text, size_t size)
         && span_is_plain_text((struct span){(const uint8_t *)text, length});
 }
 
-/* How long a key is; what it is shows when it is loaded. */
-static bool has_length_of_alg(const struct token_key *key)
-{
-    if (key->alg == TOKEN_EDDSA)
-        return key->length == SIGN_PUBLIC_BYTES;
-    if (key->alg == TOKEN_ES256)
-        return key->length == FOREIGN_EC_BYTES;
-    return key->length >= 4 + FOREIGN_RSA_MIN_BYTES && key->length <= 4 + FOREIGN_RSA_MAX_BYTES;
-}
-
 static status check_keys(const struct token_issuer *issuer, struct fault *fault)
 {
     if (issuer->key_count < 1 || issuer->key_count > TOKEN_ISSUER_KEYS_MAX)
@@ -188,10 +212,7 @@ static status check_keys(const struct token_issuer *issuer, struct fault *fault)
         const struct token_key *key = &issuer->keys[i];
         if (!is_filled(key->id, sizeof key->id))
             return FAIL(BAD_FIELD, fault, "kid: 1 to %d bytes of text", KEY_ID_MAX);
-        if ((unsigned)key->alg >= TOKEN_ALG_COUNT)
-            return FAIL(BAD_FIELD, fault, "alg: not one that is supported");
-        if (!has_length_of_alg(key))
-            return FAIL(BAD_FIELD, fault, "key: not as long as its alg has them");
+        TRY(check_key_form(key, fault));
         for (uint32_t j = 0; j < i; j++)
             if (span_is(span_of_text(key->id), issuer->keys[j].id))
                 return FAIL(BAD_FIELD, fault, "kid: two keys share one");

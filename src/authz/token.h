@@ -133,6 +133,9 @@ MUST_CHECK status token_verifier_replace(struct token_verifier *verifier, const 
 /* Is this record within its bounds? What token_verifier_put asks, but for the keys' being keys. */
 MUST_CHECK status token_issuer_check(const struct token_issuer *issuer, struct fault *fault);
 
+/* Is it a key of its alg? (Its id is not looked at.) BAD_FIELD, INTERNAL. */
+MUST_CHECK status token_key_check(const struct token_key *key, struct fault *fault);
+
 const char *token_alg_name(enum token_alg alg); /* "ES256" */
 /* Exact case. */
 bool token_alg_named(enum token_alg *ret, struct span name);
