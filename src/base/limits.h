@@ -56,6 +56,12 @@ enum {
 
     /* a gateway */
     GATEWAY_LOOKUPS_MAX = 8192,      /* tenants it remembers, each for a second */
+    GATEWAY_STANDINGS_MAX = 16384,   /* tenants whose use it remembers */
+    GATEWAY_USER_TABLES_MAX = 64,    /* tenants whose users it counts one by one */
+    GATEWAY_VOUCHED_MAX = MIB(64),   /* of the charters of the tenants it remembers, about */
+    GATEWAY_UNPROVEN_SLOTS = 1024,   /* groups of addresses, for questions of unproven tokens */
+    GATEWAY_UNPROVEN_MAX = 2000,     /* such questions to control a second */
+    GATEWAY_UNPROVEN_EACH_MAX = 100, /* the same, of one group of addresses */
     GATEWAY_CALLS_MAX = 4096,        /* questions to control that wait for their answer */
     GATEWAY_INPUT_MAX = KIB(48),     /* read from one connection and not yet taken */
     GATEWAY_PIPELINED_MAX = KIB(8),  /* the same while a request is in flight */
@@ -91,6 +97,7 @@ enum {
     AUDIT_SALT_BYTES = 16,
     AUDIT_PENDING_MAX = 4096,       /* entries of reads not yet durable; then reads wait too */
     AUDIT_DELAY_MAX_MS = 100,
+    USED_TOKENS_MAX = 100000,       /* alive, of issuers whose tokens serve once: then 503 */
     CONSISTENCY_PROOF_MAX = 128,    /* hashes */
 
     /* store */

@@ -31,6 +31,8 @@ status kms_key_get(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cursor *c
     TRY(anchor_get(&key.anchor, cursor, fault));
     TRY(cursor_copy(key.platform_key, cursor, sizeof key.platform_key, fault));
     TRY(cursor_copy(key.issuer_key, cursor, sizeof key.issuer_key, fault));
+    for (int scope = 0; scope < SILO_CHARTERS; scope++)
+        TRY(charter_head_get(&key.heads[scope], cursor, fault));
     TRY(cursor_end(cursor, fault));
     *ret = key;
     return OK;
@@ -212,6 +214,8 @@ static status compare(struct cell *cell, const struct kms_key *key, struct fault
         return FAIL(CORRUPT, fault, "the kms came back with other keys");
     if (theirs->epoch <= cell->kms.epoch)
         return FAIL(ROLLED_BACK, fault, "the kms came back with an older epoch");
+    if (!charters_are(cell, key->heads)) /* the next request wakes it under the present ones */
+        return FAIL(UNAVAILABLE, fault, "the kms came back with other charters");
     TRY(silo_anchor(&present, proof, &count, cell->silo, cell->kms.anchored.log_size, fault));
     if (theirs->commits > present.commits || theirs->map_generation > present.map_generation
         || theirs->log_size > present.log_size)
@@ -254,6 +258,13 @@ static status dispatch(struct cell *cell, const struct ipc_message *message, str
         return on_moved(cell, message, fault);
     if (message->type == MESSAGE_REPLY && link->open_id && message->id == link->open_id)
         return on_opened(cell, message, fault);
+    if (message->type == MESSAGE_CHARTER) {
+        struct fault why;
+        status replaced = charters_replace(cell, message->body, &why);
+        if (replaced != OK) /* what is in force is unknown now */
+            cell_stop(cell, replaced, "%s", why.detail);
+        return OK;
+    }
     return FAIL(BAD_REQUEST, fault, "message %#x out of turn", message->type);
 }
 

@@ -35,7 +35,7 @@ static void on_idle(void *context)
     struct cell *cell = context;
     struct park_state *park = &cell->park;
     int64_t idle_us = clock_monotonic_us() - cell->last_request_us;
-    int64_t limit_us = (int64_t)cell->posture.idle_seconds * 1000 * 1000;
+    int64_t limit_us = (int64_t)cell->charters.idle_seconds * 1000 * 1000;
     if (park->phase != PARK_NOT)
         return;
     if (cell->streams || export_active(cell)) {

@@ -103,6 +103,7 @@ static void stream_free(struct stream *stream)
     if (stream->held.data)
         secret_wipe(stream->held.data, stream->held.length);
     buffer_free(&stream->held);
+    quota_leave(&stream->request, cell);
     arena_reset(&stream->arena); /* wipes */
     if (cell->spare_count < SPARES_MAX) {
         stream->next = cell->spares;
@@ -169,6 +170,16 @@ void relay_sweep(struct cell *cell)
     }
 }
 
+/* A refusal leaves an entry, a token that serves once a row; a denial that is only counted nothing,
+ * and never waits for a commit of others. */
+static enum ready_kind kind_of(const struct request *request)
+{
+    if (request->denial != DENIAL_NONE || !request->known)
+        return READY_READ;
+    return request->verdict != OK || request->action->mutates || request->serves_once
+               ? READY_MUTATION : READY_READ;
+}
+
 /* The request can go to the turn: its body is one piece. */
 static void complete(struct stream *stream, int64_t now_us)
 {
@@ -187,8 +198,7 @@ static void complete(struct stream *stream, int64_t now_us)
             request_refuse(request, INTERNAL, "out of memory");
     }
     request_complete(request, body, now_us);
-    bool mutation = request->known && (request->verdict != OK || request->action->mutates);
-    stream_list_put(&stream->relay->ready[mutation ? READY_MUTATION : READY_READ], stream);
+    stream_list_put(&stream->relay->ready[kind_of(request)], stream);
     stream->relay->cell->last_request_us = clock_monotonic_us();
 }
 

@@ -99,21 +99,48 @@ static status check_query(const struct request *request, struct arena *arena, st
 }
 
 /* Fills the envelope. What follows it may be refused, but is then refused to somebody we know. */
-static status identify(struct request *request, struct cell *cell, struct route *route,
-                       const struct request_head *head, int64_t now_us, struct fault *fault)
+static status identify(struct request *request, struct cell *cell, const struct route *route,
+                       const uint8_t trace_id[TRACE_ID_BYTES], int64_t now_us, struct fault *fault)
 {
     const struct claims *claims;
     struct request_facts facts = {.time_us = now_us};
     enum token_reason reason;
     enum decision decision;
     TRY(token_cache_verify(&claims, facts.token_hash, &reason, cell->tokens, cell->verifier,
-                           head->token, now_us / 1000000, fault));
-    struct cursor trace = cursor_over(SPAN_OF(head->trace_id));
-    TRY(cursor_copy(facts.trace_id, &trace, sizeof facts.trace_id, fault));
+                           request->token, now_us / 1000000, fault));
+    if (claims->platform) /* a back end of the platform's: no tenant is behind it */
+        return FAIL(UNAUTHENTICATED, fault, TOKEN_REFUSED);
+    struct cursor bytes = cursor_over((struct span){trace_id, TRACE_ID_BYTES});
+    TRY(cursor_copy(facts.trace_id, &bytes, sizeof facts.trace_id, fault));
     TRY(authz_envelope(&request->envelope, &decision, claims, &cell->facts, route, &facts, fault));
     /* invariant 1: whatever the layers above believed, this process acts for one tenant only */
     assert(span_equal(span_of_text(request->envelope.tenant), span_of_text(cell->facts.id)));
+    request->generation = cell->charters.generation;
+    if (charters_revoke(cell, claims)) {
+        request->denial = DENIAL_REVOKED;
+        return FAIL(UNAUTHENTICATED, fault, TOKEN_REFUSED);
+    }
     request->usable_until = claims->usable_until;
+    request->serves_once = claims->jti_once;
+    bytes = cursor_over(SPAN_OF(claims->jti));
+    return cursor_copy(request->token_id, &bytes, sizeof request->token_id, fault);
+}
+
+static status check_region(const struct cell *cell, struct fault *fault)
+{
+    const char *tenant = charters_posture(cell)->region, *node = cell->charters.region;
+    if (!tenant[0] || !node[0] || span_equal(span_of_text(tenant), span_of_text(node)))
+        return OK;
+    return FAIL(WRONG_REGION, fault, "this tenant is served in the region %s", tenant);
+}
+
+/* May this caller, whom we know? */
+static status decide(const struct request *request, const struct cell *cell, struct fault *fault)
+{
+    enum decision decision;
+    TRY(check_region(cell, fault));
+    TRY(authz_decide(&decision, &request->envelope, fault));
+    assert(decision == DECISION_ALLOWED);
     return OK;
 }
 
@@ -125,8 +152,11 @@ static status open_request(struct request *request, struct cell *cell, struct ar
     status routed = find_route(&route, request, arena, head, &not_routed);
     if (routed != OK)
         route = (struct route){.action = &no_action};
-    TRY(identify(request, cell, &route, head, now_us, fault));
+    TRY(keep(&request->token, arena, head->token, fault));
+    TRY(identify(request, cell, &route, head->trace_id, now_us, fault));
+    TRY(quota_admit(request, cell, fault));
     if (routed != OK) {
+        TRY(check_region(cell, fault));
         *fault = not_routed;
         return routed;
     }
@@ -140,16 +170,29 @@ static status open_request(struct request *request, struct cell *cell, struct ar
     TRY(keep(&request->content_type, arena, head->content_type, fault));
     TRY(keep(&request->idempotency_key, arena, head->idempotency_key, fault));
     request->known = true;
-    enum decision decision;
-    TRY(authz_decide(&decision, &request->envelope, fault));
-    assert(decision == DECISION_ALLOWED);
+    TRY(decide(request, cell, fault));
     return check_query(request, arena, fault);
+}
+
+status request_renew(struct request *request, struct cell *cell, int64_t now_us,
+                     struct fault *fault)
+{
+    if (request->generation == cell->charters.generation)
+        return OK;
+    struct route route = {.action = request->action, .id_count = request->id_count};
+    for (uint32_t i = 0; i < route.id_count; i++)
+        route.ids[i] = request->ids[i];
+    struct envelope before = request->envelope;
+    TRY(identify(request, cell, &route, before.trace_id, now_us, fault));
+    assert(span_equal(span_of_text(request->envelope.user), span_of_text(before.user)));
+    return decide(request, cell, fault);
 }
 
 void request_open(struct request *ret, struct cell *cell, struct arena *arena,
                   const struct request_head *head, int64_t now_us)
 {
-    *ret = (struct request){.verdict = INTERNAL}; /* until proven otherwise */
+    *ret = (struct request){.verdict = INTERNAL, /* until proven otherwise */
+                            .denial = DENIAL_NONE};
     hex_encode(ret->trace_text, SPAN_OF(head->trace_id));
     ret->verdict = open_request(ret, cell, arena, head, now_us, &ret->fault);
     if (ret->verdict == UNAUTHENTICATED)
@@ -200,7 +243,8 @@ struct answer request_problem(struct buffer *body, const struct request *request
     int http = status_http(code);
     return (struct answer){
         .http_status = http,
-        .retry_after = http == 503 || http == 429 ? RETRY_AFTER_SECONDS : 0,
+        .retry_after = code == QUOTA_EXCEEDED && request->retry_after ? request->retry_after
+                     : http == 503 || http == 429 ? RETRY_AFTER_SECONDS : 0,
         .content_type = PROBLEM_MEDIA_TYPE,
         .allow = code == METHOD_NOT_ALLOWED ? request->allow : "",
     };

@@ -14,11 +14,29 @@ struct request_head {
     struct span method, path, query, content_type, idempotency_key, token, fragment;
 };
 
+/* What is denied so often that entries only count it (quota.c). */
+enum denial {
+    DENIAL_REQUESTS,
+    DENIAL_USER_REQUESTS,
+    DENIAL_CONCURRENT,
+    DENIAL_BYTES,
+    DENIAL_REVOKED,
+    DENIAL_KINDS,
+    DENIAL_NONE = DENIAL_KINDS,
+};
+
 struct request {
     status verdict;          /* OK: to be handled; else the answer, with fault */
     struct fault fault;
     bool known;              /* the envelope stands: a refusal has a name for the log */
     bool json;               /* the content type is JSON */
+    bool admitted;           /* holds a slot of concurrent_requests */
+    enum denial denial;      /* then envelope.user is known, and no entry of its own is due */
+    uint32_t retry_after;    /* seconds, with QUOTA_EXCEEDED */
+    uint64_t generation;     /* of the charters under which it was judged */
+    struct span token;       /* to be judged again under newer ones */
+    bool serves_once;        /* its token does */
+    uint8_t token_id[HASH_BYTES]; /* of such a token */
     struct envelope envelope;
     const struct action *action; /* NULL until routed */
     uint32_t id_count;
@@ -48,6 +66,10 @@ void request_open(struct request *ret, struct cell *cell, struct arena *arena,
 
 /* The body has come: what could not be known before. */
 void request_complete(struct request *request, struct span body, int64_t now_us);
+
+/* Its turn has come: judges it again when other charters are in force by now. */
+MUST_CHECK status request_renew(struct request *request, struct cell *cell, int64_t now_us,
+                                struct fault *fault);
 
 /* A refusal from here on: keeps the first. */
 void request_refuse(struct request *request, status why, const char *detail);

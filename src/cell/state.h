@@ -4,12 +4,14 @@
  *   serve.c    the loop, the supervisor          request.c  token, route, envelope, verdict
  *   anchor.c   the channel to the kms            turn.c     one transaction, one commit for a turn
  *   park.c     idle, drain, the way out          export.c   the audit log to a descriptor
+ *   charters.c posture, issuers, revocations     quota.c    rates, slots, bytes; denials as numbers
  *
  * One thread. Callbacks of the loop only collect; all use of the silo is in turn.c at the end of a
  * turn, but for waking, anchoring, exporting and parking, which never run inside a transaction. */
 #pragma once
 
 #include "authz/cache.h"
+#include "authz/quota.h"
 #include "base/loop.h"
 #include "cell/cell.h"
 #include "cell/request.h"
@@ -81,6 +83,7 @@ struct kms_key { /* the answer to KEY_OPEN; the DEK is in secret memory, the cal
     struct span wrapped; /* empty unless new; borrowed from the message */
     struct anchor anchor;
     uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
+    struct charter_head heads[SILO_CHARTERS];
 };
 
 struct kms_link {
@@ -129,6 +132,8 @@ void turn_start(struct cell *cell);
 void turn_end(void *cell);            /* the loop's hook */
 void turn_again(struct cell *cell);   /* another turn is wanted at once */
 void turn_commit_pending(struct cell *cell);
+/* By another retention more may be due than was known. */
+void turn_look_for_expiry(struct cell *cell);
 /* For parking: expires and commits one batch. False when there is more to do and it can be done. */
 bool turn_finish(struct cell *cell);
 
@@ -163,21 +168,71 @@ void export_continue(struct cell *cell);      /* at the end of a turn */
 bool export_active(const struct cell *cell);
 void export_drop_all(struct cell *cell);
 
-/* ---- the cell (wake.c, serve.c) ---- */
+/* ---- what is in force (charters.c) ---- */
 
-struct cell_posture {
-    char tenant_name[TENANT_NAME_MAX + 1];
-    bool regulated;
-    uint64_t created_at_us;
-    uint32_t retention_days, idle_seconds;
+struct charters {
+    uint32_t idle_seconds;               /* of the node, as is */
+    char region[TENANT_NAME_MAX + 1];    /* "" for any */
+    struct buffer handed[SILO_CHARTERS]; /* candidates: signed; until one is chosen */
+    struct verifier *platform;
+    struct charter *in_force[SILO_CHARTERS]; /* the platform's: NULL while there is none */
+    struct charter_head heads[SILO_CHARTERS];
+    uint64_t generation;                 /* of both together: what was judged under an older one
+                                            is judged again */
 };
+
+/* The posture of CELL_ASSUME; checked only by charters_choose. */
+MUST_CHECK status charters_hand_in(struct cell *cell, struct cursor *posture, struct fault *fault);
+/* One that the kms sent before it answered KEY_OPEN: a newer candidate. */
+MUST_CHECK status charters_hand_in_late(struct cell *cell, struct span body, struct fault *fault);
+/* With the silo open: UNAVAILABLE when a charter of these heads is neither there nor handed in. */
+MUST_CHECK status charters_choose(struct cell *cell, const struct charter_head heads[SILO_CHARTERS],
+                                  struct fault *fault);
+/* MESSAGE_CHARTER: in force when it returns OK; otherwise the cell must end. */
+MUST_CHECK status charters_replace(struct cell *cell, struct span body, struct fault *fault);
+bool charters_are(const struct cell *cell, const struct charter_head heads[SILO_CHARTERS]);
+bool charters_revoke(const struct cell *cell, const struct claims *claims);
+const struct posture *charters_posture(const struct cell *cell);
+void charters_free(struct cell *cell);
+
+/* ---- quotas (quota.c) ---- */
+
+struct denials {
+    uint64_t count;      /* not told yet */
+    int64_t told_us;     /* monotonic; 0: never */
+    char user[USER_MAX + 1]; /* of the first of them */
+};
+
+struct quota_state {
+    struct quotas limits;
+    struct rate requests;
+    struct user_rates *users;
+    uint64_t in_flight;  /* admitted and not answered, of all gateways */
+    struct denials denials[DENIAL_KINDS];
+    bool tell_due;
+    struct loop_timer timer;
+};
+
+void quota_apply(struct cell *cell, const struct quotas *quotas);
+/* Takes what the request needs, or QUOTA_EXCEEDED with denial and retry_after set in it. */
+MUST_CHECK status quota_admit(struct request *request, struct cell *cell, struct fault *fault);
+void quota_leave(struct request *request, struct cell *cell); /* also one that was not admitted */
+/* Inside the turn: may it add bytes? One that is let through may go over by what it adds. */
+MUST_CHECK status quota_check_bytes(struct request *request, struct cell *cell,
+                                    struct fault *fault);
+void denial_note(struct cell *cell, enum denial kind, const char *user);
+/* Entries for what was noted, at most one a second and kind; inside a turn. all: the last. */
+void denials_tell(struct cell *cell, bool all);
+
+/* ---- the cell (wake.c, serve.c) ---- */
 
 struct cell {
     struct loop *loop;
     int supervisor;
     struct loop_source *supervisor_source;
     uint8_t tenant_id[TENANT_ID_BYTES];
-    struct cell_posture posture;
+    struct charters charters;
+    struct quota_state quota;
     struct tenant_facts facts;
     struct buffer wrapped;    /* the content of silo.keys, for a new channel to the kms */
     uint32_t key_version;

@@ -54,24 +54,29 @@ static struct silo_request asked_in(struct stream *stream, const struct turn *tu
         .idempotency_key = request->idempotency_key, .arena = &stream->arena,
         .now_us = turn->now_us,
     };
+    if (request->serves_once) {
+        asked.token_once = SPAN_OF(request->token_id);
+        asked.token_until = request->usable_until;
+    }
     for (uint32_t i = 0; i < request->id_count; i++)
         asked.ids[i] = request->ids[i];
     return asked;
 }
 
 /* The verdict on a request, now that its turn has come: it may have waited for a slow gateway. */
-static status judge(const struct cell *cell, const struct turn *turn,
-                    const struct request *request, struct fault *fault)
+static status judge(struct cell *cell, const struct turn *turn, struct request *request,
+                    struct fault *fault)
 {
     if (request->verdict != OK) {
         *fault = request->fault;
         return request->verdict;
     }
+    TRY(request_renew(request, cell, turn->now_us, fault));
     if (turn->now_us / 1000000 >= request->usable_until)
         return FAIL(UNAUTHENTICATED, fault, TOKEN_REFUSED);
     if (request->action->mutates && !kms_takes_mutations(cell))
         return FAIL(UNAVAILABLE, fault, "nothing can be changed at the moment");
-    return OK;
+    return quota_check_bytes(request, cell, fault);
 }
 
 static struct answer run(struct cell *cell, const struct turn *turn, struct stream *stream,
@@ -80,9 +85,11 @@ static struct answer run(struct cell *cell, const struct turn *turn, struct stre
     struct request *request = &stream->request;
     struct fault fault;
     struct silo_response response = {.body = body};
-    const struct silo_request asked = asked_in(stream, turn);
     status code = judge(cell, turn, request, &fault);
-    if (code != OK && request->known) {
+    const struct silo_request asked = asked_in(stream, turn);
+    if (request->denial != DENIAL_NONE) {
+        denial_note(cell, request->denial, request->envelope.user);
+    } else if (code != OK && request->known) {
         status noted = silo_refuse(cell->silo, &asked, code, &fault);
         code = noted == OK ? code : noted;
     } else if (code == OK) {
@@ -195,6 +202,11 @@ void turn_start(struct cell *cell)
     look_for_expiry(cell, 0);
 }
 
+void turn_look_for_expiry(struct cell *cell)
+{
+    look_for_expiry(cell, 0);
+}
+
 static status commit(struct cell *cell, struct fault *fault)
 {
     status committed = silo_commit(cell->silo, fault);
@@ -270,6 +282,8 @@ static void run_turn(struct cell *cell)
     bool expires = cell->turn.expire_due, tried = cell->turn.commit_due;
     silo_begin(cell->silo, turn.now_us);
     run_requests(cell, &turn);
+    if (cell->quota.tell_due)
+        denials_tell(cell, false);
     if (expires)
         expire(cell, &turn, false);
     finish(cell, &turn, expires);
@@ -303,6 +317,7 @@ bool turn_finish(struct cell *cell)
     struct fault fault;
     silo_begin(cell->silo, turn.now_us);
     bool more = expire(cell, &turn, true);
+    denials_tell(cell, true);
     if (silo_must_commit(cell->silo) || silo_pending_since_us(cell->silo))
         more = commit(cell, &fault) == OK && more;
     return !more;
@@ -321,7 +336,8 @@ void turn_commit_pending(struct cell *cell)
 void turn_end(void *context)
 {
     struct cell *cell = context;
-    if (cell->turn.expire_due || cell->turn.commit_due || relay_has_ready(cell))
+    if (cell->turn.expire_due || cell->turn.commit_due || cell->quota.tell_due
+        || relay_has_ready(cell))
         run_turn(cell);
     export_continue(cell);
     tell_damage(cell); /* exports read, too */

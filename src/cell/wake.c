@@ -8,40 +8,15 @@
 #include "cell/state.h"
 #include "wire/messages.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 enum {
     KEY_WAIT_MS = 15 * 1000,
     SEND_WAIT_MS = 5 * 1000,
-    POSTURE_MAX = 512,
+    POSTURE_MAX = 2 * CHARTER_MAX + KIB(2),
     TOKENS_KEPT = 512, /* touched only as far as they are used */
-    REGULATED_TOKEN_SECONDS = 300,
 };
-
-static status posture_get(struct cell_posture *ret, struct span bytes, struct fault *fault)
-{
-    struct cursor cursor = cursor_over(bytes);
-    struct cell_posture posture;
-    uint8_t tier;
-    TRY(cursor_text(posture.tenant_name, sizeof posture.tenant_name, &cursor, "tenant name",
-                    fault));
-    TRY(cursor_u8(&tier, &cursor, fault));
-    TRY(cursor_u64(&posture.created_at_us, &cursor, fault));
-    TRY(cursor_u32(&posture.retention_days, &cursor, fault));
-    TRY(cursor_u32(&posture.idle_seconds, &cursor, fault));
-    TRY(cursor_end(&cursor, fault));
-    if (tier > 1 || posture.created_at_us > INT64_MAX
-        || posture.retention_days > RETENTION_DAYS_MAX)
-        return FAIL(BAD_REQUEST, fault, "posture: tier %u, retention of %u days", tier,
-                    posture.retention_days);
-    posture.regulated = tier == 1;
-    if (posture.idle_seconds == 0)
-        posture.idle_seconds = IDLE_SECONDS_DEFAULT;
-    *ret = posture;
-    return OK;
-}
 
 static status take_assume(struct cell *cell, int *ret_silo, struct ipc_message *message,
                           struct fault *fault)
@@ -56,7 +31,8 @@ static status take_assume(struct cell *cell, int *ret_silo, struct ipc_message *
     TRY(cursor_u32(&outer_uid, &cursor, fault));
     TRY(cursor_field(&posture, &cursor, POSTURE_MAX, "posture", fault));
     TRY(cursor_end(&cursor, fault));
-    TRY(posture_get(&cell->posture, posture, fault));
+    cursor = cursor_over(posture);
+    TRY(charters_hand_in(cell, &cursor, fault));
     *ret_silo = take_fd(&message->fds[0]);
     cell->kms.fd = take_fd(&message->fds[1]);
     return OK;
@@ -72,12 +48,6 @@ static status await_assume(struct cell *cell, int *ret_silo, struct fault *fault
     ipc_message_close(&message);
     TRY(taken);
     hex_encode(cell->facts.id, SPAN_OF(cell->tenant_id));
-    bool fits = span_to_text(cell->facts.name, sizeof cell->facts.name,
-                             span_of_text(cell->posture.tenant_name));
-    assert(fits);
-    cell->facts.created_at_us = (int64_t)cell->posture.created_at_us;
-    cell->facts.clearance_required = cell->posture.regulated;
-    cell->facts.token_lifetime_max_seconds = cell->posture.regulated ? REGULATED_TOKEN_SECONDS : 0;
     return OK;
 }
 
@@ -130,17 +100,9 @@ static status open_silo(struct cell *cell, int silo_fd, const struct kms_key *ke
 {
     struct silo_opening opening = {
         .silo_fd = silo_fd, .dek = dek, .key_version = key->version, .anchor = key->anchor,
-        .posture = {
-            .strict_audit = cell->posture.regulated,
-            .created_at_us = (int64_t)cell->posture.created_at_us,
-            .retention_days = cell->posture.retention_days,
-        },
     };
     struct cursor id = cursor_over(SPAN_OF(cell->tenant_id));
     TRY(cursor_copy(opening.tenant_id, &id, sizeof opening.tenant_id, fault));
-    bool fits = span_to_text(opening.posture.tenant_name, sizeof opening.posture.tenant_name,
-                             span_of_text(cell->posture.tenant_name));
-    assert(fits);
     TRY(silo_open(&cell->silo, &opening, fault));
     cell->key_version = key->version;
     cell->kms.epoch = key->anchor.epoch;
@@ -151,8 +113,26 @@ static status open_silo(struct cell *cell, int silo_fd, const struct kms_key *ke
     return cursor_copy(cell->issuer_key, &keys, sizeof cell->issuer_key, fault);
 }
 
+/* The answer to KEY_OPEN; a charter that was signed in this very moment may come before it. */
+static status await_key(struct ipc_message *ret, struct cell *cell, struct fault *fault)
+{
+    for (;;) {
+        struct ipc_message message;
+        TRY(ipc_await(&message, cell->kms.fd, cell->storage, KEY_WAIT_MS, fault));
+        if (message.type != MESSAGE_CHARTER) {
+            *ret = message;
+            return OK;
+        }
+        status taken = ipc_need_fds(&message, 0, fault);
+        if (taken == OK)
+            taken = charters_hand_in_late(cell, message.body, fault);
+        ipc_message_close(&message);
+        TRY(taken);
+    }
+}
+
 static status fetch_key_and_open(struct cell *cell, int silo_fd, uint8_t dek[KEY_BYTES],
-                                 struct fault *fault)
+                                 struct charter_head heads[SILO_CHARTERS], struct fault *fault)
 {
     struct ipc_message message;
     struct kms_key key;
@@ -162,31 +142,38 @@ static status fetch_key_and_open(struct cell *cell, int silo_fd, uint8_t dek[KEY
     if (found != OK && found != NOT_FOUND) /* also a file of a size that we never wrote */
         return FAIL(found == TOO_LARGE ? CORRUPT : found, fault, "%s", none.detail);
     TRY(ask_for_key(cell, fault));
-    TRY(ipc_await(&message, cell->kms.fd, cell->storage, KEY_WAIT_MS, fault));
+    TRY(await_key(&message, cell, fault));
     status taken = take_key(&key, dek, cell, silo_fd, &message, fault);
     secret_wipe(cell->storage, IPC_HEADER_BYTES + message.body.length);
     ipc_message_close(&message);
     TRY(taken);
     key.wrapped = (struct span){0}; /* it was borrowed from what is wiped now */
+    for (int scope = 0; scope < SILO_CHARTERS; scope++)
+        heads[scope] = key.heads[scope];
     return open_silo(cell, silo_fd, &key, dek, fault);
 }
 
-static status open_with_key(struct cell *cell, int silo_fd, struct fault *fault)
+static status open_with_key(struct cell *cell, int silo_fd,
+                            struct charter_head heads[SILO_CHARTERS], struct fault *fault)
 {
     uint8_t *dek = secret_alloc(KEY_BYTES);
     if (!dek)
         return FAIL(INTERNAL, fault, "no memory that can be locked");
-    status opened = fetch_key_and_open(cell, silo_fd, dek, fault);
+    status opened = fetch_key_and_open(cell, silo_fd, dek, heads, fault);
     secret_free(dek, KEY_BYTES);
     return opened;
 }
 
-static status trust_issuer(struct cell *cell, struct fault *fault)
+/* The built-in issuer, and those of the charters. */
+static status trust_issuers(struct cell *cell, const struct charter_head heads[SILO_CHARTERS],
+                            struct fault *fault)
 {
     struct token_issuer builtin = token_issuer_builtin(cell->issuer_key);
     TRY(token_verifier_create(&cell->verifier, fault));
     TRY(token_verifier_put(cell->verifier, &builtin, fault));
-    return token_cache_create(&cell->tokens, TOKENS_KEPT, fault);
+    TRY(token_cache_create(&cell->tokens, TOKENS_KEPT, fault));
+    TRY(user_rates_create(&cell->quota.users, fault));
+    return charters_choose(cell, heads, fault);
 }
 
 static status tell_ready(struct cell *cell, struct fault *fault)
@@ -213,13 +200,14 @@ static void tell_failed(struct cell *cell, status why, const struct fault *fault
 static status wake(struct cell *cell, cell_close_jail *close_jail, struct fault *fault)
 {
     _cleanup_close_ int silo_fd = -1;
+    struct charter_head heads[SILO_CHARTERS];
     struct jail_proof proof;
     TRY(await_assume(cell, &silo_fd, fault));
     TRY(close_jail(&proof, silo_fd, fault));
     TRY(tell_jailed(cell, &proof, fault));
-    status opened = open_with_key(cell, silo_fd, fault);
+    status opened = open_with_key(cell, silo_fd, heads, fault);
     if (opened == OK)
-        opened = trust_issuer(cell, fault);
+        opened = trust_issuers(cell, heads, fault);
     if (opened != OK)
         tell_failed(cell, opened, fault);
     TRY(opened);
@@ -265,11 +253,14 @@ struct cell *cell_free(struct cell *cell)
     struct loop_timer *timers[] = {
         &cell->kms.timer, &cell->turn.commit_timer, &cell->turn.expire_timer,
         &cell->turn.again_timer, &cell->park.idle_timer, &cell->park.deadline_timer,
+        &cell->quota.timer,
     };
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++)
         loop_timer_stop(cell->loop, timers[i]);
     token_cache_free(cell->tokens);
     token_verifier_free(cell->verifier);
+    user_rates_free(cell->quota.users);
+    charters_free(cell);
     silo_abandon(cell->silo); /* NULL when parked; else its last commit is what counts */
     if (cell->silo_fd >= 0)
         close(cell->silo_fd);

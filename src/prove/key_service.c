@@ -63,7 +63,7 @@ static status take_open(struct anchor *ret, struct hostile *self, struct ipc_mes
     TRY(cursor_u32(&version, &result, fault));
     TRY(cursor_bytes(&dek, &result, KEY_BYTES_SENT, fault));
     TRY(cursor_field(&wrapped, &result, WRAPPED_MAX, "wrapped", fault));
-    TRY(anchor_get(ret, &result, fault));
+    TRY(anchor_get(ret, &result, fault)); /* keys and charter heads follow */
     if (wrapped.length)
         keep_wrapped(self, wrapped);
     secret_wipe((void *)(uintptr_t)dek.data, dek.length);

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { SEND_WAIT_MS = 5000, POSTURE_MAX = 512, TARGET_MAX = PROVE_TARGET_MAX };
+enum { SEND_WAIT_MS = 5000, POSTURE_MAX = 2 * CHARTER_MAX + KIB(2),
+       TARGET_MAX = PROVE_TARGET_MAX };
 
 static status take_assume(struct hostile *self, struct ipc_message *message, struct fault *fault)
 {

@@ -22,6 +22,7 @@ static bool is_denial(status why)
     case FORBIDDEN_POLICY:
     case FORBIDDEN_CLEARANCE:
     case QUOTA_EXCEEDED:
+    case WRONG_REGION:
     case TENANT_PAUSED:
         return true;
     default:
@@ -174,22 +175,39 @@ status audit_request(const struct call *call, status why, struct fault *fault)
     return keep(call->silo, wrote ? EFFECT_WROTE : EFFECT_NONE, buffer_span(&entry), fault);
 }
 
+/* What many requests, or none, brought about. */
+static void put_summary(struct buffer *out, const struct silo *silo, const char *subject,
+                        const char *action, status why, int64_t count)
+{
+    struct json_writer writer = json_writer_on(out);
+    json_open_object(&writer, NULL);
+    put_time(&writer, silo->now_us);
+    json_put_text(&writer, "tenant_id", silo->tenant_text);
+    put_text_or_null(&writer, "subject", subject);
+    json_put_text(&writer, "action", action);
+    json_put_text(&writer, "decision", why == OK ? "allow" : "deny");
+    json_put_text(&writer, "code", why == OK ? "ok" : status_code(why));
+    put_count(&writer, count);
+    json_close_object(&writer);
+}
+
 status audit_system(struct silo *silo, const char *action, int64_t count, struct fault *fault)
 {
     uint8_t storage[KIB(1)];
     struct buffer entry = buffer_over(storage, sizeof storage);
-    struct json_writer writer = json_writer_on(&entry);
-    json_open_object(&writer, NULL);
-    put_time(&writer, silo->now_us);
-    json_put_text(&writer, "tenant_id", silo->tenant_text);
-    json_put_null(&writer, "subject");
-    json_put_text(&writer, "action", action);
-    json_put_text(&writer, "decision", "allow");
-    json_put_text(&writer, "code", "ok");
-    put_count(&writer, count);
-    json_close_object(&writer);
+    put_summary(&entry, silo, "", action, OK, count);
     TRY(buffer_check(&entry, "audit entry", fault));
     return keep(silo, EFFECT_WROTE, buffer_span(&entry), fault);
+}
+
+status audit_denials(struct silo *silo, const char *action, status why, const char *subject,
+                     uint64_t count, struct fault *fault)
+{
+    uint8_t storage[KIB(4)]; /* a subject may be written as \u escapes */
+    struct buffer entry = buffer_over(storage, sizeof storage);
+    put_summary(&entry, silo, subject, action, why, (int64_t)count);
+    TRY(buffer_check(&entry, "audit entry", fault));
+    return keep(silo, EFFECT_NONE, buffer_span(&entry), fault);
 }
 
 /* {"index":N, in front of what was kept. */

@@ -19,6 +19,10 @@ MUST_CHECK status audit_has_room(const struct silo *silo, struct fault *fault);
 MUST_CHECK status audit_system(struct silo *silo, const char *action, int64_t count,
                                struct fault *fault);
 
+/* See silo_note_denials. */
+MUST_CHECK status audit_denials(struct silo *silo, const char *action, status why,
+                                const char *subject, uint64_t count, struct fault *fault);
+
 /* Moves all that waits into the log, inside the open transaction; they still wait until
  * audit_written. */
 MUST_CHECK status audit_write(struct silo *silo, struct fault *fault);

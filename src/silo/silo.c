@@ -4,8 +4,10 @@
 #include "base/hex.h"
 #include "base/secret.h"
 #include "silo/audit.h"
+#include "silo/charters.h"
 #include "silo/memory.h"
 #include "silo/tenant.h"
+#include "silo/used_tokens.h"
 #include "store/export.h"
 
 #include <assert.h>
@@ -155,6 +157,7 @@ static struct silo *drop(struct silo *silo)
     if (silo->pending.bytes.data != NULL)
         secret_wipe(silo->pending.bytes.data, silo->pending.bytes.length);
     buffer_free(&silo->pending.bytes);
+    charters_written(silo);
     free(silo);
     return NULL;
 }
@@ -206,6 +209,13 @@ struct silo *silo_abandon(struct silo *silo)
     return drop(silo);
 }
 
+void silo_set_posture(struct silo *silo, const struct posture *posture, uint64_t sequence)
+{
+    silo->posture = *posture;
+    silo->posture_sequence = sequence;
+    silo->memory.due_known = false; /* by another retention */
+}
+
 /* ---- turns ---- */
 
 void silo_begin(struct silo *silo, int64_t now_us)
@@ -233,6 +243,7 @@ static void end_idle(struct silo *silo)
     if (!silo->wrote && silo->store != NULL && store_in_transaction(silo->store)) {
         store_rollback(silo->store);
         memory_index_return(silo, (struct memory_mark){0});
+        used_tokens_forget(silo);
     }
 }
 
@@ -262,11 +273,28 @@ static status look(struct call *call, silo_handler *handler, struct fault *fault
     struct fault entry_fault;
     status done = handler(call, fault);
     end_idle(call->silo); /* a search may have begun to repair an index, in vain */
-    call->silo->read_strictly |= call->silo->posture.strict_audit;
+    call->silo->read_strictly |= call->silo->posture.audit_strict;
     status noted = audit_request(call, done, &entry_fault);
     if (noted != OK)
         return FAIL(noted, fault, "%s", entry_fault.detail);
     return done;
+}
+
+/* Whatever the handler says: the token has served. In a savepoint, so that no table is half made. */
+static status use_token(const struct call *call, struct fault *fault)
+{
+    struct silo *silo = call->silo;
+    struct fault undo_fault;
+    TRY(silo_write(silo, fault));
+    TRY(store_savepoint(silo->store, fault));
+    status used = used_token_take(silo, call->request, fault);
+    if (used == OK) {
+        silo->wrote = true;
+        return store_release(silo->store, fault);
+    }
+    used_tokens_forget(silo);
+    status undone = store_undo(silo->store, &undo_fault);
+    return undone == OK ? used : FAIL(undone, fault, "%s", undo_fault.detail);
 }
 
 static status prepare(struct call *call, struct fault *fault)
@@ -275,6 +303,8 @@ static status prepare(struct call *call, struct fault *fault)
     TRY(use_store(silo, fault));
     call->store = silo->store;
     TRY(memory_know(silo, fault));
+    if (call->request->token_once.length > 0)
+        TRY(use_token(call, fault));
     if (!call->request->action->mutates)
         return OK;
     TRY(silo_write(silo, fault));
@@ -328,6 +358,13 @@ status silo_refuse(struct silo *silo, const struct silo_request *request, status
     return audit_request(&call, why, fault);
 }
 
+status silo_note_denials(struct silo *silo, const char *action, status why, const char *subject,
+                         uint64_t count, struct fault *fault)
+{
+    assert(why != OK);
+    return audit_denials(silo, action, why, subject, count, fault);
+}
+
 bool silo_must_commit(const struct silo *silo)
 {
     return silo->wrote || silo->read_strictly || audit_is_urgent(silo);
@@ -359,6 +396,7 @@ static status write_all(struct silo *silo, struct fault *fault)
     TRY(memory_index_settle(silo, fault));
     TRY(audit_write(silo, fault));
     TRY(write_note(silo, fault));
+    TRY(charters_write(silo, fault));
     return store_commit(silo->store, fault);
 }
 
@@ -369,6 +407,7 @@ static void take_back(struct silo *silo)
     audit_taken_back(silo);
     memory_forget(silo);
     memory_index_return(silo, (struct memory_mark){0});
+    used_tokens_forget(silo);
     silo->has_state = silo->had_state;
 }
 
@@ -390,6 +429,7 @@ status silo_commit(struct silo *silo, struct fault *fault)
     audit_written(silo);
     silo->had_state = silo->has_state;
     silo->note_is_new = false;
+    charters_written(silo);
     return OK;
 }
 
@@ -452,6 +492,11 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
     if (silo->store == NULL)
         return OK;
     status done = memory_expire(ret_more, silo, parking, fault);
+    if (done == OK && !*ret_more && used_tokens_due(silo)) {
+        done = silo_write(silo, fault);
+        if (done == OK)
+            done = used_tokens_expire(ret_more, silo, fault);
+    }
     end_idle(silo);
     return done;
 }
@@ -470,7 +515,7 @@ void silo_trim(struct silo *silo)
 
 uint64_t silo_bytes(struct silo *silo)
 {
-    return silo->store != NULL ? store_bytes(silo->store) : 0;
+    return silo->store != NULL ? store_bytes_used(silo->store) : 0;
 }
 
 uint32_t silo_damage(struct silo *silo, char *where, size_t size)

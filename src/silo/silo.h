@@ -5,6 +5,7 @@
  * owns is one file with its schema, its handlers and its rows of the action table. */
 #pragma once
 
+#include "authz/charter.h"
 #include "authz/envelope.h"
 #include "base/arena.h"
 #include "crypt/merkle.h"
@@ -14,13 +15,6 @@
 
 struct silo; /* store, audit log, posture */
 
-struct silo_posture {
-    char tenant_name[TENANT_NAME_MAX + 1];
-    bool strict_audit; /* tier regulated: reads are durable before their answer */
-    int64_t created_at_us;
-    uint32_t retention_days; /* 0: for ever */
-};
-
 /* One request inside a turn. Everything is borrowed for the call. */
 struct silo_request {
     const struct envelope *envelope;
@@ -28,6 +22,8 @@ struct silo_request {
     struct span ids[4];         /* from the path pattern, decoded */
     struct span query;          /* raw query string; the row names what is allowed in it */
     struct span content_type, body, idempotency_key;
+    struct span token_once;     /* names a token that serves one request; empty: any other token */
+    int64_t token_until;        /* seconds: it is of no use from then on */
     struct arena *arena;        /* of this request */
     int64_t now_us;             /* wall; the same for the whole turn */
 };
@@ -45,7 +41,7 @@ struct silo_opening {
                            until it is used */
     uint32_t key_version;
     struct anchor anchor;
-    struct silo_posture posture;
+    struct posture posture; /* zero: silo_set_posture follows before the first turn */
     const struct store_io *io; /* NULL: the system's */
 };
 
@@ -57,6 +53,23 @@ struct silo *silo_close(struct silo *silo); /* checkpoints; returns NULL; takes 
 /* Writes nothing any more, as in a crash: for a process that may no longer be the owner. */
 struct silo *silo_abandon(struct silo *silo); /* returns NULL; takes NULL */
 
+/* From now on, for what is stored as well: a shorter retention deletes at the next silo_expire.
+ * sequence: of the charter that says so. Between turns. */
+void silo_set_posture(struct silo *silo, const struct posture *posture, uint64_t sequence);
+
+/* Copies of the charters in force, so that nobody can withhold them. */
+enum silo_charter { SILO_CHARTER_TENANT, SILO_CHARTER_PLATFORM, SILO_CHARTERS };
+
+/* Of the copy: sequence 0 when there is none. */
+MUST_CHECK status silo_charter_head(struct charter_head *ret, struct silo *silo,
+                                    enum silo_charter scope, struct fault *fault);
+/* Appends the signed charter. NOT_FOUND. */
+MUST_CHECK status silo_charter(struct buffer *out, struct silo *silo, enum silo_charter scope,
+                               struct fault *fault);
+/* Copied; stored with the next commit, instead of the one before. */
+void silo_keep_charter(struct silo *silo, enum silo_charter scope,
+                       const struct signed_charter *charter);
+
 /* A turn: begin, any number of silo_handle, commit. silo_begin does nothing until something is
  * written. silo_handle runs the action in a savepoint, appends its audit entry (also for a
  * refusal), and writes the answer. Returns the handler's status; the caller turns a failure into a
@@ -67,6 +80,11 @@ MUST_CHECK status silo_handle(struct silo_response *response, struct silo *silo,
 /* An entry for a request that was refused before it reached a handler (scope, clearance, field). */
 MUST_CHECK status silo_refuse(struct silo *silo, const struct silo_request *request, status why,
                               struct fault *fault);
+
+/* One entry for `count` requests that were turned away for the same reason, so that a flood of them
+ * is not a flood of entries. subject: the user of one of them. */
+MUST_CHECK status silo_note_denials(struct silo *silo, const char *action, status why,
+                                    const char *subject, uint64_t count, struct fault *fault);
 
 /* True when the turn wrote (or, under strict audit, read) something: its answers must wait for
  * silo_commit. Otherwise the entries of reads are kept in memory, at most AUDIT_PENDING_MAX, and go
@@ -98,7 +116,7 @@ MUST_CHECK status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us,
 int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due; 0: never */
 
 void silo_trim(struct silo *silo); /* gives back memory that an idle cell need not hold */
-uint64_t silo_bytes(struct silo *silo);
+uint64_t silo_bytes(struct silo *silo); /* stored, what the open turn added and deleted included */
 uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */
 
 /* The audit export (store/export.h), piece by piece: appends lines to out until about 256 KiB;

@@ -60,6 +60,14 @@ struct memory_state {
     int64_t due_us;           /* when silo_expire has work; 0 never */
 };
 
+/* Tokens that serve once and did; what is known of their table. */
+struct used_tokens {
+    bool known, exists;
+    int64_t count, first_until; /* seconds; of the one that expires first */
+};
+
+enum { SIGNED_CHARTER_MAX = CHARTER_MAX + 128 };
+
 struct silo {
     struct store *store; /* NULL until first used: an empty silo has no files */
     int silo_fd;         /* the caller's */
@@ -67,7 +75,8 @@ struct silo {
     struct store_log *log;
     struct silo_keys *keys;
     struct aead *cursor_key;
-    struct silo_posture posture;
+    struct posture posture;
+    uint64_t posture_sequence; /* of the charter that says it */
     uint8_t tenant_id[TENANT_ID_BYTES];
     char tenant_text[TENANT_ID_TEXT];
     uint64_t epoch;
@@ -79,6 +88,8 @@ struct silo {
     bool has_state, had_state; /* the table of the note; when the turn began */
     uint32_t note_length;
     uint8_t note[NOTE_MAX]; /* the newest signed checkpoint */
+    struct buffer charters[SILO_CHARTERS]; /* signed; to be stored with the next commit */
+    struct used_tokens used_tokens;
     struct memory_state memory;
 };
 

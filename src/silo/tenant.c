@@ -4,11 +4,43 @@
 #include "silo/memory.h"
 #include "wire/json.h"
 
+/* 0 reads as null: no limit. */
+static void put_limit(struct json_writer *writer, const char *name, uint64_t limit)
+{
+    if (limit > 0)
+        json_put_integer(writer, name, limit < INT64_MAX ? (int64_t)limit : INT64_MAX);
+    else
+        json_put_null(writer, name);
+}
+
+static void put_posture(struct json_writer *writer, const struct posture *posture)
+{
+    const struct quotas *quotas = &posture->quotas;
+    json_open_object(writer, "posture");
+    json_put_text(writer, "tier", posture->tier == TIER_REGULATED ? "regulated" : "standard");
+    json_put_text(writer, "audit", posture->audit_strict ? "strict" : "standard");
+    if (posture->region[0] != '\0')
+        json_put_text(writer, "region", posture->region);
+    else
+        json_put_null(writer, "region");
+    put_limit(writer, "retention_days", posture->retention_days);
+    json_put_bool(writer, "clearance_required", posture->clearance_required);
+    put_limit(writer, "token_lifetime_max_seconds",
+              (uint64_t)posture->token_lifetime_max_seconds);
+    json_open_object(writer, "quotas");
+    put_limit(writer, "requests_per_second", quotas->requests_per_second);
+    put_limit(writer, "concurrent_requests", quotas->concurrent_requests);
+    put_limit(writer, "bytes_stored", quotas->bytes_stored);
+    put_limit(writer, "user_requests_per_second", quotas->user_requests_per_second);
+    json_close_object(writer);
+    json_close_object(writer);
+}
+
 /* A cell serves active tenants only: the state needs no looking up. */
 status tenant_read(struct call *call, struct fault *fault)
 {
     struct silo *silo = call->silo;
-    const struct silo_posture *posture = &silo->posture;
+    const struct posture *posture = &silo->posture;
     int64_t memories;
     char created_at[CLOCK_TEXT_SIZE];
     clock_text(created_at, posture->created_at_us);
@@ -16,19 +48,13 @@ status tenant_read(struct call *call, struct fault *fault)
     struct json_writer writer = json_writer_on(call->response->body);
     json_open_object(&writer, NULL);
     json_put_text(&writer, "id", silo->tenant_text);
-    json_put_text(&writer, "name", posture->tenant_name);
+    json_put_text(&writer, "name", posture->name);
     json_put_text(&writer, "state", "active");
     json_put_text(&writer, "created_at", created_at);
-    json_open_object(&writer, "posture");
-    json_put_text(&writer, "tier", posture->strict_audit ? "regulated" : "standard");
-    json_put_text(&writer, "audit", posture->strict_audit ? "strict" : "standard");
-    if (posture->retention_days > 0)
-        json_put_integer(&writer, "retention_days", posture->retention_days);
-    else
-        json_put_null(&writer, "retention_days");
-    json_close_object(&writer);
+    json_put_integer(&writer, "charter", (int64_t)silo->posture_sequence);
+    put_posture(&writer, posture);
     json_open_object(&writer, "usage");
-    json_put_integer(&writer, "bytes_stored", (int64_t)store_bytes(silo->store));
+    json_put_integer(&writer, "bytes_stored", (int64_t)silo_bytes(silo));
     json_put_integer(&writer, "memories", memories);
     json_put_integer(&writer, "audit_entries", (int64_t)store_log_size(silo->log));
     json_close_object(&writer);

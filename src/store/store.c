@@ -409,6 +409,28 @@ uint64_t store_bytes(const struct store *store)
     return files_bytes(store->files);
 }
 
+static int64_t read_count(struct store *store, const char *pragma)
+{
+    struct statement *read;
+    struct fault ignored;
+    int64_t count = -1;
+    if (statement_open(&read, store, pragma, &ignored) != OK)
+        return count;
+    if (statement_step(read, &ignored) == OK)
+        count = statement_int(read, 0);
+    statement_close(read);
+    return count;
+}
+
+uint64_t store_bytes_used(struct store *store)
+{
+    int64_t pages = read_count(store, "PRAGMA page_count");
+    int64_t unused = read_count(store, "PRAGMA freelist_count");
+    if (pages < 0 || unused < 0 || unused > pages)
+        return store_bytes(store); /* its first page is damaged */
+    return (uint64_t)(pages - unused) * PAGE_BYTES;
+}
+
 /* ---- migrations ---- */
 
 static status read_version(int64_t *ret, struct store *store, const struct store_schema *schema,

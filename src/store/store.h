@@ -117,6 +117,9 @@ struct store_damage {
 struct store_damage store_damage(const struct store *store);
 
 uint64_t store_bytes(const struct store *store); /* of all its files */
+/* Of the pages that hold something, as the open transaction has them: neither the space that
+ * deletions left in the file, which is used again, nor the WAL, which comes and goes. */
+uint64_t store_bytes_used(struct store *store);
 
 /* Gives back memory that an idle cell need not hold: page cache, prepared statements. */
 void store_trim(struct store *store);

@@ -261,8 +261,51 @@ void silo_trim(struct silo *silo)
 
 uint64_t silo_bytes(struct silo *silo)
 {
+    return fake_silo->bytes + (uint64_t)silo->staged_items * fake_silo->item_bytes;
+}
+
+void silo_set_posture(struct silo *silo, const struct posture *posture, uint64_t sequence)
+{
     (void)silo;
-    return 4096;
+    fake_silo->retention_days = posture->retention_days;
+    fake_silo->sequence = (uint32_t)sequence;
+}
+
+/* It holds the copy that the test gave it, of the tenant only. */
+status silo_charter_head(struct charter_head *ret, struct silo *silo, enum silo_charter scope,
+                         struct fault *fault)
+{
+    (void)silo, (void)fault;
+    *ret = scope == SILO_CHARTER_TENANT ? fake_silo->copy_head : (struct charter_head){0};
+    return OK;
+}
+
+status silo_charter(struct buffer *out, struct silo *silo, enum silo_charter scope,
+                    struct fault *fault)
+{
+    (void)silo;
+    if (scope != SILO_CHARTER_TENANT || fake_silo->copy_length == 0)
+        return FAIL(NOT_FOUND, fault, "no copy");
+    buffer_put(out, (struct span){fake_silo->copy, fake_silo->copy_length});
+    return buffer_check(out, "charter", fault);
+}
+
+void silo_keep_charter(struct silo *silo, enum silo_charter scope,
+                       const struct signed_charter *charter)
+{
+    (void)silo;
+    fake_silo->kept[scope] = (uint32_t)charter->sequence;
+}
+
+status silo_note_denials(struct silo *silo, const char *action, status why, const char *subject,
+                         uint64_t count, struct fault *fault)
+{
+    (void)why, (void)fault;
+    fake_silo->denial_entries++;
+    fake_silo->denied += (uint32_t)count;
+    snprintf(fake_silo->denial, sizeof fake_silo->denial, "%s of %s", action, subject);
+    note_read(silo);
+    return OK;
 }
 
 uint32_t silo_damage(struct silo *silo, char *where, size_t size)

@@ -7,11 +7,14 @@
  * for each of them. */
 #pragma once
 
+#include "authz/charter.h"
 #include "base/limits.h"
 #include "base/status.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct fake_silo {
     /* set by the test */
@@ -23,6 +26,10 @@ struct fake_silo {
     _Atomic int64_t next_expiry_us; /* wall */
     _Atomic uint32_t expire_batches;
     _Atomic uint32_t export_pieces; /* of 64 KiB */
+    _Atomic uint64_t bytes, item_bytes; /* stored; added by each item, before its commit too */
+    struct charter_head copy_head;  /* of the tenant's charter, as the silo has it */
+    size_t copy_length;
+    uint8_t copy[CHARTER_MAX + 128];
 
     /* counted by the silo */
     _Atomic uint32_t handled, refused, last_refusal, commits, checkpoints, notes, trims, expired;
@@ -30,6 +37,10 @@ struct fake_silo {
     _Atomic uint32_t log_size;      /* committed */
     _Atomic uint32_t pieces;        /* exported */
     _Atomic bool closed, abandoned;
+    _Atomic uint32_t retention_days, sequence; /* of the posture */
+    _Atomic uint32_t kept[2];       /* sequence of the charter to be stored, by scope */
+    _Atomic uint32_t denial_entries, denied;
+    char denial[512];               /* the last: "action of user" */
 };
 
 extern struct fake_silo *fake_silo; /* shared memory */

@@ -46,6 +46,59 @@ static struct signer *new_signer(uint8_t *ret_public)
     return signer;
 }
 
+/* ---- charters ---- */
+
+void harness_forge(struct harness_charter *ret, struct harness *harness, enum silo_charter scope,
+                   uint64_t sequence, struct signer *signer)
+{
+    struct charter *charter = &harness->charters[scope];
+    struct buffer document = buffer_of(CHARTER_MAX), bytes = buffer_of(CHARTER_MAX + 128);
+    struct signed_charter made = {.sequence = sequence};
+    struct fault fault;
+    charter->sequence = sequence;
+    must(charter_put(&document, charter, &fault), &fault);
+    memcpy(made.id, charter->id, sizeof made.id);
+    made.document = buffer_span(&document);
+    charter_signed_bytes(&bytes, made.id, sequence, made.document);
+    must(signer_sign(made.signature, signer, buffer_span(&bytes), &fault), &fault);
+    struct buffer out = buffer_over(ret->bytes, sizeof ret->bytes);
+    signed_charter_put(&out, &made);
+    must(buffer_check(&out, "charter", &fault), &fault);
+    ret->length = out.length;
+    ret->head.sequence = sequence;
+    charter_hash(ret->head.hash, made.id, sequence, made.document);
+    buffer_free(&document);
+    buffer_free(&bytes);
+}
+
+void harness_sign(struct harness *harness, enum silo_charter scope)
+{
+    struct harness_charter *made = &harness->in_force[scope];
+    harness_forge(made, harness, scope, made->head.sequence + 1, harness->platform);
+}
+
+void harness_send_charter(struct harness *harness, const struct harness_charter *charter)
+{
+    struct fault fault;
+    must(ipc_send_wait(harness->kms, MESSAGE_CHARTER, 0,
+                       (struct span){charter->bytes, charter->length}, NULL, 0, PATIENCE_MS,
+                       &fault), &fault);
+}
+
+/* A tenant without quotas, and a platform without a charter. */
+static void write_posture(struct harness *harness)
+{
+    struct charter *charter = &harness->charters[SILO_CHARTER_TENANT];
+    memcpy(charter->id, harness->tenant_id, sizeof charter->id);
+    charter->issued_at = 1;
+    charter->posture = posture_defaults(TIER_STANDARD);
+    charter->posture.quotas = (struct quotas){0};
+    charter->posture.created_at_us = clock_wall_us() - INT64_C(3600) * 1000000;
+    snprintf(charter->posture.name, sizeof charter->posture.name, "acme");
+    harness->charters[SILO_CHARTER_PLATFORM].issued_at = 1;
+    harness_sign(harness, SILO_CHARTER_TENANT);
+}
+
 int harness_setup(void **state)
 {
     struct harness *harness = calloc(1, sizeof *harness);
@@ -63,7 +116,7 @@ int harness_setup(void **state)
     struct hash_value root = merkle_root(&nothing);
     memcpy(harness->anchor.log_root, root.bytes, HASH_BYTES);
     harness->idle_seconds = 600;
-    harness->created_at_us = clock_wall_us() - INT64_C(3600) * 1000000;
+    write_posture(harness);
     harness->storage = malloc(IPC_PACKET_MAX);
     harness->supervisor = harness->kms = -1;
     for (int i = 0; i < HARNESS_GATEWAYS; i++)
@@ -131,6 +184,8 @@ static void on_key_open(struct harness *harness, const struct ipc_message *messa
     anchor_put(&result, &harness->anchor);
     buffer_put(&result, SPAN_OF(harness->platform_key));
     buffer_put(&result, SPAN_OF(harness->issuer_key));
+    for (int scope = 0; scope < SILO_CHARTERS; scope++)
+        charter_head_put(&result, &harness->in_force[scope].head);
     harness->made = true;
     reply(harness, message->id, OK, buffer_span(&result));
 }
@@ -282,12 +337,15 @@ void harness_tell(struct harness *harness, uint32_t type, struct span body, cons
 
 static void tell_assume(struct harness *harness, int silo, int kms)
 {
-    struct buffer posture = buffer_of(512), body = buffer_of(KIB(1));
-    buffer_put_text_field(&posture, "acme");
-    buffer_put_u8(&posture, harness->regulated);
-    buffer_put_u64(&posture, (uint64_t)harness->created_at_us);
-    buffer_put_u32(&posture, 0);
+    struct buffer posture = buffer_of(IPC_BODY_MAX), body = buffer_of(IPC_BODY_MAX);
     buffer_put_u32(&posture, harness->idle_seconds);
+    buffer_put_text_field(&posture, harness->region);
+    for (int scope = 0; scope < SILO_CHARTERS; scope++) {
+        const struct harness_charter *handed = harness->handed[scope];
+        if (!handed)
+            handed = &harness->in_force[scope];
+        buffer_put_field(&posture, (struct span){handed->bytes, handed->length});
+    }
     buffer_put(&body, SPAN_OF(harness->tenant_id));
     buffer_put_u32(&body, 100000);
     buffer_put_field(&body, buffer_span(&posture));

@@ -15,6 +15,12 @@ enum { HARNESS_GATEWAYS = 3 };
 /* What the fake kms does with what it is asked. */
 enum kms_mood { KMS_ANSWERS, KMS_SILENT, KMS_REFUSES };
 
+struct harness_charter { /* length 0: none; head of sequence 0 then */
+    uint8_t bytes[CHARTER_MAX + 128];
+    size_t length;
+    struct charter_head head;
+};
+
 struct harness {
     char directory[64];
     uint8_t tenant_id[TENANT_ID_BYTES];
@@ -28,12 +34,22 @@ struct harness {
     uint32_t moves, opens;
     bool anchor_broke_rules;
     uint32_t idle_seconds;
-    bool regulated;
-    int64_t created_at_us;
+    char region[TENANT_NAME_MAX + 1]; /* of the node */
+    struct charter charters[SILO_CHARTERS]; /* what the next ones say; issuers and so on borrowed */
+    struct harness_charter in_force[SILO_CHARTERS]; /* in force, as the kms knows it */
+    const struct harness_charter *handed[SILO_CHARTERS]; /* by control; NULL: those in force */
     pid_t pid;
     int supervisor, kms, gateways[HARNESS_GATEWAYS];
     uint8_t *storage;        /* IPC_PACKET_MAX */
 };
+
+/* Signs harness->charters[scope] as it now is, with the next sequence: in force from here on (for a
+ * cell that is awake only once it is sent). */
+void harness_sign(struct harness *harness, enum silo_charter scope);
+/* The same by another key and with any sequence, in force nowhere. */
+void harness_forge(struct harness_charter *ret, struct harness *harness, enum silo_charter scope,
+                   uint64_t sequence, struct signer *signer);
+void harness_send_charter(struct harness *harness, const struct harness_charter *charter);
 
 /* First of all in every main: a test is also the executable of its cell, started anew, because the
  * memory of keys does not survive a fork. attach (or NULL) is called in that process. */

@@ -143,7 +143,12 @@ static void a_regulated_tenant_asks_more_of_a_token(void **state)
     struct harness *harness = *state;
     char text[2048];
     harness_park(harness);
-    harness->regulated = true;
+    struct posture *posture = &harness->charters[SILO_CHARTER_TENANT].posture;
+    posture->tier = TIER_REGULATED;
+    posture->audit_strict = posture->clearance_required = true;
+    posture->token_lifetime_max_seconds = 300;
+    posture->retention_days = 30;
+    harness_sign(harness, SILO_CHARTER_TENANT);
     harness_start(harness);
     harness_token(text, harness, (struct harness_token){.ttl_seconds = 200});
     struct harness_request request = listing();

@@ -33,7 +33,7 @@ int house_build(void **state)
     house->body = buffer_of(BODY_MAX);
     house->opening = (struct silo_opening){
         .silo_fd = -1, .tenant_id = "an id of sixteen", .dek = data_key, .key_version = 1,
-        .anchor = {.epoch = 1}, .posture = {.tenant_name = "acme", .created_at_us = START_US},
+        .anchor = {.epoch = 1}, .posture = {.name = "acme", .created_at_us = START_US},
         .io = &house->sim->io};
     wake(house);
     *state = house;

@@ -158,7 +158,7 @@ static _Noreturn void be_without_memory(int folder, uint32_t n)
     must(crypt_start(&room.fault) == OK && store_start(&room.fault) == OK, &room, "start");
     room.opening = (struct silo_opening){
         .silo_fd = folder, .tenant_id = "an id of sixteen", .dek = data_key, .key_version = 1,
-        .posture = {.tenant_name = "acme", .created_at_us = START_US}};
+        .posture = {.name = "acme", .created_at_us = START_US}};
     left = n;
     if (n)
         live(&room);

@@ -91,7 +91,7 @@ static void a_mutation_must_be_committed_and_a_read_need_not(void **state)
 static void under_strict_audit_a_read_waits_for_its_entry(void **state)
 {
     struct house *house = *state;
-    house->opening.posture.strict_audit = true;
+    house->opening.posture.audit_strict = true;
     house_reopen(house);
     silo_begin(house->silo, house->now_us);
     assert_status(house, ask_in_turn(house, &alice, "GET",
@@ -402,7 +402,8 @@ static void a_tenant_may_know_itself(void **state)
 {
     struct house *house = *state;
     house->opening.posture.retention_days = 30;
-    house->opening.posture.strict_audit = true;
+    house->opening.posture.audit_strict = true;
+    house->opening.posture.tier = TIER_REGULATED;
     house_reopen(house);
     remember(house, &alice, "x");
     assert_ok(house, ask(house, &platform, "GET", "/v1/tenant", "", NULL));
