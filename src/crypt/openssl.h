@@ -25,6 +25,9 @@ MUST_CHECK status secret_objects_hook(struct fault *fault);
 /* Until this is called secret objects live in the heap: the self-test's keys are no secrets. */
 MUST_CHECK status secret_objects_start(struct fault *fault);
 
+/* From now on what OpenSSL gives back to the heap is wiped, too: a session's keys, a read record. */
+void secret_objects_wipe_all(void);
+
 /* They do not nest. */
 void secret_objects_begin(void);
 void secret_objects_end(void);

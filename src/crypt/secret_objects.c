@@ -2,6 +2,7 @@
 #include "crypt/openssl.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -16,6 +17,7 @@ static struct block *block;
 static uint16_t runs[UNITS]; /* at a run's first unit: its length; at the others: INSIDE; 0: free */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local bool placing;
+static bool wiping_all;
 
 static const uint16_t INSIDE = UINT16_MAX;
 
@@ -62,10 +64,17 @@ void *secret_object_take(size_t size)
     return first < UNITS ? block->units[first] : NULL;
 }
 
+static void give_to_heap(void *object)
+{
+    if (object && wiping_all)
+        secret_wipe(object, malloc_usable_size(object));
+    free(object);
+}
+
 void secret_object_give(void *object)
 {
     if (!is_secret_object(object)) {
-        free(object);
+        give_to_heap(object);
         return;
     }
     pthread_mutex_lock(&lock);
@@ -104,16 +113,26 @@ static void *hook_realloc(void *object, size_t size, const char *file, int line)
 {
     if (!object)
         return hook_malloc(size, file, line);
-    if (!is_secret_object(object))
+    if (size == 0) {
+        secret_object_give(object);
+        return NULL;
+    }
+    bool secret = is_secret_object(object);
+    if (!secret && !wiping_all)
         return realloc(object, size);
-    size_t held = (size_t)runs[unit_of(object)] * UNIT;
-    uint8_t *moved = secret_object_take(size);
+    size_t held = secret ? (size_t)runs[unit_of(object)] * UNIT : malloc_usable_size(object);
+    uint8_t *moved = secret ? secret_object_take(size) : malloc(size);
     if (!moved)
         return NULL;
     for (size_t i = 0; i < size && i < held; i++)
         moved[i] = ((const uint8_t *)object)[i];
     secret_object_give(object);
     return moved;
+}
+
+void secret_objects_wipe_all(void)
+{
+    wiping_all = true;
 }
 
 status secret_objects_hook(struct fault *fault)
