@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KMS_WAIT_MS = 5000, WRAPPED_MAX = 1024 };
+enum { KMS_WAIT_MS = 5000, WRAPPED_MAX = 1024, HEADS_BYTES = 2 * (8 + 32) };
 
 static uint8_t storage[IPC_PACKET_MAX];
 
@@ -40,12 +40,13 @@ struct opened {
 
 static status read_opened(struct opened *ret, struct cursor *result, struct fault *fault)
 {
-    struct span keys;
+    struct span keys, heads;
     TRY(cursor_u32(&ret->version, result, fault));
     TRY(cursor_copy(ret->dek, result, KEY_BYTES, fault));
     TRY(cursor_field(&ret->wrapped, result, WRAPPED_MAX, "wrapped", fault));
     TRY(anchor_get(&ret->anchor, result, fault));
     TRY(cursor_bytes(&keys, result, 2 * SIGN_PUBLIC_BYTES, fault));
+    TRY(cursor_bytes(&heads, result, HEADS_BYTES, fault));
     return cursor_end(result, fault);
 }
 

@@ -16,13 +16,15 @@
 
 #define ANCHORS_FILE "anchors"
 #define FILE_MAGIC SPAN("BHANCH01")
-#define COPY_MAGIC SPAN("BHSLOT01")
+#define COPY_MAGIC SPAN("BHSLOT02")
+#define COPY_MAGIC_1 SPAN("BHSLOT01") /* before there were charters: ends behind the anchor */
 
 enum {
     SECTOR_BYTES = 512,
     SLOT_BYTES = 2 * SECTOR_BYTES,
     HEADER_BYTES = SLOT_BYTES, /* so that slot n lies at (n + 1) * SLOT_BYTES */
-    COPY_TEXT_BYTES = 8 + 4 + 8 + 1 + TENANT_ID_BYTES + HASH_BYTES + ANCHOR_WIRE_BYTES,
+    COPY_TEXT_BYTES_1 = 8 + 4 + 8 + 1 + TENANT_ID_BYTES + HASH_BYTES + ANCHOR_WIRE_BYTES,
+    COPY_TEXT_BYTES = COPY_TEXT_BYTES_1 + CHARTER_HEAD_BYTES,
     COPY_BYTES = COPY_TEXT_BYTES + HASH_BYTES, /* the MAC behind it */
     HEADER_TEXT_BYTES = 8 + 4 + 4,
     SLOTS_MAX = TENANTS_MAX + 1,               /* the registry's silo has one, too */
@@ -150,6 +152,7 @@ static void put_copy_text(struct buffer *out, uint32_t number, uint64_t sequence
     buffer_put(out, SPAN_OF(record->id));
     buffer_put(out, SPAN_OF(record->fingerprint));
     anchor_put(out, &record->anchor);
+    charter_head_put(out, &record->charter);
 }
 
 struct copy {
@@ -158,21 +161,23 @@ struct copy {
     struct anchor_record record;
 };
 
-static status read_copy(struct copy *ret, uint32_t number, struct cursor *cursor,
-                        struct fault *fault)
+static status read_copy(struct copy *ret, uint32_t number, struct span text, struct fault *fault)
 {
+    struct cursor cursor = cursor_over(text);
+    struct copy copy = {0};
     struct span magic;
-    struct copy copy;
     uint32_t own_number;
-    TRY(cursor_bytes(&magic, cursor, COPY_MAGIC.length, fault));
-    TRY(cursor_u32(&own_number, cursor, fault));
-    TRY(cursor_u64(&copy.sequence, cursor, fault));
-    TRY(cursor_u8(&copy.state, cursor, fault));
-    TRY(cursor_copy(copy.record.id, cursor, TENANT_ID_BYTES, fault));
-    TRY(cursor_copy(copy.record.fingerprint, cursor, HASH_BYTES, fault));
-    TRY(anchor_get(&copy.record.anchor, cursor, fault));
-    if (!span_equal(magic, COPY_MAGIC) || own_number != number || copy.state > SLOT_USED
-        || copy.sequence == 0)
+    TRY(cursor_bytes(&magic, &cursor, COPY_MAGIC.length, fault));
+    TRY(cursor_u32(&own_number, &cursor, fault));
+    TRY(cursor_u64(&copy.sequence, &cursor, fault));
+    TRY(cursor_u8(&copy.state, &cursor, fault));
+    TRY(cursor_copy(copy.record.id, &cursor, TENANT_ID_BYTES, fault));
+    TRY(cursor_copy(copy.record.fingerprint, &cursor, HASH_BYTES, fault));
+    TRY(anchor_get(&copy.record.anchor, &cursor, fault));
+    if (span_equal(magic, COPY_MAGIC))
+        TRY(charter_head_get(&copy.record.charter, &cursor, fault));
+    TRY(cursor_end(&cursor, fault));
+    if (own_number != number || copy.state > SLOT_USED || copy.sequence == 0)
         return FAIL(CORRUPT, fault, ANCHORS_FILE ": slot %u: not a copy of it", number);
     *ret = copy;
     return OK;
@@ -197,17 +202,31 @@ static bool all_zero(struct span bytes)
     return any == 0;
 }
 
+/* What the MAC is over, by the form that the copy says it has. */
+static status copy_text(struct span *ret, uint32_t number, struct span sector,
+                        struct fault *fault)
+{
+    struct span magic = {sector.data, COPY_MAGIC.length};
+    if (span_equal(magic, COPY_MAGIC))
+        *ret = (struct span){sector.data, COPY_TEXT_BYTES};
+    else if (span_equal(magic, COPY_MAGIC_1))
+        *ret = (struct span){sector.data, COPY_TEXT_BYTES_1};
+    else
+        return FAIL(CORRUPT, fault, ANCHORS_FILE ": slot %u: not a copy of it", number);
+    return OK;
+}
+
 static status open_copy(struct copy *ret, struct anchors *anchors, uint32_t number, unsigned which,
                         struct span sector, struct fault *fault)
 {
     struct copy copy;
-    struct cursor cursor = cursor_over((struct span){sector.data, COPY_TEXT_BYTES});
-    TRY(check_mac(anchors, (struct span){sector.data, COPY_TEXT_BYTES},
-                  (struct span){sector.data + COPY_TEXT_BYTES, HASH_BYTES}, fault));
-    TRY(read_copy(&copy, number, &cursor, fault));
-    TRY(cursor_end(&cursor, fault));
+    struct span text;
+    TRY(copy_text(&text, number, sector, fault));
+    size_t length = text.length + HASH_BYTES;
+    TRY(check_mac(anchors, text, (struct span){sector.data + text.length, HASH_BYTES}, fault));
+    TRY(read_copy(&copy, number, text, fault));
     if (copy.sequence % 2 != which
-        || !all_zero((struct span){sector.data + COPY_BYTES, sector.length - COPY_BYTES}))
+        || !all_zero((struct span){sector.data + length, sector.length - length}))
         return FAIL(CORRUPT, fault, ANCHORS_FILE ": slot %u: a copy out of its place", number);
     *ret = copy;
     return OK;

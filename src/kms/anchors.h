@@ -1,4 +1,5 @@
-/* anchors.h: what the kms knows of every silo's newest state, in one file of fixed slots.
+/* anchors.h: what the kms knows of every silo's newest state and newest charter, in one file of
+ * fixed slots.
  *
  * All of it is in memory; the file is written ahead of every answer. A slot has two copies, each in
  * a sector of its own and MACed, written in turn: a torn write costs the newest change, which
@@ -7,6 +8,7 @@
  * docs/file-formats.md. */
 #pragma once
 
+#include "authz/charter.h"
 #include "kms/provider.h"
 #include "wire/messages.h"
 
@@ -16,6 +18,7 @@ struct anchor_record {
     uint8_t id[TENANT_ID_BYTES];
     uint8_t fingerprint[HASH_BYTES]; /* of the KEK; all zero: not known yet, only at epoch 0 */
     struct anchor anchor;
+    struct charter_head charter; /* the newest one signed */
 };
 
 /* What a person should know and what does not stop the start. */

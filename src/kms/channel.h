@@ -1,6 +1,7 @@
 /* channel.h: what serve.c (channels and turns) and handlers.c (what may be asked) share. */
 #pragma once
 
+#include "authz/charter.h"
 #include "base/cursor.h"
 #include "kms/serve.h"
 #include "wire/ipc.h"
@@ -14,6 +15,8 @@ enum {
     ADMINS_MAX = 64,
     CHANNELS_MAX = CELLS_AWAKE_MAX + ADMINS_MAX + 2,
     RECEIPT_MAX = 4096,
+    CHARTERS_A_TURN = 4,
+    SIGNED_CHARTER_MAX = TENANT_ID_BYTES + 8 + 4 + CHARTER_MAX + SIGNATURE_BYTES,
 };
 
 enum channel_role { ROLE_SUPERVISOR, ROLE_STANDING, ROLE_ADMIN, ROLE_CELL, ROLE_COUNT };
@@ -72,4 +75,6 @@ MUST_CHECK status kms_add_channel(struct kms *kms, const struct channel *model, 
                                   struct fault *fault);
 /* Closes every channel of the role (and, of ROLE_CELL, of that tenant; NULL: any). */
 void kms_close_channels(struct kms *kms, enum channel_role role, const uint8_t *tenant);
+/* For the cells that it concerns and that have opened their key, once it is durable. */
+void kms_push_charter(struct kms *kms, const struct signed_charter *charter);
 void kms_stop(struct kms *kms);

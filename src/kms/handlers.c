@@ -109,11 +109,13 @@ static status on_key_open(struct request *request, struct fault *fault)
     struct channel *channel = request->channel;
     struct released_key *key = kms_scratch(request->kms);
     uint8_t platform[SIGN_PUBLIC_BYTES], issuer[SIGN_PUBLIC_BYTES];
+    struct charter_head own, shared;
     struct span wrapped;
     if (channel->epoch)
         return FAIL(BAD_REQUEST, fault, "the key was given on this channel before");
     TRY(cursor_field(&wrapped, &request->body, IPC_BODY_MAX, "wrapped", fault));
     TRY(body_end(request, fault));
+    TRY(keystore_heads(&own, &shared, kms_store(request->kms), channel->tenant, fault));
     TRY(keystore_release(key, kms_store(request->kms), channel->tenant, wrapped, fault));
     keystore_public_keys(platform, issuer, kms_store(request->kms));
     request->secret = request->anchored = request->opened = true;
@@ -124,6 +126,8 @@ static status on_key_open(struct request *request, struct fault *fault)
     anchor_put(request->result, &key->anchor);
     buffer_put(request->result, SPAN_OF(platform));
     buffer_put(request->result, SPAN_OF(issuer));
+    charter_head_put(request->result, &own);
+    charter_head_put(request->result, &shared);
     return OK;
 }
 
@@ -239,7 +243,7 @@ static status on_receipt_sign(struct request *request, struct fault *fault)
     buffer_put(&message, RECEIPT_CONTEXT);
     buffer_put(&message, receipt);
     TRY(buffer_check(&message, "receipt", fault));
-    TRY(keystore_sign(signature, kms_store(request->kms), KEY_PLATFORM, buffer_span(&message),
+    TRY(keystore_sign(signature, kms_store(request->kms), SIGN_RECEIPT, buffer_span(&message),
                       fault));
     buffer_put(request->result, SPAN_OF(signature));
     log_verb(request, "receipt.signed", id);
@@ -280,7 +284,7 @@ static status mint(struct buffer *out, struct keystore *store, const struct toke
     keystore_public_keys(platform, issuer, store);
     token_key_id(key_id, issuer);
     TRY(token_body_put(out, token, key_id, clock_wall_us() / 1000000, fault));
-    TRY(keystore_sign(signature, store, KEY_ISSUER, buffer_span(out), fault));
+    TRY(keystore_sign(signature, store, SIGN_TOKEN, buffer_span(out), fault));
     token_signature_put(out, signature);
     secret_wipe(signature, sizeof signature);
     return buffer_check(out, "token", fault);
@@ -313,7 +317,6 @@ static status on_token_mint(struct request *request, struct fault *fault)
     struct buffer minted = buffer_over(storage, sizeof storage);
     struct key_status key;
     TRY(read_mint(&token, id, request, fault));
-    TRY(not_platform(id, fault));
     TRY(keystore_look(&key, kms_store(request->kms), id, fault));
     if (key.state != KEY_LIVE)
         return FAIL(NOT_FOUND, fault, "there is no live key of this tenant");
@@ -325,6 +328,35 @@ static status on_token_mint(struct request *request, struct fault *fault)
     secret_wipe(storage, sizeof storage);
     TRY(done);
     log_verb(request, "token.minted", id);
+    return OK;
+}
+
+/* The document is for others to read: here is no parser of it. */
+static status read_charter(struct signed_charter *ret, struct request *request,
+                           struct fault *fault)
+{
+    struct signed_charter charter;
+    TRY(body_id(charter.id, request, fault));
+    TRY(cursor_u64(&charter.sequence, &request->body, fault));
+    TRY(cursor_field(&charter.document, &request->body, CHARTER_MAX, "document", fault));
+    TRY(body_end(request, fault));
+    if (charter.document.length == 0)
+        return FAIL(BAD_FIELD, fault, "document: empty");
+    *ret = charter;
+    return OK;
+}
+
+static status on_charter_sign(struct request *request, struct fault *fault)
+{
+    struct signed_charter charter;
+    bool renew_only = request->channel->role != ROLE_ADMIN, is_new;
+    TRY(read_charter(&charter, request, fault));
+    TRY(keystore_charter(&is_new, kms_store(request->kms), &charter, renew_only, fault));
+    if (is_new)
+        kms_push_charter(request->kms, &charter);
+    request->anchored = true; /* also when it is signed again: the newest may be of this turn */
+    buffer_put(request->result, SPAN_OF(charter.signature));
+    log_verb(request, is_new ? "charter.signed" : "charter.signed_again", charter.id);
     return OK;
 }
 
@@ -343,6 +375,7 @@ static const struct permit standing_permits[] = {
     {MESSAGE_KEY_STATE, 0, true, on_key_state},
     {MESSAGE_KEY_DISCARD, 0, true, on_key_discard},
     {MESSAGE_RECEIPT_SIGN, 0, true, on_receipt_sign},
+    {MESSAGE_CHARTER_SIGN, 0, true, on_charter_sign}, /* the newest one again */
 };
 
 static const struct permit admin_permits[] = {
@@ -350,6 +383,7 @@ static const struct permit admin_permits[] = {
     {MESSAGE_KEY_CREATE, 0, true, on_key_create},
     {MESSAGE_KEY_SHRED, 0, true, on_key_shred},
     {MESSAGE_TOKEN_MINT, 0, true, on_token_mint},
+    {MESSAGE_CHARTER_SIGN, 0, true, on_charter_sign},
 };
 
 static const struct permit cell_permits[] = {

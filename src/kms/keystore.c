@@ -346,6 +346,38 @@ status keystore_release(struct released_key *ret, struct keystore *store,
     return released;
 }
 
+/* ---- signing ---- */
+
+static const struct {
+    const struct key_name *key;
+    const char *beginning; /* none is that of another one of the same key */
+} purposes[SIGN_PURPOSES] = {
+    [SIGN_CHECKPOINT] = {&platform_name, "bulkhead/"},
+    [SIGN_RECEIPT] = {&platform_name, "bulkhead receipt v1\n"},
+    [SIGN_CHARTER] = {&platform_name, "bulkhead charter v1\n"},
+    [SIGN_TOKEN] = {&issuer_name, "eyJ"}, /* {"... */
+};
+
+bool keystore_may_sign(enum sign_purpose purpose, struct span message)
+{
+    struct span due = span_of_text(purposes[purpose].beginning);
+    return message.length > due.length
+        && span_equal((struct span){message.data, due.length}, due);
+}
+
+status keystore_sign(uint8_t ret[SIGNATURE_BYTES], struct keystore *store,
+                     enum sign_purpose purpose, struct span message, struct fault *fault)
+{
+    uint8_t storage[SIGNATURE_BYTES];
+    struct buffer signature = buffer_over(storage, sizeof storage);
+    assert(keystore_may_sign(purpose, message));
+    TRY(store->provider->methods->sign(&signature, store->provider, purposes[purpose].key, message,
+                                       fault));
+    assert(signature.length == SIGNATURE_BYTES);
+    memcpy(ret, storage, sizeof storage);
+    return OK;
+}
+
 /* ---- anchors ---- */
 
 /* The root of an empty log is said as all zero by who has no tree yet. */
@@ -402,7 +434,7 @@ static status sign_checkpoint(struct buffer *out, struct keystore *store,
         snprintf(checkpoint.origin, sizeof checkpoint.origin, "bulkhead/silo/%s", text);
     checkpoint_put_body(&body, &checkpoint);
     TRY(buffer_check(&body, "checkpoint", fault));
-    TRY(keystore_sign(signature, store, KEY_PLATFORM, buffer_span(&body), fault));
+    TRY(keystore_sign(signature, store, SIGN_CHECKPOINT, buffer_span(&body), fault));
     buffer_put(out, buffer_span(&body));
     checkpoint_put_signature(out, PLATFORM_KEY_NAME, store->platform_key, signature);
     return buffer_check(out, "checkpoint", fault);
@@ -427,22 +459,72 @@ status keystore_move(struct buffer *out, struct keystore *store,
     return anchors_set(store->anchors, &moved, fault);
 }
 
+/* ---- charters ---- */
+
+static status find_head(struct charter_head *ret, const struct keystore *store,
+                        const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    const struct anchor_record *record = anchors_find(store->anchors, id);
+    if (!record)
+        return refuse(id, "its anchor is missing or damaged", fault);
+    *ret = record->charter;
+    return OK;
+}
+
+status keystore_heads(struct charter_head *ret, struct charter_head *ret_platform,
+                      const struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                      struct fault *fault)
+{
+    struct charter_head own;
+    TRY(find_head(&own, store, id, fault));
+    TRY(find_head(ret_platform, store, platform_id, fault));
+    *ret = own;
+    return OK;
+}
+
+static bool same_charter(const struct charter_head *left, const struct charter_head *right)
+{
+    return left->sequence == right->sequence
+        && span_equal(SPAN_OF(left->hash), SPAN_OF(right->hash));
+}
+
+static status sign_charter(struct signed_charter *charter, struct keystore *store,
+                           struct fault *fault)
+{
+    _cleanup_buffer_ struct buffer message = buffer_of(CHARTER_SIGNED_MAX);
+    charter_signed_bytes(&message, charter->id, charter->sequence, charter->document);
+    TRY(buffer_check(&message, "charter", fault));
+    return keystore_sign(charter->signature, store, SIGN_CHARTER, buffer_span(&message), fault);
+}
+
+status keystore_charter(bool *ret_new, struct keystore *store, struct signed_charter *charter,
+                        bool renew_only, struct fault *fault)
+{
+    struct key_status key;
+    struct charter_head newest, head = {.sequence = charter->sequence};
+    TRY(keystore_look(&key, store, charter->id, fault));
+    if (key.state != KEY_LIVE)
+        return FAIL(NOT_FOUND, fault, "there is no live key of this tenant");
+    TRY(find_head(&newest, store, charter->id, fault));
+    charter_hash(head.hash, charter->id, charter->sequence, charter->document);
+    bool again = same_charter(&head, &newest);
+    if (!again && (renew_only || head.sequence == 0 || head.sequence - 1 != newest.sequence))
+        return FAIL(CONFLICT, fault, "charter: sequence %ju, the newest signed is %ju%s",
+                    (uintmax_t)head.sequence, (uintmax_t)newest.sequence,
+                    head.sequence == newest.sequence ? ", another one" : "");
+    TRY(sign_charter(charter, store, fault));
+    if (!again) {
+        struct anchor_record record = *anchors_find(store->anchors, charter->id);
+        record.charter = head;
+        TRY(anchors_set(store->anchors, &record, fault));
+    }
+    *ret_new = !again;
+    return OK;
+}
+
 status keystore_sync(struct keystore *store, struct fault *fault)
 {
     return anchors_flush(store->anchors, fault);
-}
-
-status keystore_sign(uint8_t ret[SIGNATURE_BYTES], struct keystore *store, enum key_kind kind,
-                     struct span message, struct fault *fault)
-{
-    uint8_t storage[SIGNATURE_BYTES];
-    struct buffer signature = buffer_over(storage, sizeof storage);
-    assert(kind == KEY_PLATFORM || kind == KEY_ISSUER);
-    const struct key_name *name = kind == KEY_PLATFORM ? &platform_name : &issuer_name;
-    TRY(store->provider->methods->sign(&signature, store->provider, name, message, fault));
-    assert(signature.length == SIGNATURE_BYTES);
-    memcpy(ret, storage, sizeof storage);
-    return OK;
 }
 
 void keystore_public_keys(uint8_t ret_platform[SIGN_PUBLIC_BYTES],

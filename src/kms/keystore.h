@@ -2,9 +2,9 @@
  * the rules by which keys are made, released and destroyed. Knows nothing of channels.
  *
  * The states of a tenant's key: none, live, shredded; shredded for ever. A damaged file is CORRUPT,
- * names the file, and refuses that tenant alone; nothing damaged is ever replaced. What changes an
- * anchor (create, release, move) is durable only after keystore_sync, which one turn of the loop
- * calls once, before it answers. */
+ * names the file, and refuses that tenant alone; nothing damaged is ever replaced. What changes a
+ * record of an anchor (create, release, move, charter) is durable only after keystore_sync, which
+ * one turn of the loop calls once, before it answers. */
 #pragma once
 
 #include "crypt/merkle.h"
@@ -51,6 +51,18 @@ MUST_CHECK status keystore_discard(struct keystore *store, const uint8_t id[TENA
 MUST_CHECK status keystore_shred(struct key_status *ret, struct keystore *store,
                                  const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
 
+/* The newest charters: of that tenant, and of the platform. CORRUPT when either is not known. */
+MUST_CHECK status keystore_heads(struct charter_head *ret, struct charter_head *ret_platform,
+                                 const struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                                 struct fault *fault);
+
+/* Signs the charter (into its signature), and remembers it as the newest one of its id. *ret_new:
+ * it was not before. Its sequence is the one after the newest, or it is the newest itself; anything
+ * else, with renew_only also a new one, is CONFLICT. NOT_FOUND unless the key is live. */
+MUST_CHECK status keystore_charter(bool *ret_new, struct keystore *store,
+                                   struct signed_charter *charter, bool renew_only,
+                                   struct fault *fault);
+
 struct released_key { /* the caller's, in secret memory, wiped by the caller */
     uint8_t dek[KEY_BYTES];
     uint32_t version;
@@ -72,13 +84,23 @@ MUST_CHECK status keystore_move(struct buffer *out, struct keystore *store,
                                 const struct anchor *anchor, const struct hash_value *proof,
                                 uint32_t proof_count, struct fault *fault);
 
-/* Makes every change of an anchor durable. When it fails, what was created, released and moved
- * since the last must be answered with the failure. */
+/* Makes every change of an anchor durable. When it fails, what was created, released, moved and
+ * signed (a charter) since the last must be answered with the failure. */
 MUST_CHECK status keystore_sync(struct keystore *store, struct fault *fault);
 
-/* KEY_PLATFORM or KEY_ISSUER. */
+/* What is signed. Each purpose has a beginning of its own, or a key of its own, so that nothing
+ * signed for one is ever good for another; a message that begins otherwise is a defect of ours. */
+enum sign_purpose {
+    SIGN_CHECKPOINT, /* platform key: `bulkhead/` (the origin of a note) */
+    SIGN_RECEIPT,    /* platform key: `bulkhead receipt v1\n` */
+    SIGN_CHARTER,    /* platform key: `bulkhead charter v1\n` */
+    SIGN_TOKEN,      /* issuer key: base64url of a JOSE header */
+    SIGN_PURPOSES
+};
 MUST_CHECK status keystore_sign(uint8_t ret[SIGNATURE_BYTES], struct keystore *store,
-                                enum key_kind kind, struct span message, struct fault *fault);
+                                enum sign_purpose purpose, struct span message,
+                                struct fault *fault);
+bool keystore_may_sign(enum sign_purpose purpose, struct span message);
 
 /* The platform's own silo, registry and ledger. */
 bool keystore_is_platform(const uint8_t id[TENANT_ID_BYTES]);

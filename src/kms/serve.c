@@ -19,6 +19,12 @@ struct reply {
     bool anchored, opened, secret;
 };
 
+struct push { /* a new charter, for cells */
+    uint8_t id[TENANT_ID_BYTES];
+    uint32_t length;
+    uint8_t body[SIGNED_CHARTER_MAX];
+};
+
 struct secrets { /* in secret memory */
     uint8_t replies[REPLIES_BYTES];
     struct released_key scratch;
@@ -33,6 +39,8 @@ struct kms {
     uint32_t counts[ROLE_COUNT];
     struct reply replies[REPLIES_A_TURN];
     uint32_t reply_count, reply_bytes;
+    struct push pushes[CHARTERS_A_TURN];
+    uint32_t push_count;
     bool some_end, stopping;
     status outcome;
     struct fault fault;
@@ -111,6 +119,17 @@ void kms_close_channels(struct kms *kms, enum channel_role role, const uint8_t *
     }
 }
 
+void kms_push_charter(struct kms *kms, const struct signed_charter *charter)
+{
+    assert(kms->push_count < CHARTERS_A_TURN); /* has_room */
+    struct push *push = &kms->pushes[kms->push_count++];
+    struct buffer body = buffer_over(push->body, sizeof push->body);
+    signed_charter_put(&body, charter);
+    assert(!body.failed);
+    push->length = (uint32_t)body.length;
+    memcpy(push->id, charter->id, TENANT_ID_BYTES);
+}
+
 /* ---- messages ---- */
 
 static const struct permit *permit_of(const struct channel *channel, uint32_t type)
@@ -124,7 +143,8 @@ static const struct permit *permit_of(const struct channel *channel, uint32_t ty
 
 static bool has_room(const struct kms *kms)
 {
-    return kms->reply_count < REPLIES_A_TURN && REPLIES_BYTES - kms->reply_bytes >= REPLY_MAX;
+    return kms->reply_count < REPLIES_A_TURN && REPLIES_BYTES - kms->reply_bytes >= REPLY_MAX
+        && kms->push_count < CHARTERS_A_TURN;
 }
 
 static void keep_reply(const struct request *request, const struct buffer *body)
@@ -315,6 +335,41 @@ static void close_ended(struct kms *kms)
     kms->some_end = false;
 }
 
+static bool concerns(const struct push *push, const struct channel *channel)
+{
+    return channel->role == ROLE_CELL && channel->epoch
+        && (keystore_is_platform(push->id)
+            || span_equal(SPAN_OF(push->id), SPAN_OF(channel->tenant)));
+}
+
+/* A cell that cannot be told is cut off: it must not go on under what was in force before. */
+static void send_push(struct kms *kms, const struct push *push)
+{
+    struct span body = {push->body, push->length};
+    struct channel *next;
+    struct fault fault;
+    for (struct channel *channel = kms->channels; channel; channel = next) {
+        next = channel->next;
+        if (!concerns(push, channel))
+            continue;
+        if (ipc_outbox_send(channel->outbox, MESSAGE_CHARTER, 0, body, NULL, 0, &fault) != OK) {
+            log_event(LOG_WARN, "charter.undelivered", "a cell's channel ends: %s", fault.detail);
+            close_channel(channel);
+        } else if (ipc_outbox_waiting(channel->outbox)) {
+            (void)watch_again(channel);
+        }
+    }
+}
+
+static void send_replies(struct kms *kms, bool to_cells, status durable, const struct fault *why)
+{
+    for (uint32_t i = 0; i < kms->reply_count; i++) {
+        const struct channel *channel = kms->replies[i].channel;
+        if (channel && (channel->role == ROLE_CELL) == to_cells)
+            send_reply(kms, &kms->replies[i], durable, why);
+    }
+}
+
 static void on_turn_end(void *context)
 {
     struct kms *kms = context;
@@ -322,12 +377,14 @@ static void on_turn_end(void *context)
     status durable = keystore_sync(kms->store, &why);
     if (durable != OK)
         log_event(LOG_ERROR, "anchors.failed", "%s", why.detail);
-    for (uint32_t i = 0; i < kms->reply_count; i++)
-        if (kms->replies[i].channel)
-            send_reply(kms, &kms->replies[i], durable, &why);
+    send_replies(kms, true, durable, &why); /* a key before the charter that came after it */
+    for (uint32_t i = 0; durable == OK && i < kms->push_count; i++)
+        send_push(kms, &kms->pushes[i]);
+    send_replies(kms, false, durable, &why); /* who signed one hears that all were told */
     secret_wipe(kms->secrets->replies, REPLIES_BYTES);
     kms->reply_count = 0;
     kms->reply_bytes = 0;
+    kms->push_count = 0;
     if (kms->some_end)
         close_ended(kms);
     if (kms->stopping)

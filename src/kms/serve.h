@@ -4,7 +4,8 @@
  * standing one, one per admin connection, one per awake cell. A message outside its channel's
  * table, malformed or out of turn ends that channel and is logged. Work is bounded: a few messages
  * a channel and turn, answers of one turn in one secret area, a bounded queue to a slow peer. No
- * answer leaves before the anchors that its turn moved are durable. */
+ * answer leaves before the anchors that its turn moved are durable, and no cell hears before then
+ * of a charter that its turn signed; who signed it is answered when all cells were told. */
 #pragma once
 
 #include "base/loop.h"

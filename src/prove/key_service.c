@@ -171,6 +171,31 @@ static void put_receipt(struct buffer *body, const struct target *target)
     buffer_put_field(body, SPAN("{}"));
 }
 
+static void put_document(struct buffer *body)
+{
+    buffer_put_u64(body, 1);
+    buffer_put_field(body, SPAN("{\"issuers\":[{\"iss\":\"https://mallory.example\"}]}"));
+}
+
+static void put_charter_of_neighbour(struct buffer *body, const struct target *target)
+{
+    put_neighbour(body, target);
+    put_document(body);
+}
+
+static void put_charter_of_platform(struct buffer *body, const struct target *target)
+{
+    put_platform(body, target);
+    put_document(body);
+}
+
+static void put_signed_charter(struct buffer *body, const struct target *target)
+{
+    static const uint8_t signature[64];
+    put_charter_of_neighbour(body, target);
+    buffer_put(body, SPAN_OF(signature));
+}
+
 static void put_root(struct buffer *body, const struct target *target)
 {
     (void)target;
@@ -465,6 +490,9 @@ static const struct attempt attempts[] = {
     CLOSES("KEY_SHRED of the platform", MESSAGE_KEY_SHRED, put_platform, 0),
     CLOSES("TOKEN_MINT for the neighbour", MESSAGE_TOKEN_MINT, put_mint, 0),
     CLOSES("RECEIPT_SIGN for the neighbour", MESSAGE_RECEIPT_SIGN, put_receipt, 0),
+    CLOSES("CHARTER_SIGN for the neighbour", MESSAGE_CHARTER_SIGN, put_charter_of_neighbour, 0),
+    CLOSES("CHARTER_SIGN for the platform", MESSAGE_CHARTER_SIGN, put_charter_of_platform, 0),
+    CLOSES("a CHARTER of the neighbour's to the kms", MESSAGE_CHARTER, put_signed_charter, 0),
     CLOSES("the supervisor's KMS_SERVE_CELL", MESSAGE_KMS_SERVE_CELL, put_neighbour, 1),
     CLOSES("the supervisor's KMS_SERVE_ADMIN as root", MESSAGE_KMS_SERVE_ADMIN, put_root, 1),
     CLOSES("the supervisor's CHANNEL", MESSAGE_CHANNEL, put_channel, 1),

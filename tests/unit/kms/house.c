@@ -117,6 +117,8 @@ static void read_opened(struct opened *ret, struct cursor result)
     assert_ok(anchor_get(&ret->anchor, &result, &fault));
     assert_ok(cursor_copy(keys[0], &result, SIGN_PUBLIC_BYTES, &fault));
     assert_ok(cursor_copy(keys[1], &result, SIGN_PUBLIC_BYTES, &fault));
+    assert_ok(charter_head_get(&ret->own, &result, &fault));
+    assert_ok(charter_head_get(&ret->platform, &result, &fault));
     assert_ok(cursor_end(&result, &fault));
     assert_memory_equal(keys[0], platform_key, SIGN_PUBLIC_BYTES);
     assert_memory_equal(keys[1], issuer_key, SIGN_PUBLIC_BYTES);
@@ -155,6 +157,38 @@ void put_move(const struct anchor *anchor, uint64_t from)
     buffer_put_u16(&body, (uint16_t)count);
     for (uint32_t i = 0; i < count; i++)
         buffer_put(&body, SPAN_OF(proof[i].bytes));
+}
+
+struct signed_charter charter_of(uint8_t n, uint64_t sequence, const char *document)
+{
+    struct signed_charter charter = {.sequence = sequence, .document = span_of_text(document)};
+    memcpy(charter.id, id_of(n), TENANT_ID_BYTES);
+    return charter;
+}
+
+static void verify(const struct signed_charter *charter)
+{
+    static uint8_t storage[CHARTER_SIGNED_MAX];
+    struct buffer message = buffer_over(storage, sizeof storage);
+    struct verifier *verifier;
+    charter_signed_bytes(&message, charter->id, charter->sequence, charter->document);
+    assert_ok(verifier_create(&verifier, platform_key, &fault));
+    assert_ok(verifier_check(verifier, buffer_span(&message), charter->signature, &fault));
+    verifier_free(verifier);
+}
+
+status sign(int fd, const struct signed_charter *charter)
+{
+    struct signed_charter made = *charter;
+    struct cursor result;
+    buffer_put(new_body(), SPAN_OF(charter->id));
+    buffer_put_u64(&body, charter->sequence);
+    buffer_put_field(&body, charter->document);
+    TRY(ask(&result, fd, MESSAGE_CHARTER_SIGN, buffer_span(&body)));
+    assert_ok(cursor_copy(made.signature, &result, SIGNATURE_BYTES, &fault));
+    assert_ok(cursor_end(&result, &fault));
+    verify(&made);
+    return OK;
 }
 
 /* ---- the house ---- */

@@ -6,7 +6,7 @@
 #include "wire/ipc.h"
 #include "wire/messages.h"
 
-enum { BODY_BYTES = 8192 };
+enum { BODY_BYTES = KIB(32) };
 
 /* Of the test that runs; the kms's other ends are inside. */
 extern int directory, supervisor, standing, admin;
@@ -45,12 +45,16 @@ struct opened {
     uint8_t dek[KEY_BYTES], wrapped[128];
     size_t wrapped_length;
     struct anchor anchor;
+    struct charter_head own, platform;
 };
 
 status open_key(struct opened *ret, int fd, struct span wrapped);
 void create_key(uint8_t n);
 struct anchor anchor_of(const struct opened *opened, uint64_t commits, uint64_t log_size);
 void put_move(const struct anchor *anchor, uint64_t from); /* into the body, with its proof */
+struct signed_charter charter_of(uint8_t n, uint64_t sequence, const char *document);
+/* Of the answer: OK only with a signature of the platform key over exactly this charter. */
+status sign(int fd, const struct signed_charter *charter);
 void put_mint(uint8_t n, const char *user, const char *scope, uint32_t ttl_seconds);
 void everybody_else_is_served(void);
 

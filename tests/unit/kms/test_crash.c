@@ -282,6 +282,50 @@ static void moves_of_one_turn_do_not_hurt_each_other(void **state)
     run_both(&(struct scenario){before_move, act_two_moves, after_move});
 }
 
+/* ---- charters ---- */
+
+static status sign(uint64_t sequence, const char *document)
+{
+    struct signed_charter charter = {.sequence = sequence, .document = span_of_text(document)};
+    bool is_new;
+    memcpy(charter.id, id_of(SUBJECT), TENANT_ID_BYTES);
+    TRY(keystore_charter(&is_new, store, &charter, false, &fault));
+    return keystore_sync(store, &fault);
+}
+
+static void before_sign(void)
+{
+    before_move();
+    assert_ok(sign(1, "first"));
+}
+
+static status act_sign(void)
+{
+    return sign(2, "second");
+}
+
+/* What was not acknowledged may have happened or not, and can in any case be asked for again. */
+static void after_sign(status was)
+{
+    struct charter_head own, platform;
+    struct key_status key;
+    assert_ok(keystore_heads(&own, &platform, store, id_of(SUBJECT), &fault));
+    assert_int_equal(platform.sequence, 0);
+    assert_true(own.sequence == 2 || (was != OK && own.sequence == 1));
+    assert_int_equal(sign(1, "first"), own.sequence == 1 ? OK : CONFLICT);
+    assert_ok(sign(2, "second"));
+    assert_int_equal(sign(2, "another"), CONFLICT);
+    assert_int_equal(sign(1, "first"), CONFLICT);
+    assert_ok(keystore_look(&key, store, id_of(SUBJECT), &fault));
+    assert_int_equal(key.anchor.log_size, moved.log_size); /* it costs the silo's anchor nothing */
+}
+
+static void a_charter_cut_short_is_the_one_before_or_the_new_one(void **state)
+{
+    (void)state;
+    run_both(&(struct scenario){before_sign, act_sign, after_sign});
+}
+
 /* ---- shredding ---- */
 
 static uint8_t fingerprint[HASH_BYTES];
@@ -479,6 +523,7 @@ int main(void)
         cmocka_unit_test(a_released_key_was_durable_before),
         cmocka_unit_test(a_move_cut_short_is_the_anchor_before_or_the_new_one),
         cmocka_unit_test(moves_of_one_turn_do_not_hurt_each_other),
+        cmocka_unit_test(a_charter_cut_short_is_the_one_before_or_the_new_one),
         cmocka_unit_test(a_shred_cut_short_is_not_begun_or_is_finished),
         cmocka_unit_test(a_shredded_key_does_not_outlive_a_restart),
         cmocka_unit_test(the_tombstone_is_durable_before_the_key_is_touched),

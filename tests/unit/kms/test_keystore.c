@@ -598,6 +598,104 @@ static void a_slot_cannot_be_moved_to_another_place(void **state)
     assert_int_equal(look_status(2), CORRUPT);
 }
 
+static struct charter_head head_of(uint8_t n)
+{
+    struct charter_head own, platform;
+    assert_ok(keystore_heads(&own, &platform, store, id_of(n), &fault));
+    return own;
+}
+
+static void sign(uint8_t n, uint64_t sequence, const char *document)
+{
+    struct signed_charter charter = {.sequence = sequence, .document = span_of_text(document)};
+    bool is_new;
+    memcpy(charter.id, id_of(n), TENANT_ID_BYTES);
+    assert_ok(keystore_charter(&is_new, store, &charter, false, &fault));
+    assert_true(is_new);
+}
+
+/* Copies as they were written before there were charters. */
+static void write_older_form(void)
+{
+    enum { OLD_TEXT = 165, OLD_COPY = OLD_TEXT + HASH_BYTES };
+    static const struct key_name records = {.kind = KEY_RECORDS};
+    static uint8_t bytes[1 << 16];
+    struct provider *provider;
+    ptrdiff_t length = file_read(directory, "anchors", bytes, sizeof bytes);
+    assert_ok(file_provider_open(&provider, directory, &fault));
+    for (uint8_t *copy = bytes + SLOT; copy < bytes + length; copy += SECTOR) {
+        if (copy[0] == 0)
+            continue;
+        struct buffer text = buffer_over(copy, SECTOR);
+        text.length = OLD_TEXT;
+        copy[7] = '1';
+        memset(copy + OLD_TEXT, 0, SECTOR - OLD_TEXT);
+        assert_ok(provider->methods->sign(&text, provider, &records, buffer_span(&text), &fault));
+        assert_int_equal(text.length, OLD_COPY);
+    }
+    provider->methods->close(provider);
+    file_write(directory, "anchors", bytes, (size_t)length);
+}
+
+static void a_store_from_before_charters_opens_and_no_charter_was_signed(void **state)
+{
+    (void)state;
+    create(1);
+    create(2);
+    struct released_key key = opened(1, SPAN(""));
+    struct anchor anchor = anchor_at(&key, 5, 5);
+    assert_ok(move(1, &anchor, 0));
+    assert_ok(keystore_sync(store, &fault));
+    store = keystore_close(store);
+    write_older_form();
+    store = store_open_in(directory);
+    assert_int_equal(reports, 0);
+    assert_int_equal(look(1).anchor.commits, 5);
+    assert_int_equal(head_of(1).sequence, 0);
+    assert_int_equal(head_of(0).sequence, 0);
+    sign(1, 1, "first"); /* then one copy is of either form */
+    reopen();
+    assert_int_equal(reports, 0);
+    assert_int_equal(look(1).anchor.commits, 5);
+    assert_int_equal(head_of(1).sequence, 1);
+    assert_int_equal(look(2).state, KEY_LIVE);
+}
+
+/* The MAC is over the form, too: cutting off the head of a copy does not make an older one. */
+static void a_charters_head_cannot_be_cut_off_its_anchor(void **state)
+{
+    (void)state;
+    static uint8_t bytes[1 << 16];
+    create(1);
+    sign(1, 1, "first");
+    reopen(); /* sequences 1 to 3 */
+    ptrdiff_t length = file_read(directory, "anchors", bytes, sizeof bytes);
+    uint8_t *newest = bytes + copy_at(1, 3);
+    newest[7] = '1';
+    memset(newest + 165, 0, SECTOR - 165);
+    memcpy(newest + 165, bytes + copy_at(1, 3) + 205, HASH_BYTES);
+    file_write(directory, "anchors", bytes, (size_t)length);
+    file_flip(directory, "anchors", copy_at(1, 2) + 90);
+    reopen();
+    assert_int_equal(reports, 1);
+    assert_int_equal(look_status(1), CORRUPT);
+}
+
+static void a_discarded_tenant_leaves_no_charter_behind(void **state)
+{
+    (void)state;
+    create(1);
+    sign(1, 1, "first");
+    sign(0, 1, "of the platform");
+    reopen();
+    assert_int_equal(head_of(1).sequence, 1);
+    assert_ok(keystore_discard(store, id_of(1), &fault));
+    create(1);
+    reopen();
+    assert_int_equal(head_of(1).sequence, 0);
+    assert_int_equal(head_of(0).sequence, 1);
+}
+
 static void many_tenants_come_and_go_and_slots_are_used_again(void **state)
 {
     (void)state;
@@ -657,6 +755,9 @@ int main(void)
         TEST(a_torn_copy_of_an_anchor_costs_the_newest_move_only),
         TEST(an_anchor_with_both_copies_damaged_refuses_its_tenant_alone),
         TEST(a_slot_cannot_be_moved_to_another_place),
+        TEST(a_store_from_before_charters_opens_and_no_charter_was_signed),
+        TEST(a_charters_head_cannot_be_cut_off_its_anchor),
+        TEST(a_discarded_tenant_leaves_no_charter_behind),
         TEST(many_tenants_come_and_go_and_slots_are_used_again),
     };
     struct fault why;

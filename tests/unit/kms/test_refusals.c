@@ -13,7 +13,8 @@ static const uint32_t every_type[] = {
     MESSAGE_REPLY, MESSAGE_START, MESSAGE_READY, MESSAGE_STOP, MESSAGE_CHANNEL, MESSAGE_JAILED,
     MESSAGE_KMS_SERVE_CELL, MESSAGE_KMS_SERVE_ADMIN, MESSAGE_KEY_OPEN, MESSAGE_ANCHOR_MOVE,
     MESSAGE_KEY_STATE, MESSAGE_KEY_DISCARD, MESSAGE_RECEIPT_SIGN, MESSAGE_KEY_CREATE,
-    MESSAGE_KEY_SHRED, MESSAGE_TOKEN_MINT, MESSAGE_CELL_BLANK, MESSAGE_ADMIN_CALL, 0, UINT32_MAX};
+    MESSAGE_KEY_SHRED, MESSAGE_TOKEN_MINT, MESSAGE_CHARTER, MESSAGE_CHARTER_SIGN,
+    MESSAGE_CELL_BLANK, MESSAGE_ADMIN_CALL, 0, UINT32_MAX};
 enum { TYPES = sizeof every_type / sizeof *every_type };
 
 static bool in_list(uint32_t type, const uint32_t *list, size_t count)
@@ -30,16 +31,17 @@ static int fresh_cell(void)
 }
 
 static const uint32_t of_standing[] = {MESSAGE_KEY_OPEN, MESSAGE_ANCHOR_MOVE, MESSAGE_KEY_STATE,
-                                       MESSAGE_KEY_DISCARD, MESSAGE_RECEIPT_SIGN};
+                                       MESSAGE_KEY_DISCARD, MESSAGE_RECEIPT_SIGN,
+                                       MESSAGE_CHARTER_SIGN};
 static const uint32_t of_admin[] = {MESSAGE_KEY_STATE, MESSAGE_KEY_CREATE, MESSAGE_KEY_SHRED,
-                                    MESSAGE_TOKEN_MINT};
+                                    MESSAGE_TOKEN_MINT, MESSAGE_CHARTER_SIGN};
 static const uint32_t of_cell[] = {MESSAGE_KEY_OPEN, MESSAGE_ANCHOR_MOVE};
 
 static const struct {
     int (*make)(void);
     const uint32_t *permitted;
     size_t count;
-} kinds[] = {{new_standing, of_standing, 5}, {new_admin, of_admin, 4}, {fresh_cell, of_cell, 2}};
+} kinds[] = {{new_standing, of_standing, 6}, {new_admin, of_admin, 5}, {fresh_cell, of_cell, 2}};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static void a_message_of_another_channel_ends_the_channel(void **state)
@@ -98,6 +100,12 @@ static void a_malformed_message_ends_its_channel_and_no_other(void **state)
     buffer_put_text_field(&body, "{}");
     memcpy(good, body.data, body.length);
     malformed(new_standing, MESSAGE_RECEIPT_SIGN, (struct span){good, body.length});
+    buffer_put(new_body(), bare_id(1));
+    buffer_put_u64(&body, 1);
+    buffer_put_text_field(&body, "{}");
+    memcpy(good, body.data, body.length);
+    malformed(new_admin, MESSAGE_CHARTER_SIGN, (struct span){good, body.length});
+    malformed(new_standing, MESSAGE_CHARTER_SIGN, (struct span){good, body.length});
     assert_ok(ask_id(&result, admin, MESSAGE_KEY_STATE, 1)); /* it was not shredded by any */
     assert_int_equal(result.next[0], KEY_LIVE);
 }

@@ -424,6 +424,34 @@ static void a_token_is_minted_for_live_tenants_and_within_bounds_only(void **sta
     assert_int_equal(ask(&result, admin, MESSAGE_TOKEN_MINT, buffer_span(&body)), BAD_FIELD);
 }
 
+static void a_token_of_the_platform_reads_routes_and_nothing_else(void **state)
+{
+    (void)state;
+    struct cursor result;
+    struct span token;
+    struct claims claims;
+    enum token_reason reason;
+    struct token_verifier *verifier;
+    static const char *const refused[] = {"", "memory:read", "routes:read memory:read"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        put_mint(0, "back-end", refused[i], 900);
+        assert_int_equal(ask(&result, admin, MESSAGE_TOKEN_MINT, buffer_span(&body)), BAD_FIELD);
+    }
+    create_key(1);
+    put_mint(1, "back-end", "routes:read", 900);
+    assert_int_equal(ask(&result, admin, MESSAGE_TOKEN_MINT, buffer_span(&body)), BAD_FIELD);
+    put_mint(0, "back-end", "routes:read", 900);
+    assert_ok(ask(&result, admin, MESSAGE_TOKEN_MINT, buffer_span(&body)));
+    assert_ok(cursor_field(&token, &result, TOKEN_MAX, "token", &fault));
+    const struct token_issuer issuer = token_issuer_builtin(issuer_key);
+    assert_ok(token_verifier_create(&verifier, &fault));
+    assert_ok(token_verifier_put(verifier, &issuer, &fault));
+    assert_ok(token_verify(&claims, &reason, verifier, token, clock_wall_us() / 1000000, &fault));
+    assert_true(claims.platform);
+    assert_int_equal(claims.scopes, SCOPE_SET(SCOPE_ROUTES_READ));
+    token_verifier_free(verifier);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +470,7 @@ int main(void)
         TEST(a_receipt_is_signed_for_its_own_shredded_tenant_only),
         TEST(a_minted_token_verifies_and_says_what_was_asked),
         TEST(a_token_is_minted_for_live_tenants_and_within_bounds_only),
+        TEST(a_token_of_the_platform_reads_routes_and_nothing_else),
     };
     return HOUSE_RUN(tests);
 }
