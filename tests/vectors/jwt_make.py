@@ -3,7 +3,8 @@
 
 01 compact form, base64url  02 size  03 UTF-8, duplicate names  04 alg  05 none
 06 kid and its one alg  07 crit  08 keys in the header  09 kid is opaque  10 typ  11 iss  12 aud
-13 times  14 sub  15 client_id  17 scope  18 tenant  19 act  24 JWE
+13 times  14 sub  15 client_id  16 jti where the issuer asks for it  17 scope  18 tenant  19 act
+23 signatures of each algorithm  24 JWE
 (RFC 7515, 7519, 8725, 8693, 9068)
 
 Signed with the `cryptography` package, so that nothing of ours is on both sides of the test.
@@ -19,8 +20,13 @@ import json
 import pathlib
 import sys
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from test_keys import (P256_ORDER, b64, ec_key, ec_public, ed25519_key, ed25519_public, pkcs1, pss,
+                       rsa_key, rsa_modulus, rsa_public, rsa_raw)
 
 NOW = 1_800_000_000
 TENANT = "00112233445566778899aabbccddeeff"
@@ -30,23 +36,20 @@ LONG_KID = "k" * 64
 ODD_KID = "../../keys/one' OR '1'='1"
 
 
-def seed_key(name):
-    seed = hashlib.sha256(b"bulkhead test key " + name).digest()
-    return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-KEYS = {name: seed_key(name.encode()) for name in ["builtin", "ext1", "ext2", "bound", "stranger"]}
+KEYS = {name: ed25519_key(name)
+        for name in ["builtin", "ext1", "ext2", "bound", "stranger"]}
+EC, EC_STRANGER = ec_key("es256"), ec_key("es256 stranger")
+RSA, RSA_STRANGER = rsa_key("rs256", 2048), rsa_key("rs256 stranger", 2048)
+RSA_LARGE = rsa_key("rs256 large", 4096)
+FOREIGN_KEYS = {"es256": ec_public(EC), "rs256": rsa_public(RSA),
+                "rs256-4096": rsa_public(RSA_LARGE)}
 
 
 def public(name):
-    return KEYS[name].public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return ed25519_public(KEYS[name])
 
 
 BUILTIN_KID = hashlib.sha256(public("builtin")).hexdigest()[:16]
-
-
-def b64(data):
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def text(value):
@@ -75,6 +78,15 @@ BOUND_PAYLOAD = {"iss": "https://acme.example/", "aud": "bulkhead", "sub": "ada"
                  "tenant_id": TENANT, "iat": NOW - 10, "exp": NOW + 890}
 
 
+# One issuer, its claims under names of its own: "es" ES256, "rs" RS256 and "ps" PS256 with one
+# modulus, "rs-large" and "ps-large" with another, "ed" EdDSA with the key ext1.
+FOREIGN_PAYLOAD = {"iss": "https://foreign.example/", "aud": "bulkhead", "uid": "ada",
+                   "sub": "0f3c", "org": "acme", "scp": ["memory:read", "memory:write"],
+                   "level": "confidential", "iat": NOW - 10, "exp": NOW + 890}
+ONCE_PAYLOAD = {"iss": "https://once.example/", "aud": "bulkhead", "sub": "ada", "jti": "j-1",
+                "tenant_id": TENANT, "iat": NOW - 10, "exp": NOW + 890}
+
+
 def token(header={}, key="builtin", **claims):
     return compose(changed(HEADER, header), changed(PAYLOAD, claims), key)
 
@@ -85,6 +97,37 @@ def ext(header={}, key="ext1", **claims):
 
 def bound(header={}, key="bound", **claims):
     return compose(changed(BOUND_HEADER, header), changed(BOUND_PAYLOAD, claims), key)
+
+
+def ecdsa(message, key=EC):
+    algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+    return key.sign(message, algorithm)
+
+
+def es256(message, key=EC):
+    r, s = decode_dss_signature(ecdsa(message, key))
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def rs256(message, key=RSA, **how):
+    return rsa_raw(key, pkcs1(message, len(rsa_modulus(key)), **how))
+
+
+def ps256(message, key=RSA, salt=bytes(range(32)), **how):
+    return rsa_raw(key, pss(message, len(rsa_modulus(key)), salt, **how))
+
+
+SIGNERS = {"ES256": es256, "RS256": rs256, "PS256": ps256}
+KIDS = {"ES256": "es", "RS256": "rs", "PS256": "ps"}
+
+
+def foreign(alg, key=None, header={}, **claims):
+    own = {"alg": alg, "typ": "JWT", "kid": KIDS.get(alg, "es")}
+    return compose(changed(own, header), changed(FOREIGN_PAYLOAD, claims), key or SIGNERS[alg])
+
+
+def once(header={}, key="bound", **claims):
+    return compose(changed(BOUND_HEADER, header), changed(ONCE_PAYLOAD, claims), key)
 
 
 def raw_payload(payload):
@@ -288,13 +331,22 @@ def times():
 def rights():
     accept("17", "two scopes", token())
     accept("17", "no scope", token(scope=DROP))
+    accept("17", "a list", token(scope=["memory:read", "openid"]))
+    accept("17", "an empty list", token(scope=[]))
+    accept("17", "a list of 1024 bytes", token(scope=["s" * 512, "t" * 511]))
+    accept("17", "routes:read beside a tenant's scopes", token(scope="memory:read routes:read"))
     accept("17", "scopes that are not ours are passed over", token(scope="openid memory:read x:y"))
     accept("17", "scope of 1024 bytes", token(scope="memory:read " + "s" * 1012))
     for name, scope in [("empty", ""), ("two blanks", "memory:read  memory:write"),
                         ("leading blank", " memory:read"), ("closing blank", "memory:read "),
                         ("tab", "memory:read\tmemory:write"), ("quote", 'memory:"read'),
                         ("backslash", "memory:\\read"), ("not ASCII", "memory:réad"),
-                        ("1025 bytes", "s" * 1025), ("a list", ["memory:read"]), ("null", None)]:
+                        ("1025 bytes", "s" * 1025), ("null", None), ("a number", 1),
+                        ("a list with a number", ["memory:read", 1]), ("nested", [["memory:read"]]),
+                        ("a list with a blank inside", ["memory:read memory:write"]),
+                        ("a list with an empty one", ["memory:read", ""]),
+                        ("a list of 1025 bytes", ["s" * 512, "t" * 512]),
+                        ("an object", {"memory:read": 1})]:
         reject("17", "bad_scope", f"scope {name}", token(scope=scope))
     accept("18", "tenant by id", token())
     accept("18", "tenant by name", token(tenant_id="acme-2"))
@@ -307,10 +359,14 @@ def rights():
                          ("64 bytes", "a" * 64),
                          ("leading hyphen", "-acme"), ("closing hyphen", "acme-"), ("dot", "a.b"),
                          ("path", "../acme"), ("list", [TENANT]), ("number", 1),
-                         ("all-zero id", "0" * 32), ("31 digits and G", TENANT[1:] + "G"),
+                         ("31 digits and G", TENANT[1:] + "G"),
                          ("NUL", TENANT + "\0"), ("blank", TENANT + " "),
                          ("two", TENANT + "," + TENANT)]:
         reject("18", "bad_tenant", f"tenant {name}", token(tenant_id=tenant))
+    accept("18", "the built-in issuer for the platform",
+           token(tenant_id="0" * 32, scope="routes:read memory:read"))
+    reject("18", "bad_tenant", "a platform's issuer for the platform", ext(org="0" * 32))
+    reject("18", "bad_tenant", "a tenant's issuer for the platform", bound(tenant_id="0" * 32))
     reject("18", "bad_tenant", "no tenant", token(tenant_id=DROP))
     reject("18", "bad_tenant", "another issuer's claim name", token(tenant_id=DROP, org="acme"))
     reject("18", "bad_tenant", "tenant in the header", token({"tenant_id": TENANT}, tenant_id=DROP))
@@ -353,6 +409,147 @@ def actors():
         reject("jti", "bad_jti", name, token(jti=jti))
 
 
+def flip(signature, at):
+    return signature[:at] + bytes([signature[at] ^ 1]) + signature[at + 1:]
+
+
+def of_each_algorithm():
+    for alg, sign in SIGNERS.items():
+        accept("23", f"{alg}", foreign(alg))
+        size = len(sign(b""))
+        for at in (0, size // 2, size - 1):
+            reject("23", "bad_signature", f"{alg}, byte {at} of the signature changed",
+                   foreign(alg, lambda message, at=at: flip(sign(message), at)))
+        reject("23", "bad_signature", f"{alg}, no signature", foreign(alg, lambda message: b""))
+        reject("23", "bad_signature", f"{alg}, a byte less",
+               foreign(alg, lambda message: sign(message)[:-1]))
+        reject("23", "bad_signature", f"{alg}, a byte more",
+               foreign(alg, lambda message: sign(message) + b"\0"))
+        reject("23", "bad_signature", f"{alg}, a zero before",
+               foreign(alg, lambda message: b"\0" + sign(message)))
+        reject("23", "bad_signature", f"{alg}, zeros", foreign(alg, lambda message: bytes(size)))
+        reject("23", "bad_signature", f"{alg}, of another payload",
+               foreign(alg, lambda message: sign(message[:-2])))
+        reject("23", "bad_signature", f"{alg}, EdDSA's signature", foreign(alg, "ext1"))
+        for other in ["EdDSA", "ES256", "RS256", "PS256"]:
+            if other != alg:
+                reject("06", "bad_alg", f"a key for {alg} under {other}",
+                       foreign(alg, header={"alg": other}))
+        for name in ["none", "HS256", alg.lower(), alg.replace("256", "384"), "ES256K"]:
+            reject("04", "bad_alg", f"a key for {alg} under {name}",
+                   foreign(alg, header={"alg": name}))
+        reject("05", "bad_alg", f"a key for {alg} under none, no signature",
+               foreign(alg, lambda message: b"", {"alg": "none"}))
+    pem = {"ES256": EC, "RS256": RSA, "PS256": RSA}
+    for alg, key in pem.items():
+        secret = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+        def mac(message, secret=secret):
+            return hmac.new(secret, message, hashlib.sha256).digest()
+        reject("04", "bad_alg", f"HS256 with the PEM of a key for {alg} as secret",
+               foreign(alg, mac, {"alg": "HS256"}))
+        reject("23", "bad_signature", f"a MAC with the PEM of a key for {alg} as secret",
+               foreign(alg, mac))
+
+
+def elliptic():
+    order = P256_ORDER.to_bytes(32, "big")
+    reject("23", "bad_signature", "ES256 by a stranger",
+           foreign("ES256", lambda message: es256(message, EC_STRANGER)))
+    reject("23", "bad_signature", "ES256 in DER", foreign("ES256", ecdsa))
+    reject("23", "bad_signature", "ES256, r and s changed places",
+           foreign("ES256", lambda message: es256(message)[32:] + es256(message)[:32]))
+    for name, r, s in [("r zero", bytes(32), None), ("s zero", None, bytes(32)),
+                       ("r the order", order, None), ("s the order", None, order),
+                       ("both zero", bytes(32), bytes(32)), ("both the order", order, order),
+                       ("r all ones", b"\xff" * 32, None), ("s all ones", None, b"\xff" * 32),
+                       ("r one, s one", (1).to_bytes(32, "big"), (1).to_bytes(32, "big"))]:
+        reject("23", "bad_signature", f"ES256, {name}",
+               foreign("ES256", lambda message, r=r, s=s:
+                       (r or es256(message)[:32]) + (s or es256(message)[32:])))
+
+    def plus_order(at):
+        def sign(message):
+            parts = [es256(message)[:32], es256(message)[32:]]
+            number = int.from_bytes(parts[at], "big") + P256_ORDER
+            parts[at] = (number % 2**256).to_bytes(32, "big")
+            return b"".join(parts)
+        return sign
+    reject("23", "bad_signature", "ES256, r plus the order", foreign("ES256", plus_order(0)))
+    reject("23", "bad_signature", "ES256, s plus the order", foreign("ES256", plus_order(1)))
+
+    def other_s(message):
+        s = P256_ORDER - int.from_bytes(es256(message)[32:], "big")
+        return es256(message)[:32] + s.to_bytes(32, "big")
+    accept("23", "ES256, the other s, which is as good", foreign("ES256", other_s))
+
+
+def rsa_padding():
+    large = {"RS256": "rs-large", "PS256": "ps-large"}
+    for alg, sign in [("RS256", rs256), ("PS256", ps256)]:
+        accept("23", f"{alg} by 4096 bits",
+               foreign(alg, lambda message, sign=sign: sign(message, RSA_LARGE),
+                       {"kid": large[alg]}))
+        reject("23", "bad_signature", f"{alg} by 2048 bits under a kid of 4096",
+               foreign(alg, header={"kid": large[alg]}))
+        reject("23", "bad_signature", f"{alg} by a stranger",
+               foreign(alg, lambda message, sign=sign: sign(message, RSA_STRANGER)))
+    reject("23", "bad_signature", "an RS256 signature under the kid and alg of PS256",
+           foreign("PS256", rs256))
+    reject("23", "bad_signature", "a PS256 signature under the kid and alg of RS256",
+           foreign("RS256", ps256))
+    reject("06", "bad_alg", "RS256's kid under PS256", foreign("PS256", header={"kid": "rs"}))
+    reject("06", "bad_alg", "PS256's kid under RS256", foreign("RS256", header={"kid": "ps"}))
+    for size in [0, 20, 31, 33, 64, 222]:
+        reject("23", "bad_signature", f"PS256 with a salt of {size} bytes",
+               foreign("PS256", lambda message, size=size: ps256(message, salt=bytes(size))))
+    reject("23", "bad_signature", "PS256 with MGF1 over SHA-1",
+           foreign("PS256", lambda message: ps256(message, mask=hashlib.sha1)))
+    reject("23", "bad_signature", "PS384's hash",
+           foreign("PS256", lambda message: ps256(message, hashed=hashlib.sha384)))
+    reject("23", "bad_signature", "PS256 with another trailer",
+           foreign("PS256", lambda message: ps256(message, trailer=b"\xcc")))
+    sha1 = bytes.fromhex("3021300906052b0e03021a05000414")
+    without_null = bytes.fromhex("302f300b06096086480165030402010420")
+    for name, how in [("without the hash's name", {"info": b""}),
+                      ("without NULL parameters", {"info": without_null}),
+                      ("zeros for filling", {"fill": b"\0"}), ("of block type 2", {"kind": 2}),
+                      ("over SHA-1", {"info": sha1, "hashed": hashlib.sha1}),
+                      ("over SHA-512 named SHA-256", {"hashed": hashlib.sha512})]:
+        reject("23", "bad_signature", f"RS256 {name}",
+               foreign("RS256", lambda message, how=how: rs256(message, **how)))
+    reject("23", "bad_signature", "RS256, short filling and rubbish behind the hash",
+           foreign("RS256", lambda message: rsa_raw(RSA, pkcs1(message, 200) + bytes(56))))
+    modulus = int.from_bytes(rsa_modulus(RSA), "big")
+    for jti in range(64):
+        value = foreign("RS256", jti=str(jti))
+        body, _, signature = value.rpartition(".")
+        number = int.from_bytes(base64.urlsafe_b64decode(signature + "=="), "big") + modulus
+        if number < 2**2048:
+            reject("23", "bad_signature", "RS256, the signature plus the modulus",
+                   body + "." + b64(number.to_bytes(256, "big")))
+            return
+    raise AssertionError("no signature that leaves room for its modulus")
+
+
+def claim_mapping():
+    accept("mapping", "all four", foreign("ES256"))
+    accept("mapping", "EdDSA beside the others", foreign("EdDSA", "ext1", {"kid": "ed"}))
+    accept("mapping", "scopes as text", foreign("ES256", scp="memory:read"))
+    accept("mapping", "the usual names say nothing here",
+           foreign("ES256", scope=7, clearance="top", tenant_id=TENANT))
+    reject("mapping", "bad_sub", "sub, where it is not the user", foreign("ES256", uid=DROP))
+    reject("mapping", "bad_sub", "user a number", foreign("ES256", uid=7))
+    reject("mapping", "bad_tenant", "tenant_id, where it is not the tenant",
+           foreign("ES256", org=DROP, tenant_id=TENANT))
+    reject("mapping", "bad_scope", "scope with a control", foreign("ES256", scp=["memory:\nread"]))
+    reject("mapping", "bad_clearance", "clearance unknown", foreign("ES256", level="high"))
+    accept("16", "a jti where it is asked for", once())
+    reject("16", "bad_jti", "no jti where it is asked for", once(jti=DROP))
+    reject("16", "bad_jti", "an empty jti where it is asked for", once(jti=""))
+    accept("16", "no jti where it is not asked for", bound())
+
+
 def write_corpus(folder):
     """A token after a 0, a payload (which the target signs) after a 1."""
     seen = set()
@@ -366,13 +563,16 @@ def write_corpus(folder):
         pathlib.Path(folder, f"{check}-{verdict}-payload").write_bytes(b"1" + payload)
 
 
-for make in [form, algorithms, header_members, parties, times, rights, actors]:
+for make in [form, algorithms, header_members, parties, times, rights, actors, of_each_algorithm,
+             elliptic, rsa_padding, claim_mapping]:
     make()
 if len(sys.argv) == 2:
     write_corpus(sys.argv[1])
     sys.exit()
 for key in KEYS:
     print("key", key, public(key).hex(), sep="\t")
+for name, value in FOREIGN_KEYS.items():
+    print("key", name, value.hex(), sep="\t")
 for row in ROWS:
     assert not any("\t" in column or "\n" in column for column in row), row
     print(*row, sep="\t")

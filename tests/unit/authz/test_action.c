@@ -49,8 +49,10 @@ static void every_row_is_reached_by_its_own_method_and_path(void **state)
         {"DELETE", "/v1/memories/a b", "memory.delete", "a b", SCOPE_MEMORY_WRITE, true},
         {"GET", "/v1/memories/01H/history", "memory.history", "01H", SCOPE_MEMORY_READ, false},
         {"GET", "/v1/tenant", "tenant.read", NULL, SCOPE_TENANT_READ, false},
+        {"HEAD", "/v1/memories", "memory.list", NULL, SCOPE_MEMORY_READ, false},
+        {"HEAD", "/v1/memories/01H", "memory.read", "01H", SCOPE_MEMORY_READ, false},
     };
-    assert_int_equal(sizeof expected / sizeof *expected, action_count(&action_table));
+    assert_int_equal(sizeof expected / sizeof *expected - 2, action_count(&action_table));
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         struct route found;
         char allow[ACTION_ALLOW_MAX];
@@ -127,12 +129,13 @@ static void another_method_is_told_which_are_allowed(void **state)
     const struct {
         const char *method, *path, *allow;
     } expected[] = {
-        {"PUT", "/v1/memories", "POST, GET, DELETE"},
-        {"get", "/v1/memories", "POST, GET, DELETE"},
-        {"", "/v1/memories", "POST, GET, DELETE"},
-        {"HEAD", "/v1/tenant", "GET"},
-        {"POST", "/v1/memories/01H", "GET, PATCH, DELETE"},
-        {"DELETE", "/v1/memories/01H/history", "GET"},
+        {"PUT", "/v1/memories", "POST, GET, HEAD, DELETE"},
+        {"get", "/v1/memories", "POST, GET, HEAD, DELETE"},
+        {"", "/v1/memories", "POST, GET, HEAD, DELETE"},
+        {"HEAD", "/v1/memories/search", "POST"},
+        {"head", "/v1/tenant", "GET, HEAD"},
+        {"POST", "/v1/memories/01H", "GET, HEAD, PATCH, DELETE"},
+        {"DELETE", "/v1/memories/01H/history", "GET, HEAD"},
         /* the literal names the path: there is no memory called search */
         {"GET", "/v1/memories/search", "POST"},
         {"DELETE", "/v1/memories/search", "POST"},

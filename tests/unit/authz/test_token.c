@@ -64,13 +64,16 @@ CHECK(check_12_aud_holds_this_resource, "12")
 CHECK(check_13_times_and_lifetime, "13")
 CHECK(check_14_sub_is_present_and_bounded, "14")
 CHECK(check_15_client_id_is_never_taken_for_sub, "15")
+CHECK(check_16_jti_is_there_where_the_issuer_asks_for_it, "16")
 CHECK(check_17_scope_follows_the_grammar, "17")
 CHECK(check_18_tenant_is_well_formed_and_the_issuers, "18")
 CHECK(check_19_act_chain_is_bounded, "19")
+CHECK(check_23_signatures_of_each_algorithm, "23")
 CHECK(check_24_jwe_is_refused, "24")
 CHECK(clearance_is_one_of_four, "clearance")
 CHECK(roles_are_bounded_text, "roles")
 CHECK(jti_is_bounded, "jti")
+CHECK(claims_are_read_under_the_names_that_the_issuer_has, "mapping")
 
 static void check_29_every_refusal_reads_alike_and_shows_nothing_of_the_token(void **state)
 {
@@ -130,6 +133,162 @@ static void optional_claims_are_what_the_token_says(void **state)
     assert_false(named.tenant_is_id);
     assert_string_equal(claims_of("18", "the one tenant of a tenant's issuer").issuer_tenant,
                         VECTOR_TENANT);
+}
+
+static void mapped_claims_are_what_the_token_says(void **state)
+{
+    (void)state;
+    struct claims claims = claims_of("mapping", "all four");
+    assert_string_equal(claims.user, "ada");
+    assert_string_equal(claims.tenant, "acme");
+    assert_int_equal(claims.scopes, SCOPE_SET(SCOPE_MEMORY_READ) | SCOPE_SET(SCOPE_MEMORY_WRITE));
+    assert_int_equal(claims.clearance, CLEARANCE_CONFIDENTIAL);
+    assert_true(claims.clearance_given);
+    assert_int_equal(claims.issuer_early_seconds, 60);
+    assert_false(claims.jti_once);
+    claims = claims_of("mapping", "the usual names say nothing here");
+    assert_string_equal(claims.tenant, "acme");
+    assert_int_equal(claims_of("17", "a list").scopes, SCOPE_SET(SCOPE_MEMORY_READ));
+    assert_true(claims_of("16", "a jti where it is asked for").jti_once);
+    assert_int_equal(claims_of("16", "no jti where it is not asked for").issuer_early_seconds, 0);
+}
+
+static void only_the_built_in_issuer_speaks_for_the_platform(void **state)
+{
+    (void)state;
+    struct claims claims = claims_of("18", "the built-in issuer for the platform");
+    assert_true(claims.platform);
+    assert_string_equal(claims.tenant, "");
+    assert_false(claims.tenant_is_id);
+    /* routes:read is all that such a token can hold, and nobody else's can hold it */
+    assert_int_equal(claims.scopes, SCOPE_SET(SCOPE_ROUTES_READ));
+    claims = claims_of("17", "routes:read beside a tenant's scopes");
+    assert_false(claims.platform);
+    assert_int_equal(claims.scopes, SCOPE_SET(SCOPE_MEMORY_READ));
+}
+
+static struct span vector_token(const char *check, const char *name)
+{
+    return span_of_text(vector_named(check, name)->token);
+}
+
+static void check_26_a_key_that_was_rotated_out_signs_nothing_any_more(void **state)
+{
+    (void)state;
+    struct token_verifier *own = vector_verifier();
+    struct fault fault;
+    struct claims claims;
+    enum token_reason reason;
+    struct token_issuer issuer = vector_issuer_ext();
+    struct span one = vector_token("11", "registered issuer");
+    struct span two = vector_token("06", "the second key of an issuer");
+    uint64_t generation = token_verifier_generation(own);
+    assert_int_equal(token_verify(&claims, &reason, own, one, VECTOR_NOW, &fault), OK);
+    assert_int_equal(token_verify(&claims, &reason, own, two, VECTOR_NOW, &fault), OK);
+    issuer.keys[0] = issuer.keys[1]; /* two is left, one is gone */
+    issuer.key_count = 1;
+    assert_int_equal(token_verifier_replace(own, "", &issuer, 1, &fault), OK);
+    assert_true(token_verifier_generation(own) != generation);
+    assert_int_equal(token_verify(&claims, &reason, own, one, VECTOR_NOW, &fault),
+                     UNAUTHENTICATED);
+    assert_int_equal(reason, TOKEN_BAD_KID);
+    assert_int_equal(token_verify(&claims, &reason, own, two, VECTOR_NOW, &fault), OK);
+    token_verifier_free(own);
+}
+
+static void a_scope_s_issuers_are_replaced_all_or_none(void **state)
+{
+    (void)state;
+    struct token_verifier *own = vector_verifier();
+    struct fault fault;
+    struct claims claims;
+    enum token_reason reason;
+    struct token_issuer bad[3] = {vector_issuer_foreign(), vector_issuer_ext(),
+                                  vector_issuer_ext()};
+    struct span ext = vector_token("11", "registered issuer"), bound = vector_token("18",
+                                   "the one tenant of a tenant's issuer");
+    uint64_t generation = token_verifier_generation(own);
+    snprintf(bad[2].iss, sizeof bad[2].iss, TOKEN_BUILTIN_ISSUER);
+    assert_int_equal(token_verifier_replace(own, "", bad, 3, &fault), BAD_FIELD);
+    bad[2] = bad[1];
+    assert_int_equal(token_verifier_replace(own, "", bad, 3, &fault), BAD_FIELD);
+    bad[2] = vector_issuer_bound();
+    assert_int_equal(token_verifier_replace(own, "", bad, 3, &fault), BAD_FIELD);
+    bad[2] = vector_issuer_once();
+    memset(bad[2].keys[0].public_key, 0, 32);
+    assert_int_equal(token_verifier_replace(own, "", bad, 3, &fault), BAD_FIELD);
+    assert_true(token_verifier_generation(own) == generation);
+    assert_int_equal(token_verify(&claims, &reason, own, ext, VECTOR_NOW, &fault), OK);
+    assert_int_equal(token_verifier_replace(own, "", NULL, 0, &fault), OK);
+    assert_int_equal(token_verify(&claims, &reason, own, ext, VECTOR_NOW, &fault),
+                     UNAUTHENTICATED);
+    assert_int_equal(reason, TOKEN_BAD_ISS);
+    /* the tenant's and the built-in one stand */
+    assert_int_equal(token_verify(&claims, &reason, own, bound, VECTOR_NOW, &fault), OK);
+    assert_int_equal(token_verify(&claims, &reason, own, vector_token("01", "plain"), VECTOR_NOW,
+                                  &fault), OK);
+    assert_int_equal(token_verifier_replace(own, VECTOR_TENANT, NULL, 0, &fault), OK);
+    assert_int_equal(token_verify(&claims, &reason, own, bound, VECTOR_NOW, &fault),
+                     UNAUTHENTICATED);
+    token_verifier_free(own);
+}
+
+static void no_two_verifiers_share_a_generation(void **state)
+{
+    (void)state;
+    struct token_verifier *left = vector_verifier(), *right = vector_verifier();
+    struct fault fault;
+    uint64_t first = token_verifier_generation(left), second = token_verifier_generation(right);
+    assert_true(first != second);
+    assert_int_equal(token_verifier_replace(left, "", NULL, 0, &fault), OK);
+    assert_true(token_verifier_generation(left) > second);
+    token_verifier_free(left);
+    token_verifier_free(right);
+}
+
+static void a_peek_reads_without_believing(void **state)
+{
+    (void)state;
+    const char *const names[] = {"tenant_id", "org", "iat", "jti"};
+    struct token_peek peek;
+    struct fault fault;
+    /* a signature that nobody would take: it is read all the same */
+    assert_int_equal(token_peek(&peek, verifier, vector_token("06", "a stranger's signature"),
+                                names, 4, &fault), OK);
+    assert_string_equal(peek.iss, TOKEN_BUILTIN_ISSUER);
+    assert_string_equal(peek.claims[0], VECTOR_TENANT);
+    assert_string_equal(peek.claims[1], ""); /* not there */
+    assert_string_equal(peek.claims[2], ""); /* no text */
+    assert_string_equal(peek.claims[3], "j-1");
+    assert_int_equal(token_peek(&peek, verifier, vector_token("jti", "255 bytes"), names, 4,
+                                &fault), OK);
+    assert_string_equal(peek.claims[3], ""); /* longer than any tenant */
+    assert_int_equal(token_peek(&peek, verifier, vector_token("23", "ES256"), NULL, 0, &fault),
+                     OK);
+    assert_string_equal(peek.iss, "https://foreign.example/");
+}
+
+static void a_peek_refuses_what_has_not_the_form_of_a_token(void **state)
+{
+    (void)state;
+    static const char *const forms[] = {
+        "too_large", "not_compact", "encrypted", "bad_encoding", "bad_json", "bad_alg", "bad_crit",
+        "bad_typ",
+    };
+    for (size_t i = 0; i < vectors.count; i++) {
+        struct token_peek peek = {.iss = "untouched"};
+        struct fault fault;
+        for (size_t j = 0; j < sizeof forms / sizeof *forms; j++) {
+            if (strcmp(vectors.rows[i].reason, forms[j]) != 0
+                || strcmp(vectors.rows[i].check, "06") == 0) /* an alg of ours, not the key's */
+                continue;
+            status code = token_peek(&peek, verifier, span_of_text(vectors.rows[i].token), NULL,
+                                     0, &fault);
+            bool other_alg = strcmp(forms[j], "bad_alg") == 0 && code == OK;
+            assert_true(code == UNAUTHENTICATED || other_alg);
+            assert_true(other_alg || strcmp(peek.iss, "untouched") == 0);
+        }
+    }
 }
 
 static void no_changed_character_is_accepted(void **state)
@@ -270,10 +429,13 @@ static void without_an_issuer_nothing_is_accepted(void **state)
 static void an_issuer_outside_its_bounds_is_refused_by_field(void **state)
 {
     (void)state;
-    struct token_issuer good = vector_issuer_ext(), bad[11];
-    const char *field[] = {"iss", "aud", "tenant claim", "tenant", "lifetime", "lifetime", "skew",
-                           "skew", "keys", "kid", "kid"};
-    for (size_t i = 0; i < 11; i++)
+    struct token_issuer good = vector_issuer_ext(), bad[20];
+    const char *field[] = {
+        "iss", "aud", "tenant claim", "tenant", "lifetime", "lifetime", "skew", "skew", "keys",
+        "kid", "kid", "user claim", "user claim", "user claim", "scope claim", "clearance claim",
+        "key", "key", "alg", "tenant",
+    };
+    for (size_t i = 0; i < 20; i++)
         bad[i] = good;
     bad[0].iss[0] = '\0';
     memset(bad[1].aud, 'a', sizeof bad[1].aud);
@@ -286,7 +448,17 @@ static void an_issuer_outside_its_bounds_is_refused_by_field(void **state)
     bad[8].key_count = 0;
     bad[9].keys[0].id[0] = '\0';
     memcpy(bad[10].keys[1].id, bad[10].keys[0].id, sizeof bad[10].keys[1].id);
-    for (size_t i = 0; i < 11; i++) {
+    bad[11].user_claim[0] = '\0';
+    snprintf(bad[12].user_claim, sizeof bad[12].user_claim, "client_id");
+    snprintf(bad[13].user_claim, sizeof bad[13].user_claim, "azp");
+    memset(bad[14].scope_claim, 's', sizeof bad[14].scope_claim);
+    snprintf(bad[15].clearance_claim, sizeof bad[15].clearance_claim, "a\tb");
+    bad[16].keys[0].length = 33;
+    bad[17].keys[0].alg = TOKEN_ES256;
+    bad[18].keys[0].alg = TOKEN_ALG_COUNT;
+    bad[19].builtin = true;
+    snprintf(bad[19].tenant, sizeof bad[19].tenant, VECTOR_TENANT);
+    for (size_t i = 0; i < 20; i++) {
         struct fault fault = {""};
         uint64_t generation = token_verifier_generation(verifier);
         assert_int_equal(token_verifier_put(verifier, &bad[i], &fault), BAD_FIELD);
@@ -325,13 +497,23 @@ int main(int count, char **arguments)
         cmocka_unit_test(check_13_times_and_lifetime),
         cmocka_unit_test(check_14_sub_is_present_and_bounded),
         cmocka_unit_test(check_15_client_id_is_never_taken_for_sub),
+        cmocka_unit_test(check_16_jti_is_there_where_the_issuer_asks_for_it),
         cmocka_unit_test(check_17_scope_follows_the_grammar),
         cmocka_unit_test(check_18_tenant_is_well_formed_and_the_issuers),
         cmocka_unit_test(check_19_act_chain_is_bounded),
+        cmocka_unit_test(check_23_signatures_of_each_algorithm),
         cmocka_unit_test(check_24_jwe_is_refused),
         cmocka_unit_test(clearance_is_one_of_four),
         cmocka_unit_test(roles_are_bounded_text),
         cmocka_unit_test(jti_is_bounded),
+        cmocka_unit_test(claims_are_read_under_the_names_that_the_issuer_has),
+        cmocka_unit_test(mapped_claims_are_what_the_token_says),
+        cmocka_unit_test(only_the_built_in_issuer_speaks_for_the_platform),
+        cmocka_unit_test(check_26_a_key_that_was_rotated_out_signs_nothing_any_more),
+        cmocka_unit_test(a_scope_s_issuers_are_replaced_all_or_none),
+        cmocka_unit_test(no_two_verifiers_share_a_generation),
+        cmocka_unit_test(a_peek_reads_without_believing),
+        cmocka_unit_test(a_peek_refuses_what_has_not_the_form_of_a_token),
         cmocka_unit_test(check_29_every_refusal_reads_alike_and_shows_nothing_of_the_token),
         cmocka_unit_test(claims_are_what_the_token_says),
         cmocka_unit_test(optional_claims_are_what_the_token_says),
