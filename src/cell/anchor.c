@@ -14,6 +14,7 @@
 enum {
     MOVE_EVERY_US = 900 * 1000, /* the promise is once a second while there are commits */
     TROUBLE_MAX_US = 5 * 1000 * 1000,
+    PACKETS_MAX = 16, /* at once */
     MOVE_BYTES_MAX = ANCHOR_WIRE_BYTES + 2 + CONSISTENCY_PROOF_MAX * HASH_BYTES,
 };
 
@@ -268,15 +269,14 @@ static status dispatch(struct cell *cell, const struct ipc_message *message, str
     return FAIL(BAD_REQUEST, fault, "message %#x out of turn", message->type);
 }
 
-static void on_event(void *context, uint32_t events)
+/* False when nothing waits any more. */
+static bool read_one(struct cell *cell)
 {
-    struct cell *cell = context;
     struct ipc_message message;
     struct fault fault;
-    (void)events;
     status came = ipc_receive(&message, cell->kms.fd, cell->storage, &fault);
     if (came == AGAIN)
-        return;
+        return false;
     if (came == OK) {
         came = dispatch(cell, &message, &fault);
         secret_wipe(cell->storage, IPC_HEADER_BYTES + message.body.length); /* maybe a DEK */
@@ -284,6 +284,19 @@ static void on_event(void *context, uint32_t events)
     }
     if (came != OK)
         lose(cell, fault.detail);
+    return came == OK;
+}
+
+void kms_listen(struct cell *cell)
+{
+    for (int i = 0; i < PACKETS_MAX && cell->kms.fd >= 0 && !cell->ended && read_one(cell); i++)
+        ;
+}
+
+static void on_event(void *context, uint32_t events)
+{
+    (void)events;
+    kms_listen(context);
 }
 
 status kms_start(struct cell *cell, struct fault *fault)

@@ -107,6 +107,7 @@ MUST_CHECK status kms_key_get(struct kms_key *ret, uint8_t dek[KEY_BYTES], struc
                               struct fault *fault);
 MUST_CHECK status kms_start(struct cell *cell, struct fault *fault); /* after waking */
 void kms_replace(struct cell *cell, int fd);    /* takes fd */
+void kms_listen(struct cell *cell);             /* what has come: a charter among it is in force */
 void kms_note_commit(struct cell *cell);
 /* Asks for a move that covers the present state; its number for kms_moved. 0: nothing to move. */
 uint64_t kms_move_now(struct cell *cell);

@@ -336,6 +336,10 @@ void turn_commit_pending(struct cell *cell)
 void turn_end(void *context)
 {
     struct cell *cell = context;
+    if (relay_has_ready(cell))
+        kms_listen(cell); /* no request is handled under a charter that was replaced before it */
+    if (cell->ended)
+        return;
     if (cell->turn.expire_due || cell->turn.commit_due || cell->quota.tell_due
         || relay_has_ready(cell))
         run_turn(cell);

@@ -99,11 +99,24 @@ static status write_one(struct silo *silo, enum silo_charter scope, struct fault
     return statement_run(put, fault);
 }
 
+/* A damaged page there is no reason to lose what the tenant wrote: it is only a copy. */
+static status write_in_savepoint(struct silo *silo, enum silo_charter scope, struct fault *fault)
+{
+    TRY(store_savepoint(silo->store, fault));
+    status written = write_one(silo, scope, fault);
+    if (written != CORRUPT) {
+        TRY(written);
+        return store_release(silo->store, fault);
+    }
+    buffer_free(&silo->charters[scope]);
+    return store_undo(silo->store, fault);
+}
+
 status charters_write(struct silo *silo, struct fault *fault)
 {
     for (int scope = 0; scope < SILO_CHARTERS; scope++)
         if (silo->charters[scope].length > 0)
-            TRY(write_one(silo, (enum silo_charter)scope, fault));
+            TRY(write_in_savepoint(silo, (enum silo_charter)scope, fault));
     return OK;
 }
 

@@ -51,7 +51,7 @@ status tenant_read(struct call *call, struct fault *fault)
     json_put_text(&writer, "name", posture->name);
     json_put_text(&writer, "state", "active");
     json_put_text(&writer, "created_at", created_at);
-    json_put_integer(&writer, "charter", (int64_t)silo->posture_sequence);
+    json_put_integer(&writer, "charter_sequence", (int64_t)silo->posture_sequence);
     put_posture(&writer, posture);
     json_open_object(&writer, "usage");
     json_put_integer(&writer, "bytes_stored", (int64_t)silo_bytes(silo));

@@ -9,6 +9,7 @@
 #include "cell/cell.h"
 #include "crypt/note.h"
 #include "store/store.h"
+#include "wire/base64.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -510,6 +511,39 @@ void harness_token(char text[2048], struct harness *harness, struct harness_toke
     token_signature_put(&out, signature);
     must(buffer_check(&out, "token", &fault), &fault);
     text[out.length] = '\0';
+}
+
+void harness_raw_token(char text[2048], struct harness *harness, bool by_stranger,
+                       const char *payload)
+{
+    char id[TOKEN_KEY_ID_TEXT];
+    uint8_t storage[128], signature[SIGNATURE_BYTES];
+    struct fault fault;
+    struct buffer header = buffer_over(storage, sizeof storage);
+    struct buffer out = buffer_over((uint8_t *)text, 2047);
+    token_key_id(id, harness->issuer_key);
+    buffer_printf(&header, "{\"alg\":\"EdDSA\",\"typ\":\"JWT\",\"kid\":\"%s\"}",
+                  by_stranger ? "k1" : id);
+    base64url_put(&out, buffer_span(&header));
+    buffer_put_text(&out, ".");
+    base64url_put(&out, span_of_text(payload));
+    must(signer_sign(signature, by_stranger ? harness->stranger : harness->issuer,
+                     buffer_span(&out), &fault), &fault);
+    token_signature_put(&out, signature);
+    must(buffer_check(&out, "token", &fault), &fault);
+    text[out.length] = '\0';
+}
+
+struct token_issuer harness_issuer(struct harness *harness)
+{
+    struct token_issuer issuer = {
+        .iss = "https://idp.example", .aud = "bulkhead", .tenant_claim = "tenant_id",
+        .user_claim = "sub", .scope_claim = "scope", .clearance_claim = "clearance",
+        .lifetime_max_seconds = 3600, .early_seconds = 60, .late_seconds = 60,
+        .keys = {{.id = "k1", .alg = TOKEN_EDDSA, .length = SIGN_PUBLIC_BYTES}}, .key_count = 1,
+    };
+    signer_public(issuer.keys[0].public_key, harness->stranger);
+    return issuer;
 }
 
 void harness_send_raw(struct harness *harness, uint32_t gateway, uint32_t type, uint32_t id,

@@ -90,6 +90,12 @@ struct harness_token {
 };
 void harness_token(char text[2048], struct harness *harness, struct harness_token wanted);
 
+/* Any payload (JSON) under EdDSA, by the issuer or, with kid "k1", by the stranger. */
+void harness_raw_token(char text[2048], struct harness *harness, bool by_stranger,
+                       const char *payload);
+/* The stranger as an issuer named "https://idp.example". */
+struct token_issuer harness_issuer(struct harness *harness);
+
 struct harness_request {
     const char *method, *path, *query, *content_type, *token;
     struct span body;
