@@ -102,6 +102,22 @@ static void take_ids(struct route *route, const struct segments *path, uint32_t 
     }
 }
 
+static bool answers_head(const struct action *action)
+{
+    return span_is(span_of_text(action->method), "GET");
+}
+
+static bool serves(const struct action *action, struct span method)
+{
+    return span_is(method, action->method) || (span_is(method, "HEAD") && answers_head(action));
+}
+
+static void put_methods(struct buffer *methods, const struct action *action)
+{
+    buffer_printf(methods, "%s%s%s", methods->length ? ", " : "", action->method,
+                  answers_head(action) ? ", HEAD" : "");
+}
+
 status authz_route(struct route *ret, char allow[ACTION_ALLOW_MAX],
                    const struct action_table *table, struct span method, struct span path,
                    struct fault *fault)
@@ -125,8 +141,8 @@ status authz_route(struct route *ret, char allow[ACTION_ALLOW_MAX],
                 best = literals;
                 exists = true;
             }
-            buffer_printf(&methods, "%s%s", methods.length ? ", " : "", action->method);
-            if (span_is(method, action->method))
+            put_methods(&methods, action);
+            if (serves(action, method))
                 route = (struct route){
                     .action = action, .set = set, .row = row, .number = number};
         }
@@ -143,7 +159,7 @@ status authz_route(struct route *ret, char allow[ACTION_ALLOW_MAX],
 
 static bool is_method(const char *method)
 {
-    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", NULL};
+    static const char *const known[] = {"GET", "POST", "PUT", "PATCH", "DELETE", NULL};
     for (size_t i = 0; known[i]; i++)
         if (span_is(span_of_text(method), known[i]))
             return true;

@@ -49,9 +49,10 @@ struct route {
 
 /* path: percent-decoded once (http_decode_path: an escaped '/' or NUL is refused there), no query.
  * Where a literal and a placeholder both fit, the literal names the path, whatever the method.
+ * HEAD is served by the row of GET (RFC 9110 9.3.2); whoever writes the answer leaves its body out.
  * NOT_FOUND for an unknown path (also "//", a closing slash, "." or "..", an id that is empty, too
  * long, not UTF-8 or has control characters); METHOD_NOT_ALLOWED where only other methods exist:
- * allow then holds them ("GET, DELETE"), else "". ret only on OK. */
+ * allow then holds them ("GET, HEAD, DELETE"), else "". ret only on OK. */
 MUST_CHECK status authz_route(struct route *ret, char allow[ACTION_ALLOW_MAX],
                               const struct action_table *table, struct span method,
                               struct span path, struct fault *fault);

@@ -278,7 +278,7 @@ describe('memories', () => {
     await node.problem(404, 'not_found', 'GET', '/v1/memories/', { token: ada });
     const wrong = await node.problem(405, 'method_not_allowed', 'PUT', '/v1/memories',
                                      { token: ada, body: { text: 'a' } });
-    assert.deepEqual(wrong.headers.get('allow').split(', ').sort(), ['DELETE', 'GET', 'POST']);
+    assert.deepEqual(wrong.headers.get('allow').split(', ').sort(), ['DELETE', 'GET', 'HEAD', 'POST']);
   });
 
   test('GET /v1/tenant tells posture and usage', async () => {
