@@ -30,6 +30,7 @@ struct channel {
     enum channel_role role;
     uint8_t tenant[TENANT_ID_BYTES]; /* ROLE_CELL; all zero for the others: the platform's silo */
     uint32_t uid;                    /* ROLE_ADMIN: of the operator */
+    uint32_t served_as;              /* ROLE_CELL: id of the supervisor's message */
     uint64_t epoch;                  /* of its KEY_OPEN; 0 before */
     bool ends;                       /* closed when this turn's answers have left */
 };

@@ -77,7 +77,7 @@ static status on_channel(struct request *request, struct fault *fault)
 
 static status on_serve_cell(struct request *request, struct fault *fault)
 {
-    struct channel model = {.role = ROLE_CELL};
+    struct channel model = {.role = ROLE_CELL, .served_as = request->message->id};
     struct key_status key;
     TRY(only_id(model.tenant, request, fault));
     TRY(not_platform(model.tenant, fault));

@@ -265,7 +265,8 @@ status kms_add_channel(struct kms *kms, const struct channel *model, int fd, str
     struct channel *channel = calloc(1, sizeof *channel);
     if (!channel)
         return FAIL(INTERNAL, fault, "kms: out of memory");
-    *channel = (struct channel){.kms = kms, .fd = fd, .role = model->role, .uid = model->uid};
+    *channel = (struct channel){.kms = kms, .fd = fd, .role = model->role, .uid = model->uid,
+                                .served_as = model->served_as};
     memcpy(channel->tenant, model->tenant, TENANT_ID_BYTES);
     status added = ipc_outbox_create(&channel->outbox, fd, OUTBOX_BYTES, fault);
     if (added == OK)
@@ -342,7 +343,36 @@ static bool concerns(const struct push *push, const struct channel *channel)
             || span_equal(SPAN_OF(push->id), SPAN_OF(channel->tenant)));
 }
 
-/* A cell that cannot be told is cut off: it must not go on under what was in force before. */
+static struct channel *find_supervisor(struct kms *kms)
+{
+    struct channel *channel = kms->channels;
+    while (channel && channel->role != ROLE_SUPERVISOR)
+        channel = channel->next;
+    return channel;
+}
+
+/* A cell that cannot be told must not go on under what was in force before: the supervisor hears
+ * that it is served no more, and ends it. */
+static void cut_off(struct channel *cell, const struct fault *why)
+{
+    struct kms *kms = cell->kms;
+    struct channel *supervisor = find_supervisor(kms);
+    uint8_t storage[sizeof why->detail + 16];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    struct fault fault;
+    log_event(LOG_WARN, "charter.undelivered", "a cell is cut off: %s", why->detail);
+    reply_put_head(&body, UNAVAILABLE, why->detail);
+    if (supervisor) {
+        status sent = ipc_outbox_send(supervisor->outbox, MESSAGE_REPLY, cell->served_as,
+                                      buffer_span(&body), NULL, 0, &fault);
+        if (sent == OK && ipc_outbox_waiting(supervisor->outbox))
+            sent = loop_change(kms->loop, supervisor->source, EPOLLOUT, &fault);
+        if (sent != OK) /* without it no cell could be ended: then the kms ends */
+            supervisor->ends = kms->some_end = true;
+    }
+    close_channel(cell);
+}
+
 static void send_push(struct kms *kms, const struct push *push)
 {
     struct span body = {push->body, push->length};
@@ -352,12 +382,13 @@ static void send_push(struct kms *kms, const struct push *push)
         next = channel->next;
         if (!concerns(push, channel))
             continue;
-        if (ipc_outbox_send(channel->outbox, MESSAGE_CHARTER, 0, body, NULL, 0, &fault) != OK) {
-            log_event(LOG_WARN, "charter.undelivered", "a cell's channel ends: %s", fault.detail);
-            close_channel(channel);
-        } else if (ipc_outbox_waiting(channel->outbox)) {
+        status sent = ipc_outbox_send(channel->outbox, MESSAGE_CHARTER, 0, body, NULL, 0, &fault);
+        if (sent == CLOSED)
+            lose_channel(channel); /* it ended, or ends */
+        else if (sent != OK)
+            cut_off(channel, &fault);
+        else if (ipc_outbox_waiting(channel->outbox))
             (void)watch_again(channel);
-        }
     }
 }
 

@@ -337,6 +337,7 @@ static void a_cell_that_takes_nothing_is_cut_off_and_nobody_waits_for_it(void **
     struct opened one = {0}, two = {0};
     create_key(1);
     create_key(2);
+    struct cursor result;
     _cleanup_close_ int slow = open_cell(1, &one), quick = open_cell(2, &two);
     memset(largest, 'z', CHARTER_MAX);
     bool open = true;
@@ -350,6 +351,7 @@ static void a_cell_that_takes_nothing_is_cut_off_and_nobody_waits_for_it(void **
     }
     assert_false(open);
     assert_true(sequence > 2);
+    assert_int_equal(answered(&result, supervisor, MESSAGE_KMS_SERVE_CELL), UNAVAILABLE);
     _cleanup_close_ int renewed = open_cell(1, &one);
     assert_head(&one.platform, 0, sequence, largest);
     everybody_else_is_served();
