@@ -1,11 +1,13 @@
 /* control.h: the process that decides and that nobody takes at its word.
  *
- * It keeps the registry (names, states, routes; no tenant content) and the platform's ledger, both
- * in one sealed and anchored store of their own, and drives the life of tenants: create, wake,
- * pause, erase. It holds no tenant's key. Calls to the kms are answered in milliseconds and are
- * waited for; calls to the supervisor may take seconds and come back through calls.h. */
+ * It keeps the registry (names, states, routes, charters; no tenant content) and the platform's
+ * ledger, both in one sealed and anchored store of their own, and drives the life of tenants:
+ * create, wake, update, pause, erase. It holds no tenant's key. Calls to the kms are answered in
+ * milliseconds and are waited for; calls to the supervisor may take seconds and come back through
+ * calls.c. */
 #pragma once
 
+#include "authz/charter.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/loop.h"
@@ -22,16 +24,12 @@ enum tenant_state {
     TENANT_PAUSED_STATE = 2,
     TENANT_ERASING = 3
 };
-enum tenant_tier { TIER_STANDARD = 0, TIER_REGULATED = 1 };
 
-struct tenant { /* one row of the registry */
+struct tenant { /* one row of the registry; what its charter says is read there */
     uint8_t id[TENANT_ID_BYTES];
     char name[TENANT_NAME_MAX + 1];
     uint32_t uid;
     enum tenant_state state;
-    enum tenant_tier tier;
-    char region[TENANT_NAME_MAX + 1];
-    uint32_t retention_days;
     int64_t created_at_us;
     int64_t next_expiry_us; /* wall; 0: none known */
     int64_t bytes_stored;
@@ -57,6 +55,7 @@ struct control {
     int directory;
     uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
     uint32_t gateway_count, uid_base, idle_seconds;
+    char region[TENANT_NAME_MAX + 1]; /* of this node; "" for any */
     struct gateway_link gateways[GATEWAYS_MAX];
     struct store *store;
     struct store_log *log;
@@ -68,7 +67,10 @@ struct control {
     struct work *works; /* of lifecycle.c, under way */
     struct session *sessions;
     uint32_t session_count;
-    struct loop_timer expiry_timer, flush_timer, denial_timer;
+    struct loop_timer expiry_timer, flush_timer, denial_timer, charter_timer, route_timer;
+    struct route_question *route_questions; /* answered when the ledger has them */
+    uint32_t route_question_count;
+    uint8_t platform_told[HASH_BYTES]; /* of the PLATFORM message that gateways have */
     uint64_t denials[STATS_REASONS_MAX]; /* by reason, not yet in the ledger */
     uint8_t denial_sample[HASH_BYTES];
     bool stopping;
@@ -111,6 +113,7 @@ MUST_CHECK status registry_set_state(struct control *control, const uint8_t id[T
                                      enum tenant_state state, struct fault *fault);
 MUST_CHECK status registry_set_usage(struct control *control, const uint8_t id[TENANT_ID_BYTES],
                                      int64_t next_expiry_us, int64_t bytes, struct fault *fault);
+/* With its charters and routes. */
 MUST_CHECK status registry_remove(struct control *control, const uint8_t id[TENANT_ID_BYTES],
                                   struct fault *fault);
 MUST_CHECK status registry_keep_receipt(struct control *control, const struct tenant *tenant,
@@ -124,6 +127,123 @@ MUST_CHECK status registry_all(struct control *control, registry_each *each, voi
 /* The earliest expiry of a parked tenant; NOT_FOUND when nothing will expire. */
 MUST_CHECK status registry_next_expiry(struct tenant *ret, struct control *control,
                                        struct fault *fault);
+
+/* charters.c: the newest charter of each scope and, while its signature is asked for, the next one.
+ *
+ * The next document is committed before it is signed and takes the other's place in one commit with
+ * its entry in the ledger, so a crash between the two is settled by asking the kms to sign it once
+ * more over the standing channel: it does when it had signed it, and only then. */
+extern const uint8_t charter_platform_id[TENANT_ID_BYTES]; /* all zero */
+
+struct ledger_note { /* the entry that comes with a change */
+    const char *event;
+    struct span detail; /* JSON of ours */
+    int64_t operator_uid;
+};
+/* Inside a transaction; replaces a next one that was kept before. */
+MUST_CHECK status charter_keep_next(struct control *control, const struct charter *charter,
+                                    const struct ledger_note *note, struct fault *fault);
+/* Asks the kms over that channel for the signature of the next one. NOT_FOUND: none is kept. */
+MUST_CHECK status charter_sign_next(uint8_t ret[SIGNATURE_BYTES], struct control *control,
+                                    int channel, const uint8_t id[TENANT_ID_BYTES],
+                                    struct fault *fault);
+/* Inside a transaction: the next one is the newest from here on; writes its entry. */
+MUST_CHECK status charter_promote(struct control *control, const struct tenant *tenant,
+                                  const uint8_t id[TENANT_ID_BYTES],
+                                  const uint8_t signature[SIGNATURE_BYTES], struct fault *fault);
+/* Both together, for a tenant that is there (NULL: the platform), and tells the gateways. With
+ * UNAVAILABLE it may have happened: then it is settled as soon as that can be. */
+MUST_CHECK status charter_change(struct control *control, const struct tenant *tenant,
+                                 const struct charter *charter, const struct ledger_note *note,
+                                 int kms_admin, struct fault *fault);
+/* OK: nothing of this scope is pending any more. */
+MUST_CHECK status charter_settle(struct control *control, const uint8_t id[TENANT_ID_BYTES],
+                                 struct fault *fault);
+/* Every scope; tries again by itself while something stays pending. */
+void charters_settle(struct control *control);
+/* The newest, or that which a tenant in the making is to have. NOT_FOUND. */
+MUST_CHECK status charter_newest(struct charter **ret, struct control *control,
+                                 const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
+/* Appended as it travels; nothing is appended when the newest is that of sequence `known`.
+ * NOT_FOUND: none was signed. */
+MUST_CHECK status charter_put_signed(struct buffer *out, struct control *control,
+                                     const uint8_t id[TENANT_ID_BYTES], uint64_t known,
+                                     struct fault *fault);
+/* Inside a transaction: all of a tenant that goes. */
+MUST_CHECK status charter_remove(struct control *control, const uint8_t id[TENANT_ID_BYTES],
+                                 struct fault *fault);
+
+enum { CLAIM_NAMES_MAX = 16 }; /* under which issuers of tenants put the tenant */
+typedef status claim_each(void *context, struct span name, struct fault *fault);
+MUST_CHECK status charter_claims(struct control *control, claim_each *each, void *context,
+                                 struct fault *fault);
+
+/* draft.c: the next charter of a scope: the newest one, or for a tenant the posture given, with
+ * room for one more of each list. What is revoked and can matter no more is left out. */
+struct draft {
+    struct charter *newest; /* NULL: there is none yet */
+    struct charter next;    /* its lists are the draft's own */
+};
+MUST_CHECK status draft_open(struct draft *ret, struct control *control,
+                             const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
+void draft_close(struct draft *draft); /* also when zeroed */
+
+/* posture.c: what an operator may say of a tenant's posture, by name; the rest stays. */
+struct posture_wish {
+    bool has_tier, has_region, has_retention, has_audit, has_clearance, has_lifetime;
+    enum tier tier;
+    char region[TENANT_NAME_MAX + 1];
+    uint32_t retention_days;
+    bool audit_strict, clearance_required;
+    int64_t token_lifetime_max_seconds;
+    struct quota_wish {
+        char name[32];
+        uint64_t value;
+    } quotas[8];
+    uint32_t quota_count;
+};
+extern const char *const posture_wish_members[]; /* with "name"; ends with NULL */
+MUST_CHECK status posture_wish_read(struct posture_wish *ret, const struct json *arguments,
+                                    struct fault *fault);
+/* CONFLICT: a tier is lowered. BAD_FIELD: what the tier forbids. */
+MUST_CHECK status posture_wish_apply(struct posture *posture, const struct posture_wish *wish,
+                                     struct fault *fault);
+bool posture_equal(const struct posture *left, const struct posture *right);
+void posture_put_json(struct json_writer *writer, const struct posture *posture);
+/* {"charter_sequence":n,"changes":{"region":{"old":...,"new":...}}} */
+void posture_put_changes(struct buffer *out, uint64_t sequence, const struct posture *old,
+                         const struct posture *new);
+
+/* routes.c: by what else than its name a tenant is found. */
+struct route {
+    char kind[16], value[256];
+};
+/* BAD_FIELD names what a kind allows. Host names are lower-cased. */
+MUST_CHECK status route_read(struct route *ret, struct span kind, struct span value,
+                             struct fault *fault);
+MUST_CHECK status route_find(struct tenant *ret, struct control *control,
+                             const struct route *route, struct fault *fault);
+/* Each with its entry in the ledger. CONFLICT: it leads to another tenant. ret_news: it was not so
+ * before. */
+MUST_CHECK status route_add(bool *ret_news, struct control *control, const struct route *route,
+                            const struct tenant *tenant, int64_t operator_uid,
+                            struct fault *fault);
+MUST_CHECK status route_remove(struct tenant *ret, struct control *control,
+                               const struct route *route, int64_t operator_uid,
+                               struct fault *fault);
+typedef status route_each(void *context, struct span kind, struct span value, struct span tenant,
+                          struct fault *fault);
+/* tenant NULL: of all. */
+MUST_CHECK status routes_all(struct control *control, const struct tenant *tenant,
+                             route_each *each, void *context, struct fault *fault);
+MUST_CHECK status routes_any_host(bool *ret, struct control *control, struct fault *fault);
+/* Inside a transaction. */
+MUST_CHECK status routes_remove_of(struct control *control, const uint8_t id[TENANT_ID_BYTES],
+                                   struct fault *fault);
+/* ROUTE_FIND: answered once its entry is durable. */
+MUST_CHECK status route_ask(struct gateway_link *link, uint32_t id, struct cursor *body,
+                            struct fault *fault);
+void routes_flush(struct control *control);
 
 /* ledger.c: inside a registry transaction. tenant may be NULL; detail is JSON of ours or empty. */
 MUST_CHECK status ledger_append(struct control *control, const char *event,
@@ -145,9 +265,8 @@ struct outcome { /* what an operation that takes its time tells its caller, once
     void *context;
 };
 struct tenant_wish {
-    struct span name, region;
-    enum tenant_tier tier;
-    uint32_t retention_days;
+    struct span name;
+    struct posture_wish posture;
     int64_t operator_uid;
 };
 void lifecycle_create(struct control *control, const struct tenant_wish *wish, int kms_admin,
@@ -169,12 +288,18 @@ void wakes_on_gone(struct control *control, struct cursor *body);
 void wakes_flush(struct control *control);    /* what woke and parked goes into the registry now */
 void wakes_schedule(struct control *control); /* arms the timer of the next expiry */
 bool wakes_is_awake(const struct control *control, const uint8_t id[TENANT_ID_BYTES]);
-void posture_put(struct buffer *out, const struct control *control, const struct tenant *tenant);
+enum { CHARTER_WIRE_MAX = CHARTER_MAX + 128 }; /* bytes of a signed one */
+/* What a cell is woken with (docs/protocols.md). NOT_FOUND: the tenant has no charter. */
+MUST_CHECK status posture_put(struct buffer *out, struct control *control,
+                              const struct tenant *tenant, struct fault *fault);
 
-/* gateways.c, admin.c, verbs.c */
+/* gateways.c, admin.c, verbs*.c */
 void gateway_link_open(struct control *control, uint32_t index, int fd);
 void gateways_flush(struct control *control); /* denials counted so far go into the ledger now */
 void gateways_tell_changed(struct control *control, const uint8_t id[TENANT_ID_BYTES]);
+void gateways_tell_platform(struct control *control); /* when it is not what they know */
+void gateway_answer(struct gateway_link *link, uint32_t id, status code, const char *detail,
+                    struct span result);
 void admin_open(struct control *control, struct cursor *body, struct ipc_message *message);
 
 struct session {
@@ -190,3 +315,17 @@ void session_answer(struct session *session, status code, const char *detail, st
 /* Runs one verb; answers at once or later, exactly once. */
 void verbs_run(struct session *session, struct span verb, struct span arguments,
                struct ipc_message *message);
+typedef status verb_run(struct session *session, const struct json *arguments,
+                        struct ipc_message *message, struct fault *fault);
+/* {"name"} or {"platform":true}: whose charter is meant. */
+struct charter_scope {
+    bool platform;
+    struct tenant tenant; /* unless it is the platform */
+    const uint8_t *id;
+};
+MUST_CHECK status verb_scope(struct charter_scope *ret, struct control *control,
+                             const struct json *arguments, struct fault *fault);
+MUST_CHECK status verb_tenant(struct tenant *ret, struct control *control,
+                              const struct json *arguments, struct fault *fault);
+verb_run verb_issuer_add, verb_issuer_remove, verb_issuer_list, verb_revoke, verb_revoke_list,
+    verb_route_add, verb_route_remove, verb_route_list;

@@ -11,6 +11,7 @@
 enum {
     OUTBOX_BYTES = 1024 * 1024,
     MESSAGES_PER_TURN = 64,
+    FIND_MAX = 5 + 255, /* "host:" and a host */
     DENIALS_AFTER_US = 60 * 1000 * 1000, /* one ledger entry a minute at most */
 };
 
@@ -39,55 +40,71 @@ static void send(struct gateway_link *link, uint32_t type, uint32_t id, struct s
         log_event(LOG_WARN, "gateway.lost", "gateway %u: %s", link->index, fault.detail);
         close_link(link);
     } else if (ipc_outbox_waiting(link->outbox)
-               && loop_change(link->control->loop, link->source, EPOLLIN | EPOLLOUT, &fault)
-                      != OK) {
+               && loop_change(link->control->loop, link->source, EPOLLOUT, &fault) != OK) {
         close_link(link);
     }
 }
 
-static void answer(struct gateway_link *link, uint32_t id, status code, const char *detail,
-                   struct span result)
+void gateway_answer(struct gateway_link *link, uint32_t id, status code, const char *detail,
+                    struct span result)
 {
-    uint8_t storage[512];
+    static uint8_t storage[CHARTER_WIRE_MAX + 512];
     struct buffer body = buffer_over(storage, sizeof storage);
     reply_put_head(&body, code, detail);
     buffer_put(&body, result);
     send(link, MESSAGE_REPLY, id, buffer_span(&body));
 }
 
-static status find(struct tenant *ret, struct control *control, struct cursor *body,
+static status find(struct tenant *ret, struct control *control, struct span text,
                    struct fault *fault)
 {
-    char text[TENANT_NAME_MAX + 1];
     uint8_t id[TENANT_ID_BYTES];
+    struct route route;
     struct fault ignored;
-    TRY(cursor_text(text, sizeof text, body, "tenant", fault));
-    TRY(cursor_end(body, fault));
-    if (hex_decode(id, sizeof id, span_of_text(text), "tenant", &ignored) == OK)
+    if (span_starts_with(text, SPAN("host:"))) {
+        struct span host = {text.data + 5, text.length - 5};
+        if (route_read(&route, SPAN("host"), host, &ignored) != OK)
+            return FAIL(NOT_FOUND, fault, "no host");
+        return route_find(ret, control, &route, fault);
+    }
+    if (hex_decode(id, sizeof id, text, "tenant", &ignored) == OK)
         return registry_by_id(ret, control, id, fault);
-    return registry_by_name(ret, control, span_of_text(text), fault);
+    return registry_by_name(ret, control, text, fault);
+}
+
+static status put_found(struct buffer *out, struct control *control, const struct tenant *tenant,
+                        uint64_t known, struct fault *fault)
+{
+    _cleanup_buffer_ struct buffer charter = buffer_of(CHARTER_WIRE_MAX);
+    buffer_put(out, SPAN_OF(tenant->id));
+    buffer_put_u8(out, (uint8_t)tenant->state);
+    buffer_put_u64(out, (uint64_t)tenant->created_at_us);
+    TRY(charter_put_signed(&charter, control, tenant->id, known, fault));
+    buffer_put_field(out, buffer_span(&charter));
+    return buffer_check(out, "tenant", fault);
 }
 
 static status on_find(struct gateway_link *link, uint32_t id, struct cursor *body,
                       struct fault *fault)
 {
+    _cleanup_buffer_ struct buffer result = buffer_of(CHARTER_WIRE_MAX + 64);
+    char text[FIND_MAX + 1];
+    uint64_t known;
     struct tenant tenant;
-    uint8_t storage[64];
     struct fault why = {0};
-    status found = find(&tenant, link->control, body, &why);
-    if (found == BAD_REQUEST || found == TRUNCATED || found == TOO_LARGE || found == BAD_FIELD)
-        return FAIL(found, fault, "%s", why.detail);
+    TRY(cursor_text(text, sizeof text, body, "tenant", fault));
+    TRY(cursor_u64(&known, body, fault));
+    TRY(cursor_end(body, fault));
+    status found = find(&tenant, link->control, span_of_text(text), &why);
     if (found == OK && tenant.state == TENANT_CREATING)
         found = NOT_FOUND;
-    if (found != OK) {
-        answer(link, id, found == NOT_FOUND ? NOT_FOUND : UNAVAILABLE, "", (struct span){0});
-        return OK;
-    }
-    struct buffer result = buffer_over(storage, sizeof storage);
-    buffer_put(&result, SPAN_OF(tenant.id));
-    buffer_put_u8(&result, (uint8_t)tenant.state);
-    buffer_put_u64(&result, (uint64_t)tenant.created_at_us);
-    answer(link, id, OK, "", buffer_span(&result));
+    if (found == OK)
+        found = put_found(&result, link->control, &tenant, known, &why) == OK ? OK : UNAVAILABLE;
+    if (found == OK)
+        gateway_answer(link, id, OK, "", buffer_span(&result));
+    else
+        gateway_answer(link, id, found == NOT_FOUND ? NOT_FOUND : UNAVAILABLE, "",
+                       (struct span){0});
     return OK;
 }
 
@@ -97,7 +114,8 @@ static void on_woken(void *context, status code, const char *detail, struct span
     (void)json;
     if (wake->link->generation == wake->generation) {
         wake->link->wakes--;
-        answer(wake->link, wake->request, code == OK ? OK : UNAVAILABLE, detail, (struct span){0});
+        gateway_answer(wake->link, wake->request, code == OK ? OK : UNAVAILABLE, detail,
+                       (struct span){0});
     }
     free(wake);
 }
@@ -114,12 +132,12 @@ static status on_wake(struct gateway_link *link, uint32_t id, struct cursor *bod
         return FAIL(TOO_LARGE, fault, "more than %d wakes at once", (int)GATEWAY_CALLS_MAX);
     if (registry_by_id(&tenant, link->control, tenant_id, &why) != OK
         || tenant.state != TENANT_ACTIVE || link->control->stopping) {
-        answer(link, id, UNAVAILABLE, "the tenant is not active", (struct span){0});
+        gateway_answer(link, id, UNAVAILABLE, "the tenant is not active", (struct span){0});
         return OK;
     }
     struct gateway_wake *wake = malloc(sizeof *wake);
     if (!wake) {
-        answer(link, id, UNAVAILABLE, "out of memory", (struct span){0});
+        gateway_answer(link, id, UNAVAILABLE, "out of memory", (struct span){0});
         return OK;
     }
     *wake = (struct gateway_wake){.link = link, .generation = link->generation, .request = id};
@@ -210,6 +228,7 @@ static const struct {
 } permits[] = {
     {MESSAGE_TENANT_FIND, on_find},
     {MESSAGE_TENANT_WAKE, on_wake},
+    {MESSAGE_ROUTE_FIND, route_ask},
     {MESSAGE_DENIED, on_denied},
 };
 
@@ -224,20 +243,32 @@ static status dispatch(struct gateway_link *link, struct ipc_message *message,
     return FAIL(FORBIDDEN_POLICY, fault, "message %#x is not permitted here", message->type);
 }
 
+/* A gateway that does not take its answers is not read. */
+static void watch(struct gateway_link *link)
+{
+    struct fault fault;
+    if (link->fd >= 0
+        && loop_change(link->control->loop, link->source,
+                       ipc_outbox_waiting(link->outbox) ? EPOLLOUT : EPOLLIN, &fault) != OK)
+        close_link(link);
+}
+
 static void on_event(void *context, uint32_t events)
 {
     static uint8_t storage[IPC_PACKET_MAX];
     struct gateway_link *link = context;
     struct fault fault;
-    if ((events & EPOLLOUT) && ipc_outbox_flush(link->outbox, &fault) == OK
-        && !ipc_outbox_waiting(link->outbox)
-        && loop_change(link->control->loop, link->source, EPOLLIN, &fault) != OK)
+    if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        && ipc_outbox_flush(link->outbox, &fault) != OK) {
         close_link(link);
-    for (int i = 0; i < MESSAGES_PER_TURN && link->fd >= 0; i++) {
+        return;
+    }
+    for (int i = 0; i < MESSAGES_PER_TURN && link->fd >= 0 && !ipc_outbox_waiting(link->outbox);
+         i++) {
         struct ipc_message message;
         status got = ipc_receive(&message, link->fd, storage, &fault);
         if (got == AGAIN)
-            return;
+            break;
         if (got == OK) {
             got = dispatch(link, &message, &fault);
             ipc_message_close(&message);
@@ -248,6 +279,42 @@ static void on_event(void *context, uint32_t events)
             close_link(link);
         }
     }
+    watch(link);
+}
+
+struct claims_told {
+    struct buffer names;
+    uint16_t count;
+};
+
+static status one_claim(void *context, struct span name, struct fault *fault)
+{
+    struct claims_told *told = context;
+    (void)fault;
+    if (told->count == CLAIM_NAMES_MAX)
+        return OK;
+    told->count++;
+    buffer_put_field(&told->names, name);
+    return OK;
+}
+
+static status put_platform(struct buffer *out, struct control *control, struct fault *fault)
+{
+    _cleanup_buffer_ struct buffer charter = buffer_of(CHARTER_WIRE_MAX);
+    uint8_t storage[CLAIM_NAMES_MAX * 80];
+    struct claims_told told = {.names = buffer_over(storage, sizeof storage)};
+    bool hosts;
+    status found = charter_put_signed(&charter, control, charter_platform_id, 0, fault);
+    if (found != OK && found != NOT_FOUND)
+        return found;
+    TRY(routes_any_host(&hosts, control, fault));
+    TRY(charter_claims(control, one_claim, &told, fault));
+    TRY(buffer_check(&told.names, "claims", fault));
+    buffer_put_field(out, buffer_span(&charter));
+    buffer_put_u8(out, hosts);
+    buffer_put_u16(out, told.count);
+    buffer_put(out, buffer_span(&told.names));
+    return buffer_check(out, "PLATFORM", fault);
 }
 
 void gateway_link_open(struct control *control, uint32_t index, int fd)
@@ -259,10 +326,31 @@ void gateway_link_open(struct control *control, uint32_t index, int fd)
     if (ipc_outbox_create(&link->outbox, fd, OUTBOX_BYTES, &fault) != OK
         || loop_watch(&link->source, control->loop, fd, EPOLLIN, on_event, link, &fault) != OK)
         control_die("gateway channel", &fault);
+    _cleanup_buffer_ struct buffer platform = buffer_of(IPC_BODY_MAX);
+    if (put_platform(&platform, control, &fault) != OK)
+        control_die("registry", &fault);
+    send(link, MESSAGE_PLATFORM, 0, buffer_span(&platform));
 }
 
 void gateways_tell_changed(struct control *control, const uint8_t id[TENANT_ID_BYTES])
 {
     for (uint32_t i = 0; i < control->gateway_count; i++)
         send(&control->gateways[i], MESSAGE_TENANT_CHANGED, 0, (struct span){id, TENANT_ID_BYTES});
+}
+
+void gateways_tell_platform(struct control *control)
+{
+    _cleanup_buffer_ struct buffer platform = buffer_of(IPC_BODY_MAX);
+    uint8_t hashed[HASH_BYTES];
+    struct fault fault;
+    if (put_platform(&platform, control, &fault) != OK)
+        control_die("registry", &fault); /* whoever starts next tells them all */
+    hash(hashed, buffer_span(&platform));
+    if (span_equal(SPAN_OF(hashed), SPAN_OF(control->platform_told)))
+        return;
+    struct cursor bytes = cursor_over(SPAN_OF(hashed));
+    if (cursor_copy(control->platform_told, &bytes, HASH_BYTES, &fault) != OK)
+        control_die("PLATFORM", &fault);
+    for (uint32_t i = 0; i < control->gateway_count; i++)
+        send(&control->gateways[i], MESSAGE_PLATFORM, 0, buffer_span(&platform));
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KMS_WAIT_MS = 5000, WRAPPED_MAX = 1024, HEADS_BYTES = 2 * (8 + 32) };
+enum { KMS_WAIT_MS = 5000, WRAPPED_MAX = 1024 };
 
 static uint8_t storage[IPC_PACKET_MAX];
 
@@ -46,7 +46,7 @@ static status read_opened(struct opened *ret, struct cursor *result, struct faul
     TRY(cursor_field(&ret->wrapped, result, WRAPPED_MAX, "wrapped", fault));
     TRY(anchor_get(&ret->anchor, result, fault));
     TRY(cursor_bytes(&keys, result, 2 * SIGN_PUBLIC_BYTES, fault));
-    TRY(cursor_bytes(&heads, result, HEADS_BYTES, fault));
+    TRY(cursor_bytes(&heads, result, 2 * CHARTER_HEAD_BYTES, fault)); /* for cells */
     return cursor_end(result, fault);
 }
 

@@ -2,8 +2,10 @@
  *
  * The order makes every crash decidable at the next start, from two durable facts: the row in the
  * registry and the state of the key in the kms.
- *   create  row "creating" -> KEK -> directory -> row "active" + ledger. A row still "creating" is
- *           undone: its key was never released, so the kms lets it be discarded.
+ *   create  row "creating" and its first charter -> KEK -> charter signed -> directory -> row
+ *           "active", charter with its signature and ledger, in one commit. A row still "creating"
+ *           is undone: its key was never released, so the kms lets it be discarded.
+ *   update  see charters.c.
  *   erase   row "erasing" -> cell killed -> KEK destroyed -> directory removed -> receipt signed ->
  *           row gone, receipt kept + ledger, in one commit. A row "erasing" whose key still lives
  *           is undone (only an operator's connection can destroy a key); with its key destroyed it
@@ -16,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECEIPT_MAX = 4096, LEFTOVERS_MAX = 256 };
+enum { RECEIPT_MAX = 4096, LEFTOVERS_MAX = 256, TENANT_JSON_MAX = 4096 };
 
 static const char *const state_names[] = {"creating", "active", "paused", "erasing"};
 
@@ -27,6 +29,7 @@ struct work { /* one create, erase or pause under way */
     int kms_admin; /* -1: nobody is connected; borrowed from the session, which waits for us */
     int64_t operator_uid;
     uint64_t files, bytes;
+    uint8_t signature[SIGNATURE_BYTES]; /* of a created tenant's charter */
     struct outcome outcome;
     struct work *next;
 };
@@ -75,6 +78,19 @@ static void refuse(struct outcome outcome, status code, const char *detail)
     outcome.done(outcome.context, code, detail, (struct span){0});
 }
 
+/* Without one its members are null: a tenant that is being erased may have lost it. */
+static void put_charter(struct json_writer *writer, struct control *control,
+                        const struct tenant *tenant)
+{
+    static const struct posture nothing;
+    struct charter *charter = NULL;
+    struct fault fault;
+    bool known = charter_newest(&charter, control, tenant->id, &fault) == OK;
+    posture_put_json(writer, known ? &charter->posture : &nothing);
+    json_put_integer(writer, "charter_sequence", known ? (int64_t)charter->sequence : 0);
+    charter_free(charter);
+}
+
 void tenant_put_json(struct json_writer *writer, struct control *control,
                      const struct tenant *tenant)
 {
@@ -85,15 +101,7 @@ void tenant_put_json(struct json_writer *writer, struct control *control,
     json_put_text(writer, "id", id);
     json_put_text(writer, "name", tenant->name);
     json_put_text(writer, "state", state_names[tenant->state]);
-    json_put_text(writer, "tier", tenant->tier == TIER_REGULATED ? "regulated" : "standard");
-    if (tenant->region[0])
-        json_put_text(writer, "region", tenant->region);
-    else
-        json_put_null(writer, "region");
-    if (tenant->retention_days)
-        json_put_integer(writer, "retention_days", tenant->retention_days);
-    else
-        json_put_null(writer, "retention_days");
+    put_charter(writer, control, tenant);
     json_put_text(writer, "created_at", created);
     json_put_integer(writer, "uid", tenant->uid);
     json_open_object(writer, "usage");
@@ -105,7 +113,7 @@ void tenant_put_json(struct json_writer *writer, struct control *control,
 
 static void finish_with_tenant(struct work *work)
 {
-    uint8_t storage[2048];
+    uint8_t storage[TENANT_JSON_MAX];
     struct buffer json = buffer_over(storage, sizeof storage);
     struct json_writer writer = json_writer_on(&json);
     tenant_put_json(&writer, work->control, &work->tenant);
@@ -126,13 +134,6 @@ static status record(struct control *control, const struct tenant *tenant, const
         return result;
     }
     return registry_commit(control, fault);
-}
-
-static status change_insert(struct control *control, const struct tenant *tenant,
-                            struct fault *fault)
-{
-    struct tenant copy = *tenant;
-    return registry_insert(&copy, control, fault);
 }
 
 static status change_state(struct control *control, const struct tenant *tenant,
@@ -173,7 +174,7 @@ static void on_undone(void *context, status code, const char *detail, struct cur
                       &fault);
     else
         (void)FAIL(code, &fault, "%s", detail);
-    /* the caller of a failed create hears why it failed, kept in the tenant's region meanwhile */
+    /* the caller of a failed create hears no more than that; the log has why */
     finish(work, work->outcome.done ? UNAVAILABLE : code,
            work->outcome.done ? "the tenant could not be created; nothing is left of it"
                               : fault.detail, (struct span){0});
@@ -194,6 +195,19 @@ static void undo_create(struct work *work, const char *why)
     ask_silo_remove(work, on_undone);
 }
 
+static status record_created(struct work *work, struct fault *fault)
+{
+    struct control *control = work->control;
+    TRY(registry_begin(control, fault));
+    status result = registry_set_state(control, work->tenant.id, TENANT_ACTIVE, fault);
+    if (result == OK)
+        result = charter_promote(control, &work->tenant, work->tenant.id, work->signature, fault);
+    if (result == OK)
+        return registry_commit(control, fault);
+    registry_undo(control);
+    return result;
+}
+
 static void on_silo_made(void *context, status code, const char *detail, struct cursor *result,
                          struct ipc_message *message)
 {
@@ -202,8 +216,7 @@ static void on_silo_made(void *context, status code, const char *detail, struct 
     (void)result, (void)message;
     if (code == OK) {
         work->tenant.state = TENANT_ACTIVE;
-        code = record(work->control, &work->tenant, "tenant.create", change_state,
-                      work->operator_uid, (struct span){0}, &fault);
+        code = record_created(work, &fault);
         detail = fault.detail;
     }
     if (code != OK) {
@@ -231,76 +244,143 @@ static status check_wish(const struct tenant_wish *wish, struct fault *fault)
                     "latter at its ends", TENANT_NAME_MAX);
     if (hex_decode(ignored, sizeof ignored, name, "name", &unused) == OK)
         return FAIL(BAD_FIELD, fault, "name: must not look like a tenant id (32 hex digits)");
-    if (wish->tier == TIER_REGULATED && wish->retention_days == 0)
-        return FAIL(BAD_FIELD, fault, "retention: the tier regulated needs --retention DAYS");
     return OK;
 }
 
-static bool same_wish(const struct tenant *tenant, const struct tenant_wish *wish)
+static status posture_wished(struct posture *ret, const struct tenant_wish *wish,
+                             struct fault *fault)
 {
-    return tenant->tier == wish->tier && tenant->retention_days == wish->retention_days
-        && span_is(wish->region, tenant->region);
+    struct posture posture = posture_defaults(wish->posture.tier);
+    TRY(posture_wish_apply(&posture, &wish->posture, fault));
+    *ret = posture;
+    return OK;
+}
+
+static bool has_posture(struct control *control, const struct tenant *tenant,
+                        const struct posture *posture)
+{
+    struct charter *charter = NULL;
+    struct fault fault;
+    bool same = charter_newest(&charter, control, tenant->id, &fault) == OK
+             && posture_equal(&charter->posture, posture);
+    charter_free(charter);
+    return same;
 }
 
 /* A tenant of that name exists: creating again is no error when it is the same wish. */
 static void create_again(struct control *control, const struct tenant *tenant,
-                         const struct tenant_wish *wish, struct outcome outcome)
+                         const struct posture *posture, struct outcome outcome)
 {
     if (tenant->state == TENANT_CREATING || tenant->state == TENANT_ERASING) {
         refuse(outcome, CONFLICT, "a tenant of this name is being created or erased");
         return;
     }
-    if (!same_wish(tenant, wish)) {
+    if (!has_posture(control, tenant, posture)) {
         refuse(outcome, CONFLICT, "a tenant of this name exists with other settings");
         return;
     }
-    uint8_t storage[2048];
+    uint8_t storage[TENANT_JSON_MAX];
     struct buffer json = buffer_over(storage, sizeof storage);
     struct json_writer writer = json_writer_on(&json);
     tenant_put_json(&writer, control, tenant);
     outcome.done(outcome.context, OK, "", buffer_span(&json));
 }
 
-void lifecycle_create(struct control *control, const struct tenant_wish *wish, int kms_admin,
-                      struct outcome outcome)
+static void put_posture_detail(struct buffer *out, const struct posture *posture)
+{
+    struct json_writer writer = json_writer_on(out);
+    json_open_object(&writer, NULL);
+    json_put_integer(&writer, "charter_sequence", 1);
+    posture_put_json(&writer, posture);
+    json_close_object(&writer);
+}
+
+static status keep_first_charter(struct control *control, const struct tenant *tenant,
+                                 const struct posture *posture, int64_t operator_uid,
+                                 struct fault *fault)
+{
+    uint8_t storage[TENANT_JSON_MAX];
+    struct buffer detail = buffer_over(storage, sizeof storage);
+    struct charter charter = {.sequence = 1, .issued_at = tenant->created_at_us / 1000000,
+                              .posture = *posture};
+    struct cursor id = cursor_over(SPAN_OF(tenant->id));
+    TRY(cursor_copy(charter.id, &id, sizeof charter.id, fault));
+    charter.posture.created_at_us = tenant->created_at_us;
+    if (!span_to_text(charter.posture.name, sizeof charter.posture.name,
+                      span_of_text(tenant->name)))
+        return FAIL(INTERNAL, fault, "a name that is longer than names are");
+    put_posture_detail(&detail, posture);
+    TRY(buffer_check(&detail, "posture", fault));
+    const struct ledger_note note = {"tenant.create", buffer_span(&detail), operator_uid};
+    return charter_keep_next(control, &charter, &note, fault);
+}
+
+/* The row and what its charter is to be. */
+static status record_creating(struct work *work, const struct posture *posture,
+                              struct fault *fault)
+{
+    struct control *control = work->control;
+    TRY(registry_begin(control, fault));
+    status result = registry_insert(&work->tenant, control, fault);
+    if (result == OK)
+        result = keep_first_charter(control, &work->tenant, posture, work->operator_uid, fault);
+    if (result == OK)
+        return registry_commit(control, fault);
+    registry_undo(control);
+    return result;
+}
+
+static status make_key_and_sign(struct work *work, struct fault *fault)
+{
+    struct cursor fingerprint;
+    TRY(kms_call(&fingerprint, work->kms_admin, MESSAGE_KEY_CREATE, SPAN_OF(work->tenant.id),
+                 fault));
+    return charter_sign_next(work->signature, work->control, work->kms_admin, work->tenant.id,
+                             fault);
+}
+
+static void create_new(struct control *control, const struct tenant_wish *wish,
+                       const struct posture *posture, int kms_admin, struct outcome outcome)
 {
     struct fault fault = {0};
-    struct tenant tenant = {.state = TENANT_CREATING, .tier = wish->tier,
-                            .retention_days = wish->retention_days,
-                            .created_at_us = clock_wall_us()};
-    status result = check_wish(wish, &fault);
-    if (result == OK && !span_to_text(tenant.region, sizeof tenant.region, wish->region))
-        result = FAIL(BAD_FIELD, &fault, "region: at most %d characters", TENANT_NAME_MAX);
-    if (result != OK) {
-        refuse(outcome, result, fault.detail);
+    struct tenant tenant = {.state = TENANT_CREATING, .created_at_us = clock_wall_us()};
+    if (!span_to_text(tenant.name, sizeof tenant.name, wish->name)) {
+        refuse(outcome, BAD_FIELD, "name: too long");
         return;
     }
-    struct tenant existing;
-    status found = registry_by_name(&existing, control, wish->name, &fault);
-    if (found != NOT_FOUND) {
-        if (found == OK)
-            create_again(control, &existing, wish, outcome);
-        else
-            refuse(outcome, found, fault.detail);
-        return;
-    }
-    span_to_text(tenant.name, sizeof tenant.name, wish->name);
     crypt_random(tenant.id, sizeof tenant.id);
     struct work *work = begin(control, &tenant, kms_admin, wish->operator_uid, outcome);
     if (!work)
         return;
-    result = record(control, &tenant, NULL, change_insert, -1, (struct span){0}, &fault);
-    if (result == OK)
-        result = registry_by_id(&work->tenant, control, tenant.id, &fault); /* with its uid */
-    if (result != OK) {
+    status result = record_creating(work, posture, &fault);
+    if (result != OK)
         finish(work, result, fault.detail, (struct span){0});
-        return;
-    }
-    struct cursor fingerprint;
-    if (kms_call(&fingerprint, kms_admin, MESSAGE_KEY_CREATE, SPAN_OF(tenant.id), &fault) != OK)
+    else if (make_key_and_sign(work, &fault) != OK)
         undo_create(work, fault.detail);
     else
         ask_silo_make(work, on_silo_made);
+}
+
+void lifecycle_create(struct control *control, const struct tenant_wish *wish, int kms_admin,
+                      struct outcome outcome)
+{
+    struct fault fault = {0};
+    struct posture posture;
+    struct tenant existing;
+    status result = check_wish(wish, &fault);
+    if (result == OK)
+        result = posture_wished(&posture, wish, &fault);
+    if (result != OK) {
+        refuse(outcome, result, fault.detail);
+        return;
+    }
+    status found = registry_by_name(&existing, control, wish->name, &fault);
+    if (found == NOT_FOUND)
+        create_new(control, wish, &posture, kms_admin, outcome);
+    else if (found == OK)
+        create_again(control, &existing, &posture, outcome);
+    else
+        refuse(outcome, found, fault.detail);
 }
 
 static void put_receipt(struct buffer *out, const struct work *work)
@@ -397,6 +477,7 @@ static void on_silo_removed(void *context, status code, const char *detail,
     if (code == OK)
         code = record_erased(work, buffer_span(&document), buffer_span(&receipt), &fault);
     gateways_tell_changed(work->control, work->tenant.id);
+    gateways_tell_platform(work->control);
     finish(work, code, fault.detail, buffer_span(&document));
 }
 
@@ -514,7 +595,7 @@ void lifecycle_pause(struct control *control, struct span name, bool pause, int6
 {
     struct fault fault = {0};
     struct tenant tenant;
-    uint8_t storage[2048];
+    uint8_t storage[TENANT_JSON_MAX];
     status result = registry_by_name(&tenant, control, name, &fault);
     if (result == NOT_FOUND)
         result = FAIL(NOT_FOUND, &fault, "there is no tenant of this name");
@@ -567,6 +648,7 @@ void lifecycle_reconcile(struct control *control)
     struct fault fault;
     if (registry_all(control, collect, &leftovers, &fault) != OK)
         control_die("registry", &fault);
+    charters_settle(control);
     for (uint32_t i = 0; i < leftovers.count; i++) {
         struct work *work = leftovers.found[i];
         status asked = kms_key_state(&work->key, control, work->tenant.id, &fault);

@@ -8,9 +8,6 @@ static const char *const versions[] = {
     " id BLOB NOT NULL UNIQUE CHECK(length(id)=16),"
     " name TEXT NOT NULL UNIQUE,"
     " state INTEGER NOT NULL,"
-    " tier INTEGER NOT NULL,"
-    " region TEXT NOT NULL,"
-    " retention_days INTEGER NOT NULL,"
     " created_at INTEGER NOT NULL,"
     " next_expiry INTEGER NOT NULL DEFAULT 0,"
     " bytes_stored INTEGER NOT NULL DEFAULT 0);"
@@ -20,15 +17,35 @@ static const char *const versions[] = {
     " name TEXT NOT NULL,"
     " id BLOB NOT NULL UNIQUE,"
     " document TEXT NOT NULL);"
-    "CREATE INDEX receipt_name ON receipt(name);",
+    "CREATE INDEX receipt_name ON receipt(name);"
+    "CREATE TABLE charter("
+    " id BLOB NOT NULL CHECK(length(id)=16),"
+    " pending INTEGER NOT NULL," /* 1: not known to be signed */
+    " sequence INTEGER NOT NULL,"
+    " document BLOB NOT NULL,"
+    " signature BLOB,"
+    " event TEXT NOT NULL," /* these three: of its entry in the ledger */
+    " detail TEXT NOT NULL,"
+    " operator INTEGER NOT NULL,"
+    " UNIQUE(id, pending));"
+    "CREATE INDEX charter_pending ON charter(pending) WHERE pending = 1;"
+    "CREATE TABLE claim(" /* under which issuers of single tenants put the tenant */
+    " name TEXT NOT NULL,"
+    " tenant BLOB NOT NULL,"
+    " PRIMARY KEY(name, tenant)) WITHOUT ROWID;"
+    "CREATE INDEX claim_tenant ON claim(tenant);"
+    "CREATE TABLE route("
+    " kind TEXT NOT NULL,"
+    " value TEXT NOT NULL,"
+    " tenant BLOB NOT NULL,"
+    " PRIMARY KEY(kind, value)) WITHOUT ROWID;"
+    "CREATE INDEX route_tenant ON route(tenant);",
 };
 
 static const struct store_schema schema = {"registry", versions,
                                            sizeof versions / sizeof versions[0]};
 
-#define COLUMNS                                                                \
-    "id, name, serial, state, tier, region, retention_days, created_at, "      \
-    "next_expiry, bytes_stored"
+#define COLUMNS "id, name, serial, state, created_at, next_expiry, bytes_stored"
 enum {
     UID_OFFSET = 1000,
     STORED_ERASING_PAUSED = 4, /* erasing, and was paused */
@@ -72,15 +89,12 @@ static status row(struct tenant *ret, struct control *control, struct statement 
         .uid = control->uid_base + UID_OFFSET + (uint32_t)statement_int(statement, 2),
         .state = stored == STORED_ERASING_PAUSED ? TENANT_ERASING : (enum tenant_state)stored,
         .was_paused = stored == STORED_ERASING_PAUSED,
-        .tier = (enum tenant_tier)statement_int(statement, 4),
-        .retention_days = (uint32_t)statement_int(statement, 6),
-        .created_at_us = statement_int(statement, 7),
-        .next_expiry_us = statement_int(statement, 8),
-        .bytes_stored = statement_int(statement, 9)};
+        .created_at_us = statement_int(statement, 4),
+        .next_expiry_us = statement_int(statement, 5),
+        .bytes_stored = statement_int(statement, 6)};
     struct cursor id = cursor_over(statement_span(statement, 0));
     TRY(cursor_copy(tenant.id, &id, TENANT_ID_BYTES, fault));
-    if (!span_to_text(tenant.name, sizeof tenant.name, statement_span(statement, 1))
-        || !span_to_text(tenant.region, sizeof tenant.region, statement_span(statement, 5)))
+    if (!span_to_text(tenant.name, sizeof tenant.name, statement_span(statement, 1)))
         return FAIL(CORRUPT, fault, "registry: a row with an impossible name");
     *ret = tenant;
     return OK;
@@ -112,15 +126,12 @@ status registry_insert(struct tenant *tenant, struct control *control, struct fa
 {
     _cleanup_statement_ struct statement *insert = NULL;
     TRY(statement_open(&insert, control->store,
-                       "INSERT INTO tenant(id, name, state, tier, region, retention_days,"
-                       " created_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)", fault));
+                       "INSERT INTO tenant(id, name, state, created_at)"
+                       " VALUES(?1, ?2, ?3, ?4)", fault));
     statement_bind_blob(insert, 1, SPAN_OF(tenant->id));
     statement_bind_text(insert, 2, span_of_text(tenant->name));
     statement_bind_int(insert, 3, tenant->state);
-    statement_bind_int(insert, 4, tenant->tier);
-    statement_bind_text(insert, 5, span_of_text(tenant->region));
-    statement_bind_int(insert, 6, tenant->retention_days);
-    statement_bind_int(insert, 7, tenant->created_at_us);
+    statement_bind_int(insert, 4, tenant->created_at_us);
     TRY(statement_run(insert, fault));
     tenant->uid = control->uid_base + UID_OFFSET + (uint32_t)store_last_rowid(control->store);
     return OK;
@@ -155,6 +166,8 @@ status registry_remove(struct control *control, const uint8_t id[TENANT_ID_BYTES
                        struct fault *fault)
 {
     _cleanup_statement_ struct statement *change = NULL;
+    TRY(charter_remove(control, id, fault));
+    TRY(routes_remove_of(control, id, fault));
     TRY(statement_open(&change, control->store, "DELETE FROM tenant WHERE id = ?1", fault));
     statement_bind_blob(change, 1, (struct span){id, TENANT_ID_BYTES});
     return statement_run(change, fault);

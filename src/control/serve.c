@@ -20,6 +20,7 @@ static void end(void)
     struct fault fault;
     wakes_flush(&control);
     gateways_flush(&control);
+    routes_flush(&control);
     struct store_anchor ignored;
     control.log = store_log_close(control.log);
     if (store_close(control.store, &ignored, &fault) != OK)
@@ -106,6 +107,7 @@ static status take_start(struct ipc_message *message, struct fault *fault)
     TRY(cursor_u32(&control.gateway_count, &body, fault));
     TRY(cursor_u32(&control.uid_base, &body, fault));
     TRY(cursor_u32(&control.idle_seconds, &body, fault));
+    TRY(cursor_text(control.region, sizeof control.region, &body, "region", fault));
     TRY(cursor_end(&body, fault));
     if (control.gateway_count > GATEWAYS_MAX)
         return FAIL(BAD_REQUEST, fault, "%u gateways", control.gateway_count);

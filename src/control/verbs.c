@@ -13,9 +13,6 @@
 
 enum { LIST_MAX = 256 * 1024 * 1024 };
 
-typedef status verb_run(struct session *session, const struct json *arguments,
-                        struct ipc_message *message, struct fault *fault);
-
 static void on_done(void *context, status code, const char *detail, struct span json)
 {
     session_answer(context, code, detail, json);
@@ -24,33 +21,6 @@ static void on_done(void *context, status code, const char *detail, struct span 
 static struct outcome answer_of(struct session *session)
 {
     return (struct outcome){.done = on_done, .context = session};
-}
-
-static status tier_of(enum tenant_tier *ret, const struct json *arguments, struct fault *fault)
-{
-    struct span tier = SPAN("standard");
-    TRY(json_optional_text(&tier, arguments, "tier", 1, 32, fault));
-    if (!span_is(tier, "standard") && !span_is(tier, "regulated"))
-        return FAIL(BAD_FIELD, fault, "tier: must be standard or regulated");
-    *ret = span_is(tier, "regulated") ? TIER_REGULATED : TIER_STANDARD;
-    return OK;
-}
-
-static status tenant_create(struct session *session, const struct json *arguments,
-                            struct ipc_message *message, struct fault *fault)
-{
-    static const char *const known[] = {"name", "tier", "region", "retention_days", NULL};
-    struct tenant_wish wish = {.operator_uid = session->uid};
-    int64_t days = 0;
-    (void)message;
-    TRY(json_only(arguments, known, fault));
-    TRY(json_text(&wish.name, arguments, "name", 1, TENANT_NAME_MAX, fault));
-    TRY(json_optional_text(&wish.region, arguments, "region", 1, TENANT_NAME_MAX, fault));
-    TRY(json_optional_integer(&days, arguments, "retention_days", 1, RETENTION_DAYS_MAX, fault));
-    TRY(tier_of(&wish.tier, arguments, fault));
-    wish.retention_days = (uint32_t)days;
-    lifecycle_create(session->control, &wish, session->kms_admin, answer_of(session));
-    return OK;
 }
 
 static status name_of(struct span *ret, const struct json *arguments, struct fault *fault)
@@ -72,6 +42,99 @@ static status tenant_named(struct tenant *ret, struct control *control, struct s
     if (found == NOT_FOUND)
         return FAIL(NOT_FOUND, fault, "there is no tenant of this name");
     return found;
+}
+
+/* Whose charter can be changed. */
+status verb_tenant(struct tenant *ret, struct control *control, const struct json *arguments,
+                   struct fault *fault)
+{
+    struct span name;
+    struct tenant tenant;
+    TRY(name_of(&name, arguments, fault));
+    TRY(tenant_named(&tenant, control, name, fault));
+    if (tenant.state != TENANT_ACTIVE && tenant.state != TENANT_PAUSED_STATE)
+        return FAIL(CONFLICT, fault, "it is being created or erased right now");
+    *ret = tenant;
+    return OK;
+}
+
+status verb_scope(struct charter_scope *ret, struct control *control, const struct json *arguments,
+                  struct fault *fault)
+{
+    bool platform = false;
+    TRY(json_optional_bool(&platform, arguments, "platform", fault));
+    if (platform && json_member(arguments, "name"))
+        return FAIL(BAD_FIELD, fault, "name: either a tenant or the platform");
+    ret->platform = platform;
+    if (!platform)
+        TRY(verb_tenant(&ret->tenant, control, arguments, fault));
+    ret->id = platform ? charter_platform_id : ret->tenant.id;
+    return OK;
+}
+
+static status tenant_create(struct session *session, const struct json *arguments,
+                            struct ipc_message *message, struct fault *fault)
+{
+    struct tenant_wish wish = {.operator_uid = session->uid};
+    (void)message;
+    TRY(json_only(arguments, posture_wish_members, fault));
+    TRY(name_of(&wish.name, arguments, fault));
+    TRY(posture_wish_read(&wish.posture, arguments, fault));
+    if (wish.posture.has_retention && wish.posture.retention_days == 0)
+        return FAIL(BAD_FIELD, fault, "retention_days: must be 1 to %d, or left out for ever",
+                    RETENTION_DAYS_MAX);
+    lifecycle_create(session->control, &wish, session->kms_admin, answer_of(session));
+    return OK;
+}
+
+static status change_posture(struct session *session, const struct tenant *tenant,
+                             struct draft *draft, const struct posture_wish *wish,
+                             struct fault *fault)
+{
+    uint8_t storage[4096];
+    struct buffer detail = buffer_over(storage, sizeof storage);
+    struct posture *posture = &draft->next.posture;
+    TRY(posture_wish_apply(posture, wish, fault));
+    if (posture_equal(&draft->newest->posture, posture))
+        return OK;
+    posture_put_changes(&detail, draft->next.sequence, &draft->newest->posture, posture);
+    TRY(buffer_check(&detail, "changes", fault));
+    const struct ledger_note note = {"tenant.update", buffer_span(&detail), session->uid};
+    return charter_change(session->control, tenant, &draft->next, &note, session->kms_admin,
+                          fault);
+}
+
+static status answer_tenant(struct session *session, const struct tenant *tenant,
+                            struct fault *fault)
+{
+    uint8_t storage[4096];
+    struct buffer text = buffer_over(storage, sizeof storage);
+    struct json_writer writer = json_writer_on(&text);
+    tenant_put_json(&writer, session->control, tenant);
+    TRY(buffer_check(&text, "tenant", fault));
+    session_answer(session, OK, "", buffer_span(&text));
+    return OK;
+}
+
+static status tenant_update(struct session *session, const struct json *arguments,
+                            struct ipc_message *message, struct fault *fault)
+{
+    struct posture_wish wish;
+    struct tenant tenant;
+    struct draft draft = {0};
+    (void)message;
+    TRY(json_only(arguments, posture_wish_members, fault));
+    TRY(posture_wish_read(&wish, arguments, fault));
+    TRY(verb_tenant(&tenant, session->control, arguments, fault));
+    TRY(draft_open(&draft, session->control, tenant.id, fault));
+    status result;
+    if (draft.newest)
+        result = change_posture(session, &tenant, &draft, &wish, fault);
+    else
+        result = FAIL(CORRUPT, fault, "the tenant has no charter");
+    draft_close(&draft);
+    TRY(result);
+    return answer_tenant(session, &tenant, fault);
 }
 
 static status tenant_erase(struct session *session, const struct json *arguments,
@@ -138,33 +201,59 @@ static status tenant_list(struct session *session, const struct json *arguments,
 static status tenant_show(struct session *session, const struct json *arguments,
                           struct ipc_message *message, struct fault *fault)
 {
-    uint8_t storage[2048];
-    struct buffer text = buffer_over(storage, sizeof storage);
-    struct json_writer writer = json_writer_on(&text);
     struct tenant tenant;
     struct span name;
     (void)message;
     TRY(only_name(&name, arguments, fault));
     TRY(tenant_named(&tenant, session->control, name, fault));
-    tenant_put_json(&writer, session->control, &tenant);
-    session_answer(session, OK, "", buffer_span(&text));
-    return OK;
+    return answer_tenant(session, &tenant, fault);
 }
 
-static status put_mint(struct buffer *body, const struct tenant *tenant,
+/* ret_longest: the longest life of a token. */
+static status mint_for(uint8_t ret_id[TENANT_ID_BYTES], int64_t *ret_longest,
+                       struct control *control, const struct json *arguments,
+                       struct fault *fault)
+{
+    struct tenant tenant;
+    struct span name;
+    struct charter *charter = NULL;
+    bool platform = false;
+    struct cursor id = cursor_over(SPAN_OF(charter_platform_id));
+    *ret_longest = TOKEN_LIFETIME_MAX_SECONDS;
+    TRY(json_optional_bool(&platform, arguments, "platform", fault));
+    if (platform && json_member(arguments, "name"))
+        return FAIL(BAD_FIELD, fault, "name: either a tenant or the platform");
+    if (platform)
+        return cursor_copy(ret_id, &id, TENANT_ID_BYTES, fault);
+    TRY(name_of(&name, arguments, fault));
+    TRY(tenant_named(&tenant, control, name, fault));
+    TRY(charter_newest(&charter, control, tenant.id, fault));
+    if (charter->posture.token_lifetime_max_seconds)
+        *ret_longest = charter->posture.token_lifetime_max_seconds;
+    charter_free(charter);
+    id = cursor_over(SPAN_OF(tenant.id));
+    return cursor_copy(ret_id, &id, TENANT_ID_BYTES, fault);
+}
+
+static status put_mint(struct buffer *body, struct control *control,
                        const struct json *arguments, struct fault *fault)
 {
-    struct span user, agent = {0}, clearance = {0};
-    struct span scope = SPAN("memory:read memory:write audit:read tenant:read");
-    int64_t ttl = 15 * 60;
+    static const char whole[] = "memory:read memory:write audit:read tenant:read";
+    uint8_t id[TENANT_ID_BYTES];
+    struct span user, agent = {0}, clearance = {0}, scope = SPAN(whole);
+    int64_t longest, ttl = 15 * 60;
+    TRY(mint_for(id, &longest, control, arguments, fault));
     TRY(json_text(&user, arguments, "user", 1, USER_MAX, fault));
     TRY(json_optional_text(&agent, arguments, "agent", 1, USER_MAX, fault));
     TRY(json_optional_text(&scope, arguments, "scope", 0, TOKEN_SCOPES_MAX, fault));
     TRY(json_optional_text(&clearance, arguments, "clearance", 1, 32, fault));
-    TRY(json_optional_integer(&ttl, arguments, "ttl_seconds", 1,
-                              tenant->tier == TIER_REGULATED ? 300 : TOKEN_LIFETIME_MAX_SECONDS,
+    ttl = ttl < longest ? ttl : longest;
+    TRY(json_optional_integer(&ttl, arguments, "ttl_seconds", 1, TOKEN_LIFETIME_MAX_SECONDS,
                               fault));
-    buffer_put(body, SPAN_OF(tenant->id));
+    if (ttl > longest)
+        return FAIL(BAD_FIELD, fault, "ttl_seconds: at most %lld, the tenant's "
+                    "token_lifetime_seconds", (long long)longest);
+    buffer_put(body, SPAN_OF(id));
     buffer_put_field(body, user);
     buffer_put_field(body, agent);
     buffer_put_field(body, scope);
@@ -176,20 +265,17 @@ static status put_mint(struct buffer *body, const struct tenant *tenant,
 static status token_mint(struct session *session, const struct json *arguments,
                          struct ipc_message *message, struct fault *fault)
 {
-    static const char *const known[] = {"name", "user", "agent", "scope", "clearance",
+    static const char *const known[] = {"name", "platform", "user", "agent", "scope", "clearance",
                                         "ttl_seconds", NULL};
     uint8_t storage[4096], answer_bytes[TOKEN_MAX + 64];
     struct buffer body = buffer_over(storage, sizeof storage);
     struct buffer answer = buffer_over(answer_bytes, sizeof answer_bytes);
     struct json_writer writer = json_writer_on(&answer);
-    struct tenant tenant;
-    struct span name, token;
+    struct span token;
     struct cursor result;
     (void)message;
     TRY(json_only(arguments, known, fault));
-    TRY(name_of(&name, arguments, fault));
-    TRY(tenant_named(&tenant, session->control, name, fault));
-    TRY(put_mint(&body, &tenant, arguments, fault));
+    TRY(put_mint(&body, session->control, arguments, fault));
     TRY(kms_call(&result, session->kms_admin, MESSAGE_TOKEN_MINT, buffer_span(&body), fault));
     TRY(cursor_field(&token, &result, TOKEN_MAX, "token", fault));
     json_open_object(&writer, NULL);
@@ -244,24 +330,33 @@ struct export_work {
     int fd;
 };
 
+static status ask_export(struct export_work *work, struct fault *fault)
+{
+    struct control *control = work->session->control;
+    _cleanup_buffer_ struct buffer body = buffer_of(IPC_BODY_MAX);
+    _cleanup_buffer_ struct buffer posture = buffer_of(IPC_BODY_MAX);
+    TRY(posture_put(&posture, control, &work->tenant, fault));
+    buffer_put(&body, SPAN_OF(work->tenant.id));
+    buffer_put_u32(&body, work->tenant.uid);
+    buffer_put_field(&body, buffer_span(&posture));
+    buffer_put_text_field(&body, "audit");
+    TRY(buffer_check(&body, "CELL_EXPORT", fault));
+    call_supervisor(control, MESSAGE_CELL_EXPORT, buffer_span(&body), &work->fd, 1,
+                    on_plain_reply, work->session);
+    return OK;
+}
+
 static void on_export_woken(void *context, status code, const char *detail, struct span json)
 {
     struct export_work *work = context;
+    struct fault fault;
     (void)json;
-    if (code != OK) {
-        session_answer(work->session, code, detail, (struct span){0});
-    } else {
-        uint8_t storage[512], posture_bytes[256];
-        struct buffer body = buffer_over(storage, sizeof storage);
-        struct buffer posture = buffer_over(posture_bytes, sizeof posture_bytes);
-        posture_put(&posture, work->session->control, &work->tenant);
-        buffer_put(&body, SPAN_OF(work->tenant.id));
-        buffer_put_u32(&body, work->tenant.uid);
-        buffer_put_field(&body, buffer_span(&posture));
-        buffer_put_text_field(&body, "audit");
-        call_supervisor(work->session->control, MESSAGE_CELL_EXPORT, buffer_span(&body),
-                        &work->fd, 1, on_plain_reply, work->session);
+    if (code == OK) {
+        code = ask_export(work, &fault);
+        detail = fault.detail;
     }
+    if (code != OK)
+        session_answer(work->session, code, detail, (struct span){0});
     close(work->fd);
     free(work);
 }
@@ -312,9 +407,8 @@ static status prove(struct session *session, const struct json *arguments,
                     struct ipc_message *message, struct fault *fault)
 {
     static const char *const known[] = {"name", "target", NULL};
-    uint8_t storage[8192], posture_bytes[256];
-    struct buffer body = buffer_over(storage, sizeof storage);
-    struct buffer posture = buffer_over(posture_bytes, sizeof posture_bytes);
+    _cleanup_buffer_ struct buffer body = buffer_of(IPC_BODY_MAX);
+    _cleanup_buffer_ struct buffer posture = buffer_of(IPC_BODY_MAX);
     struct tenant tenant;
     struct span name;
     TRY(ipc_need_fds(message, 1, fault));
@@ -325,7 +419,7 @@ static status prove(struct session *session, const struct json *arguments,
     TRY(json_need_object(target, "target", fault));
     if (target->source.length > PROVE_TARGET_MAX)
         return FAIL(BAD_FIELD, fault, "target: at most %u bytes", (unsigned)PROVE_TARGET_MAX);
-    posture_put(&posture, session->control, &tenant);
+    TRY(posture_put(&posture, session->control, &tenant, fault));
     buffer_put(&body, SPAN_OF(tenant.id));
     buffer_put_u32(&body, tenant.uid);
     buffer_put_field(&body, buffer_span(&posture));
@@ -340,12 +434,17 @@ static const struct {
     const char *name;
     verb_run *run;
 } verbs[] = {
-    {"tenant.create", tenant_create}, {"tenant.list", tenant_list},
-    {"tenant.show", tenant_show},     {"tenant.erase", tenant_erase},
-    {"tenant.pause", tenant_pause},   {"tenant.resume", tenant_resume},
-    {"token.mint", token_mint},       {"audit.export", audit_export},
-    {"platform.key", platform_key},   {"ledger.export", export_ledger},
-    {"status", node_status},          {"prove", prove},
+    {"tenant.create", tenant_create}, {"tenant.update", tenant_update},
+    {"tenant.list", tenant_list},     {"tenant.show", tenant_show},
+    {"tenant.erase", tenant_erase},   {"tenant.pause", tenant_pause},
+    {"tenant.resume", tenant_resume}, {"token.mint", token_mint},
+    {"token.revoke", verb_revoke},    {"token.revoked", verb_revoke_list},
+    {"issuer.add", verb_issuer_add},  {"issuer.remove", verb_issuer_remove},
+    {"issuer.list", verb_issuer_list}, {"route.add", verb_route_add},
+    {"route.remove", verb_route_remove}, {"route.list", verb_route_list},
+    {"audit.export", audit_export},   {"ledger.export", export_ledger},
+    {"platform.key", platform_key},   {"status", node_status},
+    {"prove", prove},
 };
 
 void verbs_run(struct session *session, struct span verb, struct span arguments,

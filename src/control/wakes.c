@@ -133,13 +133,20 @@ void wakes_flush(struct control *control)
     (void)flush(control);
 }
 
-void posture_put(struct buffer *out, const struct control *control, const struct tenant *tenant)
+status posture_put(struct buffer *out, struct control *control, const struct tenant *tenant,
+                   struct fault *fault)
 {
-    buffer_put_text_field(out, tenant->name);
-    buffer_put_u8(out, (uint8_t)tenant->tier);
-    buffer_put_u64(out, (uint64_t)tenant->created_at_us);
-    buffer_put_u32(out, tenant->retention_days);
+    _cleanup_buffer_ struct buffer own = buffer_of(CHARTER_WIRE_MAX);
+    _cleanup_buffer_ struct buffer platform = buffer_of(CHARTER_WIRE_MAX);
+    TRY(charter_put_signed(&own, control, tenant->id, 0, fault));
+    status found = charter_put_signed(&platform, control, charter_platform_id, 0, fault);
+    if (found != OK && found != NOT_FOUND)
+        return found;
     buffer_put_u32(out, control->idle_seconds);
+    buffer_put_text_field(out, control->region);
+    buffer_put_field(out, buffer_span(&own));
+    buffer_put_field(out, buffer_span(&platform));
+    return buffer_check(out, "posture", fault);
 }
 
 static void ask(struct wake *wake);
@@ -190,14 +197,21 @@ static void on_answer(void *context, status code, const char *detail, struct cur
 
 static void ask(struct wake *wake)
 {
-    uint8_t storage[512], posture_bytes[256];
-    struct buffer body = buffer_over(storage, sizeof storage);
-    struct buffer posture = buffer_over(posture_bytes, sizeof posture_bytes);
-    posture_put(&posture, wake->control, &wake->tenant);
+    _cleanup_buffer_ struct buffer body = buffer_of(IPC_BODY_MAX);
+    _cleanup_buffer_ struct buffer posture = buffer_of(IPC_BODY_MAX);
+    struct fault fault;
+    status result = posture_put(&posture, wake->control, &wake->tenant, &fault);
     buffer_put(&body, SPAN_OF(wake->tenant.id));
     buffer_put_u32(&body, wake->tenant.uid);
     buffer_put_u32(&body, wake->gateway);
     buffer_put_field(&body, buffer_span(&posture));
+    if (result == OK)
+        result = buffer_check(&body, "CELL_WAKE", &fault);
+    if (result != OK) {
+        finish(wake, result == NOT_FOUND ? INTERNAL : result,
+               result == NOT_FOUND ? "the tenant has no charter" : fault.detail);
+        return;
+    }
     call_supervisor(wake->control, MESSAGE_CELL_WAKE, buffer_span(&body), NULL, 0, on_answer,
                     wake);
 }

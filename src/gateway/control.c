@@ -116,10 +116,12 @@ static status get_record(struct tenant_record *ret, struct cursor *cursor, struc
 {
     uint8_t state;
     uint64_t created_at_us;
+    struct span charter; /* the cell knows it */
     struct tenant_record record;
     TRY(cursor_copy(record.id, cursor, sizeof record.id, fault));
     TRY(cursor_u8(&state, cursor, fault));
     TRY(cursor_u64(&created_at_us, cursor, fault));
+    TRY(cursor_field(&charter, cursor, CHARTER_MAX + KIB(1), "charter", fault));
     if (state < RECORD_ACTIVE || state > RECORD_ERASING || created_at_us > INT64_MAX)
         return FAIL(BAD_REQUEST, fault, "a tenant in the state %u", state);
     record.state = (enum record_state)state;
@@ -184,6 +186,8 @@ static status dispatch(struct gateway *gateway, const struct ipc_message *messag
         return on_reply(gateway, message, fault);
     case MESSAGE_TENANT_CHANGED:
         return on_changed(gateway, message, fault);
+    case MESSAGE_PLATFORM:
+        return OK; /* cells decide by it */
     default:
         return FAIL(BAD_REQUEST, fault, "message %#x", message->type);
     }

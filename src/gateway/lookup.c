@@ -94,6 +94,7 @@ static status ask(struct gateway *gateway, struct lookup *lookup, struct fault *
     uint8_t storage[128];
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put_text_field(&body, lookup->text);
+    buffer_put_u64(&body, 0); /* none of its charters is kept */
     TRY(control_ask(&lookup->call, gateway, CALL_FIND, MESSAGE_TENANT_FIND, buffer_span(&body),
                     lookup, fault));
     lookup->asked_us = clock_monotonic_us();

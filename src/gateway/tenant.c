@@ -204,6 +204,7 @@ void tenant_changed(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES])
     struct buffer body = buffer_over(storage, sizeof storage);
     hex_encode(text, SPAN_OF(tenant->id));
     buffer_put_text_field(&body, text);
+    buffer_put_u64(&body, 0);
     if (control_ask(&tenant->check_call, gateway, CALL_CHECK, MESSAGE_TENANT_FIND,
                     buffer_span(&body), tenant, &ignored) != OK)
         relay_end(tenant->relay, "the tenant changed and control cannot be asked how");

@@ -181,13 +181,13 @@ static void set_deadline(struct child *cell, int64_t after_us)
         child_fatal(cell, fault.detail);
 }
 
-static void send_assume(struct child *cell, int silo, int kms)
+static void send_assume(struct child *cell, struct span posture, int silo, int kms)
 {
-    uint8_t storage[640];
+    static uint8_t storage[IPC_BODY_MAX];
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put(&body, SPAN_OF(cell->tenant));
     buffer_put_u32(&body, cell->uid);
-    buffer_put_field(&body, (struct span){cell->posture, cell->posture_length});
+    buffer_put_field(&body, posture);
     const int fds[2] = {silo, kms};
     child_send(cell, MESSAGE_CELL_ASSUME, 0, buffer_span(&body), fds, 2);
 }
@@ -197,11 +197,9 @@ status cell_assume(struct child *cell, const uint8_t tenant[TENANT_ID_BYTES], ui
 {
     struct supervisor *supervisor = cell->supervisor;
     assert(cell->state == CHILD_BLANK); /* one tenant per address space, once */
-    if (posture.length > sizeof cell->posture)
-        return FAIL(TOO_LARGE, fault, "posture: more than %zu bytes", sizeof cell->posture);
+    if (posture.length > CELL_POSTURE_MAX)
+        return FAIL(TOO_LARGE, fault, "posture: more than %d bytes", (int)CELL_POSTURE_MAX);
     memcpy(cell->tenant, tenant, TENANT_ID_BYTES);
-    memcpy(cell->posture, posture.data, posture.length);
-    cell->posture_length = posture.length;
     cell->uid = uid;
     cell->state = CHILD_CLOSING;
     cell->wake_started_us = clock_monotonic_us();
@@ -211,7 +209,7 @@ status cell_assume(struct child *cell, const uint8_t tenant[TENANT_ID_BYTES], ui
     TRY(silos_mount(&silo, &supervisor->silos, tenant, child_uid(cell), fault));
     status paired = ipc_pair(ends, fault);
     if (paired == OK) {
-        send_assume(cell, silo, ends[0]);
+        send_assume(cell, posture, silo, ends[0]);
         close(ends[0]);
         cell->kms_end = ends[1];
     }
@@ -416,15 +414,14 @@ static void unlink_cell(struct child *cell)
     *at = cell->next;
 }
 
-/* Who asked for the tenant while its cell was ending gets the next one. */
+/* Who asked for the tenant while its cell was ending asks again at once, with the charters that are
+ * the newest then: that there are newer ones may be why it ended. */
 static void wake_again(struct child *cell)
 {
-    struct span posture = {cell->posture, cell->posture_length};
     while (cell->waiters) {
         struct waiter *waiter = cell->waiters;
         cell->waiters = waiter->next;
-        cells_wake(cell->supervisor, cell->tenant, cell->uid, posture, waiter->gateway,
-                   waiter->request);
+        answer(cell->supervisor, waiter->request, AGAIN, "its cell was ending");
         free(waiter);
     }
 }

@@ -121,7 +121,7 @@ static status on_cell_wake(struct child *child, struct ipc_message *message, str
     TRY(tenant_of(tenant, body, fault));
     TRY(uid_of(&uid, child, body, fault));
     TRY(cursor_u32(&gateway, body, fault));
-    TRY(cursor_field(&posture, body, sizeof child->posture, "posture", fault));
+    TRY(cursor_field(&posture, body, IPC_BODY_MAX, "posture", fault));
     TRY(cursor_end(body, fault));
     cells_wake(child->supervisor, tenant, uid, posture, gateway, message->id);
     return OK;
@@ -149,7 +149,7 @@ static status on_cell_export(struct child *child, struct ipc_message *message,
     char kind[32];
     TRY(tenant_of(tenant, body, fault));
     TRY(uid_of(&uid, child, body, fault));
-    TRY(cursor_field(&posture, body, sizeof child->posture, "posture", fault));
+    TRY(cursor_field(&posture, body, IPC_BODY_MAX, "posture", fault));
     TRY(cursor_text(kind, sizeof kind, body, "kind", fault));
     TRY(cursor_end(body, fault));
     struct child *cell = cells_find(child->supervisor, tenant);

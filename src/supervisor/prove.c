@@ -21,7 +21,7 @@ struct prove {
     uint32_t request, attempt, uid;
     int output;
     uint8_t tenant[TENANT_ID_BYTES];
-    uint8_t posture[512], target[TARGET_MAX];
+    uint8_t posture[CELL_POSTURE_MAX], target[TARGET_MAX];
     size_t posture_length, target_length;
 };
 

@@ -96,6 +96,7 @@ static status start_control(struct child *control, struct fault *fault)
     buffer_put_u32(&body, supervisor->options.gateways);
     buffer_put_u32(&body, supervisor->options.uid_base);
     buffer_put_u32(&body, supervisor->options.idle_seconds);
+    buffer_put_text_field(&body, ""); /* region */
     TRY(mount_for(&fds[0], supervisor->control_directory, fault));
     status paired = pair_with(&fds[1], service_kms(supervisor), CHANNEL_CONTROL, 0, fault);
     if (paired == OK) {

@@ -56,8 +56,6 @@ struct child {
     uint8_t tenant[TENANT_ID_BYTES];
     uint32_t uid;
     int kms_end; /* the kms's end of the channel, until the jail was verified */
-    uint8_t posture[512];
-    size_t posture_length;
     struct waiter *waiters;
     struct waiter *stops; /* control's CELL_STOPs, waiting for the end */
     bool stop_wanted, parked, refused, hostile;
@@ -78,6 +76,7 @@ struct refusal {
 };
 
 enum { REFUSALS_KEPT = 64, BOOT_FAILURES_MAX = 5 };
+enum { CELL_POSTURE_MAX = 2 * CHARTER_MAX + KIB(2) }; /* bytes of what a cell is woken with */
 
 enum { PHASE_BOOT, PHASE_RUN, PHASE_STOP_GATEWAYS, PHASE_STOP_CELLS, PHASE_STOP_CONTROL,
        PHASE_STOP_KMS };

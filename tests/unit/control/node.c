@@ -279,6 +279,7 @@ void node_start_control(struct node *node)
     buffer_put_u32(&body, 0);
     buffer_put_u32(&body, UID_BASE);
     buffer_put_u32(&body, 15);
+    buffer_put_text_field(&body, "");
     pair(ends);
     node->control = fork();
     if (node->control == 0) {
