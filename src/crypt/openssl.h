@@ -41,6 +41,7 @@ size_t secret_objects_bytes(void);
 
 /* Known answers for every algorithm: INTERNAL names the one that failed. */
 MUST_CHECK status crypt_self_test(struct fault *fault);
+MUST_CHECK status foreign_self_test(struct fault *fault); /* its part for foreign.h */
 
 /* For calls that fail only when the library is broken or memory is out, where going on could
  * only leak or lose data. */

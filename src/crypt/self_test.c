@@ -119,5 +119,6 @@ status crypt_self_test(struct fault *fault)
     TRY(test_hash_keyed(fault));
     TRY(test_derive(fault));
     TRY(test_aead(fault));
-    return test_sign(fault);
+    TRY(test_sign(fault));
+    return foreign_self_test(fault);
 }

@@ -1,5 +1,7 @@
 #include "minted.h"
 
+#define PLATFORM "00000000000000000000000000000000"
+
 static const int64_t NOW = 1800000000;
 static struct mint mint;
 
@@ -48,7 +50,7 @@ static void every_scope_and_the_longest_names_fit(void **state)
     char name[USER_MAX], scopes[TOKEN_SCOPES_MAX];
     size_t length = 0;
     memset(name, '"', sizeof name); /* each becomes two bytes in JSON */
-    for (unsigned i = 0; i < SCOPE_COUNT; i++)
+    for (unsigned i = 0; i < SCOPE_ROUTES_READ; i++) /* the last: the platform's alone */
         length += (size_t)snprintf(scopes + length, sizeof scopes - length, "%s%s", i ? " " : "",
                                    scope_name((enum scope)i));
     struct token_request request = mint_request();
@@ -61,8 +63,28 @@ static void every_scope_and_the_longest_names_fit(void **state)
     mint_token(&token, &mint, &request, NOW);
     assert_int_equal(token_verify(&claims, &reason, mint.verifier, buffer_span(&token), NOW,
                                   &fault), OK);
-    assert_int_equal(claims.scopes, SCOPES_KNOWN);
+    assert_int_equal(claims.scopes, SCOPES_KNOWN & ~SCOPE_SET(SCOPE_ROUTES_READ));
     assert_memory_equal(claims.agent, name, sizeof name);
+}
+
+static void a_platform_token_reads_routes_and_nothing_else(void **state)
+{
+    (void)state;
+    struct token_request request = mint_request();
+    request.tenant = SPAN(PLATFORM);
+    request.scope = SPAN("routes:read");
+    _cleanup_buffer_ struct buffer token = buffer_of(TOKEN_MAX);
+    struct claims claims = {0};
+    enum token_reason reason;
+    struct fault fault;
+    mint_token(&token, &mint, &request, NOW);
+    assert_int_equal(token_verify(&claims, &reason, mint.verifier, buffer_span(&token), NOW,
+                                  &fault), OK);
+    assert_true(claims.platform);
+    assert_int_equal(claims.scopes, SCOPE_SET(SCOPE_ROUTES_READ));
+    request.scope = (struct span){0};
+    buffer_clear(&token);
+    assert_int_equal(token_body_put(&token, &request, mint.key_id, NOW, &fault), BAD_FIELD);
 }
 
 static void two_tokens_of_one_request_differ(void **state)
@@ -86,7 +108,11 @@ static void a_request_out_of_bounds_is_refused_by_field_and_nothing_is_written(v
         struct token_request change; /* what is set in it replaces the good one's */
     } cases[] = {
         {"tenant", {.tenant = SPAN("acme")}},
-        {"tenant", {.tenant = SPAN("00000000000000000000000000000000")}},
+        {"scope", {.tenant = SPAN(PLATFORM)}},
+        {"scope", {.tenant = SPAN(PLATFORM), .scope = SPAN("routes:read memory:read")}},
+        {"scope", {.scope = SPAN("routes:read")}},
+        {"scope", {.scope = SPAN("memory:read routes:read")}},
+        {"tenant", {.tenant = SPAN("0000000000000000000000000000000")}},
         {"tenant", {.tenant = SPAN("00112233445566778899AABBCCDDEEFF")}},
         {"user", {.user = SPAN_OF(long_name)}},
         {"user", {.user = SPAN("a\nb")}},
@@ -166,6 +192,7 @@ int main(void)
         cmocka_unit_test(a_minted_token_verifies_and_says_what_was_asked),
         cmocka_unit_test(what_was_not_asked_is_not_claimed),
         cmocka_unit_test(every_scope_and_the_longest_names_fit),
+        cmocka_unit_test(a_platform_token_reads_routes_and_nothing_else),
         cmocka_unit_test(two_tokens_of_one_request_differ),
         cmocka_unit_test(a_request_out_of_bounds_is_refused_by_field_and_nothing_is_written),
         cmocka_unit_test(empty_user_and_zero_ttl_are_refused),

@@ -2,6 +2,7 @@
  * it are jailed then. Each test starts the room in a child of its own and closes the jail there. */
 #include "crypt/aead.h"
 #include "crypt/note.h"
+#include "crypt/openssl.h"
 #include "support.h"
 
 #include <seccomp.h>
@@ -62,6 +63,16 @@ static bool sign_and_open(void)
     return done;
 }
 
+/* The keys of charters come long after the jail has closed. */
+static bool check_foreign(void)
+{
+    struct fault fault;
+    for (int i = 0; i < 100; i++)
+        if (foreign_self_test(&fault))
+            return false;
+    return true;
+}
+
 static void run_jailed(bool (*work)(void))
 {
     pid_t child = fork();
@@ -90,6 +101,12 @@ static void a_jailed_process_signs_and_verifies(void **state)
     run_jailed(sign_and_open);
 }
 
+static void a_jailed_process_loads_foreign_keys_and_verifies(void **state)
+{
+    (void)state;
+    run_jailed(check_foreign);
+}
+
 static bool open_a_file(void)
 {
     return access("/", F_OK) == 0;
@@ -112,6 +129,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_jailed_process_seals_and_opens),
         cmocka_unit_test(a_jailed_process_signs_and_verifies),
+        cmocka_unit_test(a_jailed_process_loads_foreign_keys_and_verifies),
         cmocka_unit_test(the_jail_of_these_tests_does_kill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
