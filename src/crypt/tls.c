@@ -55,7 +55,7 @@ struct tls_session *tls_session_free(struct tls_session *session)
     if (!session)
         return NULL;
     SSL_free(session->ssl);
-    tls_server_release(session->server);
+    tls_server_free(session->server);
     free(session->name);
     free(session);
     return NULL;
@@ -115,6 +115,8 @@ status tls_handshake(struct tls_session *session, enum tls_want *want, struct fa
     int result = SSL_do_handshake(session->ssl);
     if (result == 1) {
         session->done = true;
+        SSL_certs_clear(session->ssl);
+        session->server = tls_server_free(session->server);
         return OK;
     }
     int error = SSL_get_error(session->ssl, result);

@@ -35,7 +35,7 @@ struct tls_session; /* one connection */
  * before the jail and before any other call here. INTERNAL when memory is refused. */
 MUST_CHECK status tls_warm_up(struct fault *fault);
 
-/* PEM: a chain, leaf first, and its key (RSA 2048 to 8192, P-256, P-384, Ed25519), not encrypted.
+/* PEM: a chain, leaf first, and its key (RSA 2048 to 4096, P-256, P-384, Ed25519), not encrypted.
  * BAD_FIELD says what is wrong with them, "certificate: ..." or "key: ..."; that the certificate
  * has expired is only told by tls_server_expires. Without any ticket key nothing is resumed. */
 MUST_CHECK status tls_server_create(struct tls_server **ret, struct span certificate_pem,

@@ -12,13 +12,20 @@ struct ticket_keys { /* in secret memory */
     uint32_t count;
 };
 
+/* The leaf and the certificates behind it. */
+struct tls_chain {
+    X509 *leaf;
+    STACK_OF(X509) *others;
+};
+
 struct tls_server {
     SSL_CTX *context;
+    struct tls_chain chain;
     EVP_PKEY *key; /* its parts live in secret memory */
     struct ticket_keys *tickets;
     int64_t expires_s;
     uint8_t fingerprint[HASH_BYTES];
-    uint32_t holders; /* the owner, if it still has it, and the sessions */
+    uint32_t holders; /* the owner, if it still has it, and the handshakes */
 };
 
 /* What a peer may send before it is known: see tls_socket.c. */
@@ -31,7 +38,7 @@ struct tls_guard {
 
 struct tls_session {
     SSL *ssl;
-    struct tls_server *server;
+    struct tls_server *server; /* NULL once the handshake is done */
     struct tls_guard guard;
     const char *refused; /* why this room ends it, where OpenSSL would go on */
     char *name;          /* NULL: none */
@@ -43,7 +50,6 @@ struct tls_session {
 
 /* tls_server.c */
 MUST_CHECK status tls_server_warm_up(struct fault *fault);
-void tls_server_release(struct tls_server *server);
 
 /* tls_socket.c: the way between OpenSSL and the socket. NULL: out of memory. */
 MUST_CHECK status tls_socket_warm_up(struct fault *fault);

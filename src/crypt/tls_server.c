@@ -1,8 +1,9 @@
 /* tls_server.c: what the sessions of a node share: certificate, key, ticket keys, what is spoken.
  *
- * The private key is read twice. The first time, in the heap, OpenSSL makes what it makes lazily
- * and keeps; then the key is freed, and wiped. The second time all of it comes from secret memory
- * (openssl.h): the key's numbers and what its first signature derives from them. */
+ * The private key is read and tried in the heap, where OpenSSL also makes what it keeps of a first
+ * use; then it is copied into secret memory (openssl.h) with what its first signature derives from
+ * it, and the first one is freed, and wiped. There is room for a few keys only, so a session has
+ * the key no longer than its handshake needs it: the context that it keeps has none. */
 #include "crypt/tls_room.h"
 
 #include "base/secret.h"
@@ -16,7 +17,7 @@
 
 enum {
     RSA_BITS_MIN = 2048,
-    RSA_BITS_MAX = 8192,
+    RSA_BITS_MAX = 4096,
     SECURITY_LEVEL = 2, /* 112 bits: in the chain, in the peer's groups and signatures */
     SIGNATURE_MAX = RSA_BITS_MAX / 8,
 };
@@ -67,6 +68,11 @@ static int refuse_password(char *buffer, int size, int writing, void *asked)
     return -1;
 }
 
+static BIO *open_pem(struct span pem)
+{
+    return BIO_new_mem_buf(pem.length ? (const void *)pem.data : "", (int)pem.length);
+}
+
 static status check_strength(EVP_PKEY *key, struct fault *fault)
 {
     char group[32] = "";
@@ -99,15 +105,24 @@ static bool can_sign(EVP_PKEY *key)
     return signs;
 }
 
+/* Of the older form, whose cipher OpenSSL knows only with its tables of names. */
+static bool says_encrypted(struct span pem)
+{
+    for (; pem.length; pem.data++, pem.length--)
+        if (span_starts_with(pem, SPAN("Proc-Type: 4,ENCRYPTED")))
+            return true;
+    return false;
+}
+
 static status read_key(EVP_PKEY **ret, struct span pem, struct fault *fault)
 {
     bool asked = false;
-    BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.length);
+    BIO *bio = open_pem(pem);
     EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, refuse_password, &asked) : NULL;
     BIO_free(bio);
     if (!key)
-        return FAIL(BAD_FIELD, fault, "key: %s", asked ? "it is encrypted: decrypt it first"
-                                                       : "no private key in PEM");
+        return FAIL(BAD_FIELD, fault, "key: %s", asked || says_encrypted(pem)
+                    ? "it is encrypted: decrypt it first" : "no private key in PEM");
     status result = check_strength(key, fault);
     if (result == OK && !can_sign(key))
         result = FAIL(BAD_FIELD, fault, "key: it does not sign");
@@ -123,27 +138,26 @@ static status read_key_hidden(EVP_PKEY **ret, struct span pem, struct fault *fau
 {
     EVP_PKEY *key;
     TRY(read_key(&key, pem, fault));
-    EVP_PKEY_free(key);
-    struct fault inner;
     secret_objects_begin();
-    status result = read_key(ret, pem, &inner);
+    EVP_PKEY *hidden = EVP_PKEY_dup(key);
+    bool signs = hidden && can_sign(hidden);
     secret_objects_end();
-    return result == OK ? OK : FAIL(INTERNAL, fault, "key: no secret memory left for it");
+    EVP_PKEY_free(key);
+    if (!signs) {
+        EVP_PKEY_free(hidden);
+        return FAIL(INTERNAL, fault, "key: no secret memory left for it");
+    }
+    *ret = hidden;
+    return OK;
 }
 
-/* The leaf and the certificates behind it. */
-struct chain {
-    X509 *leaf;
-    STACK_OF(X509) *others;
-};
-
-static void chain_free(struct chain *chain)
+static void chain_free(struct tls_chain *chain)
 {
     X509_free(chain->leaf);
     sk_X509_pop_free(chain->others, X509_free);
 }
 
-static bool chain_put(struct chain *chain, X509 *certificate)
+static bool chain_put(struct tls_chain *chain, X509 *certificate)
 {
     if (!chain->leaf)
         chain->leaf = certificate;
@@ -152,7 +166,7 @@ static bool chain_put(struct chain *chain, X509 *certificate)
     return true;
 }
 
-static status read_certificates(struct chain *chain, BIO *bio, struct fault *fault)
+static status read_certificates(struct tls_chain *chain, BIO *bio, struct fault *fault)
 {
     for (int count = 0;; count++) {
         bool asked = false;
@@ -173,10 +187,10 @@ static status read_certificates(struct chain *chain, BIO *bio, struct fault *fau
     }
 }
 
-static status read_chain(struct chain *ret, struct span pem, struct fault *fault)
+static status read_chain(struct tls_chain *ret, struct span pem, struct fault *fault)
 {
-    struct chain chain = {.others = sk_X509_new_null()};
-    BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.length);
+    struct tls_chain chain = {.others = sk_X509_new_null()};
+    BIO *bio = open_pem(pem);
     status result = INTERNAL;
     if (bio && chain.others)
         result = read_certificates(&chain, bio, fault);
@@ -203,6 +217,15 @@ static status read_expiry(int64_t *ret, const X509 *leaf, struct fault *fault)
     return OK;
 }
 
+/* At each handshake, for this one session. */
+static int on_certificate(SSL *ssl, void *argument)
+{
+    (void)argument;
+    const struct tls_session *session = SSL_get_app_data(ssl);
+    const struct tls_server *server = session->server;
+    return SSL_use_cert_and_key(ssl, server->chain.leaf, server->key, server->chain.others, 1);
+}
+
 static status configure(SSL_CTX *context, struct fault *fault)
 {
     const uint64_t options = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION
@@ -215,6 +238,7 @@ static status configure(SSL_CTX *context, struct fault *fault)
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_timeout(context, TLS_TICKET_SECONDS);
     SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
+    SSL_CTX_set_cert_cb(context, on_certificate, NULL);
     tls_hello_install(context);
     if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1
         || SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) != 1
@@ -229,35 +253,52 @@ static status configure(SSL_CTX *context, struct fault *fault)
     return OK;
 }
 
-static status install(struct tls_server *server, const struct chain *chain, struct fault *fault)
+/* By a session that never speaks: what on_certificate will do succeeds from now on. */
+static status try_pair(const struct tls_server *server, struct fault *fault)
 {
-    unsigned length = 0;
+    const struct tls_chain *chain = &server->chain;
     if (X509_check_private_key(chain->leaf, server->key) != 1)
         return FAIL(BAD_FIELD, fault, "key: it is not the key of the certificate");
+    SSL *ssl = SSL_new(server->context);
+    if (!ssl)
+        return FAIL(INTERNAL, fault, "TLS: out of memory");
     ERR_clear_error();
-    if (SSL_CTX_use_cert_and_key(server->context, chain->leaf, server->key, chain->others, 1) != 1)
+    int used = SSL_use_cert_and_key(ssl, chain->leaf, server->key, chain->others, 1);
+    SSL_free(ssl);
+    if (used != 1)
         return FAIL(BAD_FIELD, fault, "certificate: one of the chain has a key or a signature that "
                     "is too weak (reason %d)", ERR_GET_REASON(ERR_peek_error()));
-    if (X509_digest(chain->leaf, crypt_algorithms.sha256, server->fingerprint, &length) != 1
-        || length != HASH_BYTES)
-        return FAIL(INTERNAL, fault, "certificate: its fingerprint");
-    return read_expiry(&server->expires_s, chain->leaf, fault);
+    return OK;
 }
 
 static status make(struct tls_server *server, struct span certificate_pem, struct span key_pem,
                    struct fault *fault)
 {
-    struct chain chain;
+    unsigned length = 0;
     server->context = SSL_CTX_new(TLS_server_method());
     server->tickets = secret_object_take(sizeof *server->tickets);
     if (!server->context || !server->tickets)
         return FAIL(INTERNAL, fault, "TLS: out of memory");
     TRY(configure(server->context, fault));
+    TRY(read_chain(&server->chain, certificate_pem, fault));
     TRY(read_key_hidden(&server->key, key_pem, fault));
-    TRY(read_chain(&chain, certificate_pem, fault));
-    status result = install(server, &chain, fault);
-    chain_free(&chain);
-    return result;
+    TRY(try_pair(server, fault));
+    if (X509_digest(server->chain.leaf, crypt_algorithms.sha256, server->fingerprint, &length) != 1
+        || length != HASH_BYTES)
+        return FAIL(INTERNAL, fault, "certificate: its fingerprint");
+    return read_expiry(&server->expires_s, server->chain.leaf, fault);
+}
+
+struct tls_server *tls_server_free(struct tls_server *server)
+{
+    if (!server || --server->holders)
+        return NULL;
+    SSL_CTX_free(server->context);
+    chain_free(&server->chain);
+    EVP_PKEY_free(server->key);
+    secret_object_give(server->tickets);
+    free(server);
+    return NULL;
 }
 
 status tls_server_create(struct tls_server **ret, struct span certificate_pem, struct span key_pem,
@@ -276,25 +317,8 @@ status tls_server_create(struct tls_server **ret, struct span certificate_pem, s
     if (result == OK)
         *ret = server;
     else
-        tls_server_release(server);
+        tls_server_free(server);
     return result;
-}
-
-void tls_server_release(struct tls_server *server)
-{
-    if (--server->holders)
-        return;
-    SSL_CTX_free(server->context);
-    EVP_PKEY_free(server->key);
-    secret_object_give(server->tickets);
-    free(server);
-}
-
-struct tls_server *tls_server_free(struct tls_server *server)
-{
-    if (server)
-        tls_server_release(server);
-    return NULL;
 }
 
 void tls_server_tickets(struct tls_server *server, const uint8_t *keys, uint32_t count)
