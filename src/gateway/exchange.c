@@ -96,11 +96,22 @@ static void take_trace(struct exchange *exchange, const struct http_head *head)
     gateway_random(exchange->connection->gateway, exchange->asked.trace_id, TRACE_ID_BYTES);
 }
 
+/* A body that somebody before us may have unpacked and we would take as it is (RFC 9110 8.4). */
+static status check_content_coding(const struct http_head *head, struct fault *fault)
+{
+    struct span coding;
+    TRY(http_header(&coding, head, "content-encoding", fault));
+    if (coding.data && !span_is(coding, "identity"))
+        return FAIL(UNSUPPORTED_MEDIA, fault, "content-encoding: none is understood here");
+    return OK;
+}
+
 static status take_head(struct exchange *exchange, const struct http_head *head,
                         struct fault *fault)
 {
     struct span authorization, content_type, idempotency_key;
     struct buffer *frame = &exchange->frame;
+    TRY(check_content_coding(head, fault));
     TRY(http_header(&authorization, head, "authorization", fault));
     TRY(short_header(&content_type, head, "content-type", GATEWAY_CONTENT_TYPE_MAX, fault));
     TRY(short_header(&idempotency_key, head, "idempotency-key", GATEWAY_IDEMPOTENCY_KEY_MAX,

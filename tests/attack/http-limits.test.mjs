@@ -85,6 +85,10 @@ test('bodies that are no JSON, or not said to be', async () => {
     [415, 'unsupported_media', ['Content-Type: application/jsonp'], good],
     [415, 'unsupported_media', ['Content-Type:'], good],
     [415, 'unsupported_media', ['Content-Type: application/x-www-form-urlencoded'], good],
+    [415, 'unsupported_media', [...json, 'Content-Encoding: gzip'], good],
+    [415, 'unsupported_media', [...json, 'Content-Encoding: identity, gzip'], good],
+    [415, 'unsupported_media', [...json, 'Content-Encoding:'], good],
+    [400, 'bad_request', [...json, 'Content-Encoding: identity', 'Content-Encoding: identity'], good],
     [415, 'unsupported_media', ['Content-Type: multipart/form-data; boundary=x'], good],
   ]) {
     const [answer] = await front.answered([status], ask(type, body));
@@ -93,6 +97,7 @@ test('bodies that are no JSON, or not said to be', async () => {
   // RFC 8259 11: a charset here has no effect on those who comply
   for (const type of ['application/json; charset=utf-8', 'application/json; charset=utf-16', 'Application/JSON', 'application/json;charset="UTF-8"'])
     await front.answered([200], ask([`Content-Type: ${type}`], good));
+  await front.answered([200], ask([...json, 'Content-Encoding: identity'], good));
 });
 
 test('paths in another form than the normal one are refused or name nothing', async () => {
