@@ -8,6 +8,7 @@
 #include "base/loop.h"
 #include "base/stats.h"
 #include "crypt/sign.h"
+#include "crypt/tls.h"
 #include "gateway/address.h"
 #include "wire/ipc.h"
 
@@ -30,6 +31,13 @@ struct gateway_start { /* the START of the supervisor; the descriptors are the h
 MUST_CHECK status gateway_start_get(struct gateway_start *ret, struct ipc_message *message,
                                     struct fault *fault);
 void gateway_start_close(struct gateway_start *start); /* what was not taken */
+
+/* GATEWAY_TLS: puts the new certificate and key, if there are any and they fit, in place of *server
+ * (NULL at first; the caller's), and the ticket keys into it; answers the supervisor, which logs. A
+ * pair that was refused is no failure: *server stays, NULL when it was. BAD_REQUEST, TRUNCATED when
+ * the message is none, CLOSED without a supervisor. Wipes the message's body. tls_warm_up first. */
+MUST_CHECK status gateway_tls_take(struct tls_server **server, int supervisor,
+                                   struct ipc_message *message, struct fault *fault);
 
 /* What must be loaded from files before the jail closes. */
 void gateway_warm_up(void);
