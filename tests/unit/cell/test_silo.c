@@ -213,6 +213,146 @@ static void a_wrapped_key_that_is_gone_is_not_made_anew(void **state)
     harness_expect_failed(harness, ROLLED_BACK);
 }
 
+/* ---- charters, over the real silo ---- */
+
+static struct harness_charter older;
+
+static void in_force(struct harness *harness)
+{
+    harness_sign(harness, SILO_CHARTER_TENANT);
+    harness_send_charter(harness, &harness->in_force[SILO_CHARTER_TENANT]);
+}
+
+static void the_silo_keeps_the_charter_that_control_may_withhold(void **state)
+{
+    struct harness *harness = *state;
+    struct posture *posture = &harness->charters[SILO_CHARTER_TENANT].posture;
+    older = harness->in_force[SILO_CHARTER_TENANT];
+    posture->quotas.bytes_stored = 123456789;
+    in_force(harness);
+    harness_ask(harness, adding("{\"text\":\"kept\"}"), 201, NULL);
+    harness_park(harness);
+    harness->handed[SILO_CHARTER_TENANT] = &older;
+    for (int i = 0; i < 2; i++) { /* from what is parked, then from what a crash left */
+        harness_start(harness);
+        struct harness_request tenant = {.method = "GET", .path = "/v1/tenant", .token = token};
+        harness_ask(harness, tenant, 200, "\"bytes_stored\":123456789");
+        harness_ask(harness, tenant, 200, "\"charter_sequence\":2");
+        harness_ask(harness, adding("{\"text\":\"kept\"}"), 201, NULL);
+        harness_kill(harness);
+    }
+    posture->retention_days = 1; /* changed while it slept: its copy is an older one now */
+    harness_sign(harness, SILO_CHARTER_TENANT);
+    harness_begin(harness);
+    harness_expect_failed(harness, UNAVAILABLE);
+    harness->handed[SILO_CHARTER_TENANT] = NULL;
+    harness_start(harness);
+    harness_ask(harness, listing(), 200, "kept");
+}
+
+static void a_retention_that_changes_moves_the_next_expiry(void **state)
+{
+    struct harness *harness = *state;
+    struct posture *posture = &harness->charters[SILO_CHARTER_TENANT].posture;
+    struct ipc_message message;
+    harness_ask(harness, adding("{\"text\":\"a day old tomorrow\"}"), 201, NULL);
+    posture->retention_days = 1;
+    in_force(harness);
+    harness_ask(harness, listing(), 200, "a day old tomorrow");
+    harness_tell(harness, MESSAGE_CELL_PARK, (struct span){0}, NULL, 0);
+    cleanup_close(&harness->gateways[0]);
+    harness_expect(&message, harness, MESSAGE_CELL_PARKED);
+    struct cursor body = cursor_over(message.body);
+    uint64_t next_us = 0;
+    struct fault fault;
+    assert_int_equal(cursor_u64(&next_us, &body, &fault), OK);
+    int64_t in_us = (int64_t)next_us - clock_wall_us(), day_us = INT64_C(86400) * 1000000;
+    assert_true(in_us > day_us - INT64_C(60) * 1000000 && in_us <= day_us);
+    assert_int_equal(harness_end(harness), 0);
+}
+
+static void once(char text[2048], struct harness *harness, const char *jti)
+{
+    char payload[512];
+    long long now = (long long)(clock_wall_us() / 1000000);
+    snprintf(payload, sizeof payload,
+             "{\"iss\":\"https://idp.example\",\"aud\":\"bulkhead\",\"sub\":\"alice\","
+             "\"tenant_id\":\"%s\",\"scope\":\"memory:read memory:write\",\"iat\":%lld,"
+             "\"exp\":%lld,\"jti\":\"%s\"}", harness->tenant_text, now - 10, now + 300, jti);
+    harness_raw_token(text, harness, true, payload);
+}
+
+static void trust_once(struct harness *harness)
+{
+    static struct token_issuer issuer;
+    struct charter *charter = &harness->charters[SILO_CHARTER_TENANT];
+    issuer = harness_issuer(harness);
+    issuer.jti_once = true;
+    snprintf(issuer.tenant, sizeof issuer.tenant, "%s", harness->tenant_text);
+    charter->issuers = &issuer;
+    charter->issuer_count = 1;
+    in_force(harness);
+    harness_ask(harness, listing(), 200, NULL);
+}
+
+static void a_token_that_serves_once_serves_once_whatever_it_was_for(void **state)
+{
+    struct harness *harness = *state;
+    static char first[2048], second[2048], third[2048];
+    struct harness_request read = listing(), write = adding("{\"text\":\"once\"}");
+    trust_once(harness);
+    once(first, harness, "first");
+    once(second, harness, "second");
+    once(third, harness, "third");
+    read.token = write.token = first;
+    harness_ask(harness, write, 201, NULL);
+    harness_ask(harness, write, 401, "a bearer token that verifies is required");
+    harness_ask(harness, read, 401, NULL);
+    read.token = write.token = second;
+    harness_ask(harness, read, 200, "once");
+    harness_ask(harness, read, 401, NULL);
+    harness_ask(harness, write, 401, NULL);
+    write.token = third; /* an attempt that fails is one, too */
+    write.body = SPAN("{\"text\":7}");
+    harness_ask(harness, write, 400, NULL);
+    write.body = SPAN("{\"text\":\"once\"}");
+    harness_ask(harness, write, 401, NULL);
+    harness_kill(harness);
+    harness_start(harness); /* what was answered is remembered by the disk */
+    for (int i = 0; i < 3; i++) {
+        read.token = i == 0 ? first : i == 1 ? second : third;
+        harness_ask(harness, read, 401, NULL);
+    }
+    harness_park(harness);
+    harness_start(harness);
+    harness_ask(harness, read, 401, NULL);
+}
+
+static void of_many_at_once_with_one_token_that_serves_once_one_is_served(void **state)
+{
+    struct harness *harness = *state;
+    static char token_once[2048];
+    struct harness_request write = adding("{\"text\":\"once\"}");
+    uint32_t passed = 0;
+    trust_once(harness);
+    harness_attach(harness, 1);
+    once(token_once, harness, "replayed");
+    write.token = token_once;
+    harness_pause(harness);
+    for (uint32_t i = 0; i < 16; i++)
+        harness_send(harness, i % 2, 10 + i, write);
+    harness_resume(harness);
+    for (uint32_t i = 0; i < 16; i++) {
+        struct harness_answer answer;
+        harness_answer(&answer, harness, i % 2);
+        assert_true(answer.http_status == 201 || answer.http_status == 401);
+        passed += answer.http_status == 201;
+        harness_answer_free(&answer);
+    }
+    assert_int_equal(passed, 1);
+    harness_park(harness);
+}
+
 int main(int count, char **arguments)
 {
     harness_main(count, arguments, NULL);
@@ -224,6 +364,10 @@ int main(int count, char **arguments)
         TEST(an_older_copy_of_the_silo_is_refused),
         TEST(an_item_past_its_time_is_gone),
         TEST(a_regulated_tenant_asks_more_of_a_token),
+        TEST(the_silo_keeps_the_charter_that_control_may_withhold),
+        TEST(a_retention_that_changes_moves_the_next_expiry),
+        TEST(a_token_that_serves_once_serves_once_whatever_it_was_for),
+        TEST(of_many_at_once_with_one_token_that_serves_once_one_is_served),
         TEST(an_export_verifies_offline),
         TEST(a_wrapped_key_that_is_gone_is_not_made_anew),
     };
