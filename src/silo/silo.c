@@ -280,7 +280,7 @@ static status look(struct call *call, silo_handler *handler, struct fault *fault
     return done;
 }
 
-/* Whatever the handler says: the token has served. In a savepoint, so that no table is half made. */
+/* Whatever the handler says: the token has served. In a savepoint: no table is left half made. */
 static status use_token(const struct call *call, struct fault *fault)
 {
     struct silo *silo = call->silo;

@@ -1,4 +1,4 @@
-/* The cell's quotas: exact under any number of requests at once, cheap to refuse, told as numbers. */
+/* The cell's quotas: exact under many requests at once, cheap to refuse, told as numbers. */
 #include "fake_silo.h"
 #include "harness.h"
 
