@@ -152,7 +152,7 @@ MUST_CHECK status token_verify(struct claims *ret, enum token_reason *reason,
                                struct token_verifier *verifier, struct span token, int64_t now,
                                struct fault *fault);
 
-enum { TOKEN_PEEK_MAX = 16 };
+enum { TOKEN_PEEK_MAX = 1 + 16 };
 
 struct token_peek {
     char iss[TOKEN_ISS_MAX + 1];

@@ -59,15 +59,6 @@ static struct span trace(char text[TRACE_TEXT_SIZE], struct gateway *gateway,
     return (struct span){(const uint8_t *)text, TRACE_TEXT_SIZE - 1};
 }
 
-static void count(struct gateway *gateway, const struct asked *asked, int http_status)
-{
-    uint32_t action = asked->action < STATS_ACTIONS_MAX ? asked->action : 0;
-    stats_add(&gateway->stats->requests[action][http_status / 100 % 6], 1);
-    if (asked->began_us)
-        stats_time(gateway->stats->request_us, &gateway->stats->request_us_sum,
-                   (uint64_t)(clock_monotonic_us() - asked->began_us));
-}
-
 void answer_fields(struct fields *ret, struct gateway *gateway, const struct asked *asked,
                    const struct answer *answer)
 {
@@ -89,7 +80,7 @@ void answer_fields(struct fields *ret, struct gateway *gateway, const struct ask
             number(ret->retry_after, sizeof ret->retry_after,
                    answer->retry_after ? answer->retry_after : RETRY_AFTER_SECONDS));
     if (!asked->uncounted)
-        count(gateway, asked, code);
+        count_answer(gateway, asked, code);
 }
 
 /* Reasons of ours are for the log; the client of a failure that is not its own needs none. */

@@ -73,6 +73,8 @@ void connection_close(struct connection *connection)
     wipe_and_free(&connection->out);
     gateway->memory -= connection->counted;
     connection_list_remove(connection);
+    crowd_leave(gateway, connection->place);
+    connection->place = NULL;
     if (!connection->ops)
         stats_add(&gateway->stats->connections_open, UINT64_MAX); /* minus one */
     connection->next_dead = gateway->dead;
@@ -374,18 +376,22 @@ static void on_event(void *context, uint32_t events)
     advance(connection);
 }
 
-void connection_open(struct gateway *gateway, int fd, bool ops)
+void connection_open(struct gateway *gateway, int fd, const struct arrival *arrival)
 {
     struct fault fault;
+    bool ops = arrival->ops;
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection) {
+        crowd_leave(gateway, arrival->place);
         close(fd);
         return;
     }
     *connection = (struct connection){.gateway = gateway, .fd = fd, .ops = ops,
+                                      .address = arrival->address, .place = arrival->place,
                                       .events = EPOLLIN | EPOLLRDHUP};
     if (loop_watch(&connection->source, gateway->loop, fd, connection->events, on_event,
                    connection, &fault) != OK) {
+        crowd_leave(gateway, arrival->place);
         close(fd);
         free(connection);
         return;

@@ -18,8 +18,13 @@ enum {
     GENERATIONS = UINT32_MAX / GATEWAY_CALLS_MAX - 1,
 };
 
+struct result { /* of a question: the one that its kind has */
+    struct tenant_record record;
+    struct route_told route;
+};
+
 static void finish_call(struct gateway *gateway, uint32_t slot, status code,
-                        const struct tenant_record *record)
+                        const struct result *result)
 {
     struct control *control = &gateway->control;
     struct call *call = &control->calls[slot];
@@ -32,13 +37,17 @@ static void finish_call(struct gateway *gateway, uint32_t slot, status code,
     control->in_flight--;
     switch (kind) {
     case CALL_FIND:
-        lookup_answered(gateway, subject, code, record);
+        lookup_answered(gateway, subject, code, result ? &result->record : NULL);
         break;
     case CALL_WAKE:
         tenant_woken(subject, code);
         break;
     case CALL_CHECK:
-        tenant_checked(subject, code, record);
+        tenant_checked(subject, code, result ? &result->record : NULL);
+        break;
+    case CALL_ROUTE:
+        if (subject) /* its client is still there */
+            route_answered(subject, code, result ? &result->route : NULL);
         break;
     case CALL_FREE:
         assert(false); /* a free slot has no call */
@@ -112,16 +121,36 @@ status control_ask(uint32_t *ret, struct gateway *gateway, enum call_kind kind, 
     return OK;
 }
 
+void control_forget(struct gateway *gateway, uint32_t call)
+{
+    struct call *forgotten = &gateway->control.calls[call % GATEWAY_CALLS_MAX];
+    assert(forgotten->kind == CALL_ROUTE
+           && forgotten->generation == call / GATEWAY_CALLS_MAX);
+    forgotten->subject = NULL;
+}
+
+static status get_charter(struct tenant_record *record, struct cursor *cursor,
+                          struct fault *fault)
+{
+    struct span given;
+    TRY(cursor_field(&given, cursor, IPC_BODY_MAX, "charter", fault));
+    record->has_charter = given.length > 0;
+    if (!record->has_charter)
+        return OK;
+    struct cursor inner = cursor_over(given);
+    TRY(signed_charter_get(&record->charter, &inner, fault));
+    return cursor_end(&inner, fault);
+}
+
 static status get_record(struct tenant_record *ret, struct cursor *cursor, struct fault *fault)
 {
     uint8_t state;
     uint64_t created_at_us;
-    struct span charter; /* the cell knows it */
-    struct tenant_record record;
+    struct tenant_record record = {.has_charter = false};
     TRY(cursor_copy(record.id, cursor, sizeof record.id, fault));
     TRY(cursor_u8(&state, cursor, fault));
     TRY(cursor_u64(&created_at_us, cursor, fault));
-    TRY(cursor_field(&charter, cursor, CHARTER_MAX + KIB(1), "charter", fault));
+    TRY(get_charter(&record, cursor, fault));
     if (state < RECORD_ACTIVE || state > RECORD_ERASING || created_at_us > INT64_MAX)
         return FAIL(BAD_REQUEST, fault, "a tenant in the state %u", state);
     record.state = (enum record_state)state;
@@ -146,11 +175,36 @@ static status get_reply(status *ret_code, struct cursor *ret, const struct ipc_m
     return OK;
 }
 
+static status get_route(struct route_told *ret, struct cursor *cursor, struct fault *fault)
+{
+    struct route_told told;
+    TRY(cursor_copy(told.id, cursor, sizeof told.id, fault));
+    TRY(cursor_text(told.name, sizeof told.name, cursor, "tenant", fault));
+    *ret = told;
+    return OK;
+}
+
+static status get_result(struct result *ret, enum call_kind kind, struct cursor *cursor,
+                         struct fault *fault)
+{
+    switch (kind) {
+    case CALL_FIND:
+    case CALL_CHECK:
+        return get_record(&ret->record, cursor, fault);
+    case CALL_ROUTE:
+        return get_route(&ret->route, cursor, fault);
+    case CALL_WAKE:
+    case CALL_FREE:
+        break;
+    }
+    return OK;
+}
+
 static status on_reply(struct gateway *gateway, const struct ipc_message *message,
                        struct fault *fault)
 {
     struct control *control = &gateway->control;
-    struct tenant_record record;
+    struct result result = {0};
     struct cursor cursor;
     status code;
     uint32_t slot = message->id % GATEWAY_CALLS_MAX;
@@ -159,10 +213,10 @@ static status on_reply(struct gateway *gateway, const struct ipc_message *messag
         || message->id / GATEWAY_CALLS_MAX != call->generation)
         return FAIL(BAD_REQUEST, fault, "a reply to no question");
     TRY(get_reply(&code, &cursor, message, fault));
-    if (code == OK && call->kind != CALL_WAKE)
-        TRY(get_record(&record, &cursor, fault));
+    if (code == OK)
+        TRY(get_result(&result, call->kind, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
-    finish_call(gateway, slot, code, &record);
+    finish_call(gateway, slot, code, &result);
     return OK;
 }
 
@@ -177,6 +231,13 @@ static status on_changed(struct gateway *gateway, const struct ipc_message *mess
     return OK;
 }
 
+static status on_platform(struct gateway *gateway, const struct ipc_message *message,
+                          struct fault *fault)
+{
+    struct cursor cursor = cursor_over(message->body);
+    return platform_take(gateway, &cursor, fault);
+}
+
 static status dispatch(struct gateway *gateway, const struct ipc_message *message,
                        struct fault *fault)
 {
@@ -187,7 +248,7 @@ static status dispatch(struct gateway *gateway, const struct ipc_message *messag
     case MESSAGE_TENANT_CHANGED:
         return on_changed(gateway, message, fault);
     case MESSAGE_PLATFORM:
-        return OK; /* cells decide by it */
+        return on_platform(gateway, message, fault);
     default:
         return FAIL(BAD_REQUEST, fault, "message %#x", message->type);
     }

@@ -1,11 +1,7 @@
 /* denial.c: what was refused: counted for /metrics, and told to control for the platform's ledger,
  * one message a second at most, with a sample of who it was: a hash under a key of this process. */
-#define _GNU_SOURCE
 #include "gateway/state.h"
 #include "wire/messages.h"
-
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 enum { TELL_EVERY_US = 1000 * 1000 };
 
@@ -16,6 +12,13 @@ static const char *const names[DENIAL_COUNT] = {
     [DENIAL_PAUSED] = "tenant_paused",
     [DENIAL_SCOPE] = "scope",
     [DENIAL_POLICY] = "policy",
+    [DENIAL_REVOKED] = "revoked",
+    [DENIAL_BAD_CHARTER] = "bad_charter",
+    [DENIAL_HOST] = "host",
+    [DENIAL_REGION] = "region",
+    [DENIAL_QUOTA] = "quota",
+    [DENIAL_FLOOD] = "flood",
+    [DENIAL_ADDRESS_CAP] = "address_cap",
 };
 
 const char *denial_name(uint32_t denial)
@@ -25,23 +28,11 @@ const char *denial_name(uint32_t denial)
     return names[denial] ? names[denial] : token_reason_name((enum token_reason)denial);
 }
 
-static void take_sample(uint8_t ret[HASH_BYTES], const struct denials *denials, int fd)
+static void take_sample(uint8_t ret[HASH_BYTES], const struct denials *denials,
+                        struct address address)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in four;
-        struct sockaddr_in6 six;
-    } address = {0};
-    socklen_t length = sizeof address;
-    struct span bytes = {0};
-    if (getpeername(fd, &address.any, &length))
-        address.any.sa_family = AF_UNSPEC;
-    if (address.any.sa_family == AF_INET)
-        bytes = (struct span){(const uint8_t *)&address.four.sin_addr,
-                              sizeof address.four.sin_addr};
-    else if (address.any.sa_family == AF_INET6)
-        bytes = SPAN_OF(address.six.sin6_addr.s6_addr);
-    hash_keyed(ret, SPAN_OF(denials->key), bytes);
+    hash_keyed(ret, SPAN_OF(denials->key),
+               (struct span){address.bytes, address.family == 4 ? 4 : sizeof address.bytes});
 }
 
 static bool tell_one(struct gateway *gateway)
@@ -71,19 +62,23 @@ static void on_time(void *context)
         gateway_timer(gateway, &gateway->denials.timer, TELL_EVERY_US, on_time, gateway);
 }
 
-void denial_count(struct connection *connection, uint32_t denial)
+void denial_count_peer(struct gateway *gateway, struct address address, uint32_t denial)
 {
-    struct gateway *gateway = connection->gateway;
     struct denials *denials = &gateway->denials;
     if (denial >= DENIAL_COUNT)
         denial = DENIAL_NO_TOKEN;
     stats_add(&gateway->stats->denied[denial], 1);
     if (denials->pending[denial] == 0)
-        take_sample(denials->samples[denial], denials, connection->fd);
+        take_sample(denials->samples[denial], denials, address);
     if (denials->pending[denial] < UINT32_MAX)
         denials->pending[denial]++;
     if (denials->timer.due_us == 0)
         gateway_timer(gateway, &denials->timer, TELL_EVERY_US, on_time, gateway);
+}
+
+void denial_count(struct exchange *exchange, uint32_t denial)
+{
+    denial_count_peer(exchange->connection->gateway, exchange->address, denial);
 }
 
 void denials_stop(struct gateway *gateway)

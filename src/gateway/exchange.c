@@ -21,6 +21,8 @@ void exchange_list_put(struct exchange_list *list, struct exchange *exchange)
     *(list->last ? &list->last->next : &list->first) = exchange;
     list->last = exchange;
     list->count++;
+    if (list->total)
+        ++*list->total;
 }
 
 void exchange_list_remove(struct exchange *exchange)
@@ -32,6 +34,8 @@ void exchange_list_remove(struct exchange *exchange)
     *(exchange->next ? &exchange->next->previous : &list->last) = exchange->previous;
     exchange->list = NULL;
     list->count--;
+    if (list->total)
+        --*list->total;
 }
 
 void wipe_and_free(struct buffer *buffer)
@@ -147,6 +151,8 @@ bool exchange_begin(const struct exchange_origin *origin, const struct http_head
         .asked = {.began_us = clock_monotonic_us(), .keep_alive = head->keep_alive,
                   .head_only = span_is(head->method, "HEAD")}};
     *exchange->slot = exchange;
+    exchange->address = exchange->connection->address;
+    host_take(exchange->host, head->host);
     take_trace(exchange, head);
     status taken = take_head(exchange, head, &fault);
     if (taken != OK)
@@ -161,8 +167,12 @@ void exchange_end(struct exchange *exchange)
     exchange_list_remove(exchange);
     if (exchange->stream)
         relay_cancel(exchange);
+    if (exchange->route_call)
+        control_forget(exchange->connection->gateway, exchange->route_call);
+    standing_leave(exchange);
     wipe_and_free(&exchange->frame);
     wipe_and_free(&exchange->body);
+    wipe_and_free(&exchange->question);
     *exchange->slot = NULL;
     free(exchange);
 }

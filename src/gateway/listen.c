@@ -42,24 +42,39 @@ void listener_resume(struct listener *listener)
         gateway_end(listener->gateway, INTERNAL, "%s", fault.detail);
 }
 
-static bool make_room(struct listener *listener)
+static bool is_full(const struct gateway *gateway)
 {
-    struct gateway *gateway = listener->gateway;
+    return gateway->idle.count + gateway->busy.count >= HTTP_CONNECTIONS_MAX;
+}
+
+static bool may_accept(const struct listener *listener)
+{
+    const struct gateway *gateway = listener->gateway;
     if (listener->ops)
         return gateway->ops_connections.count < GATEWAY_OPS_CONNECTIONS_MAX;
-    if (gateway->idle.count + gateway->busy.count < HTTP_CONNECTIONS_MAX)
-        return true;
-    if (!gateway->idle.first)
-        return false;
-    connection_close(gateway->idle.first);
-    return true;
+    return !is_full(gateway) || gateway->idle.first;
+}
+
+static void open_client(struct listener *listener, int fd)
+{
+    const int on = 1;
+    struct gateway *gateway = listener->gateway;
+    struct arrival arrival = {.ops = listener->ops, .address = address_of_peer(fd)};
+    if (!listener->ops && !crowd_enter(&arrival.place, gateway, arrival.address)) {
+        denial_count_peer(gateway, arrival.address, DENIAL_ADDRESS_CAP);
+        close(fd);
+        return;
+    }
+    if (!listener->ops && is_full(gateway)) /* not for one that is refused */
+        connection_close(gateway->idle.first);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* speed only */
+    connection_open(gateway, fd, &arrival);
 }
 
 /* False when this turn is over for the listener. */
 static bool accept_one(struct listener *listener)
 {
-    const int on = 1;
-    if (!make_room(listener)) {
+    if (!may_accept(listener)) {
         pause_for(listener);
         return false;
     }
@@ -74,8 +89,7 @@ static bool accept_one(struct listener *listener)
         pause_for(listener);
         return false;
     }
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* speed only */
-    connection_open(listener->gateway, fd, listener->ops);
+    open_client(listener, fd);
     return true;
 }
 

@@ -220,6 +220,7 @@ static void on_turn_end(void *context)
     connections_advance(gateway);
     connections_sweep(gateway);
     relays_sweep(gateway);
+    count_queues(gateway);
     if (gateway->stopping && gateway->busy.count + gateway->idle.count == 0)
         gateway_end(gateway, OK, "stopped");
 }
@@ -230,6 +231,7 @@ static status make_verifier(struct gateway *gateway, const struct gateway_start 
     struct token_issuer builtin = token_issuer_builtin(start->issuer_key);
     TRY(token_verifier_create(&gateway->verifier, fault));
     TRY(token_verifier_put(gateway->verifier, &builtin, fault));
+    TRY(verifier_create(&gateway->platform_key, start->platform_key, fault));
     return token_cache_create(&gateway->tokens, TOKEN_CACHE_ENTRIES, fault);
 }
 
@@ -239,6 +241,8 @@ static status make(struct gateway *gateway, struct gateway_start *start, struct 
     crypt_random(gateway->denials.key, sizeof gateway->denials.key);
     TRY(make_verifier(gateway, start, fault));
     TRY(lookups_create(&gateway->lookups, fault));
+    TRY(standings_create(&gateway->standings, fault));
+    TRY(crowd_create(&gateway->crowd, fault));
     gateway->storage = malloc(IPC_PACKET_MAX);
     gateway->control.calls = calloc(GATEWAY_CALLS_MAX, sizeof *gateway->control.calls);
     if (!gateway->storage || !gateway->control.calls)
@@ -269,7 +273,10 @@ status gateway_create(struct gateway **ret, struct loop *loop, int supervisor,
         .gateways = start->gateways, .page = stats, .stats = &stats->slots[1 + start->index],
         .control.fd = -1, .listener.fd = -1, .ops.fd = -1, .arena = arena_of(ARENA_MAX),
         .scratch = buffer_of(SCRATCH_MAX), .date_second = -1};
-    atomic_store(&gateway->stats->connections_open, 0); /* a predecessor's are gone */
+    gateway->start = *start;
+    gateway->start.listener = gateway->start.control = -1;
+    gateway->start.stats = gateway->start.ops = -1;
+    counts_start(gateway);
     status made = make(gateway, start, fault);
     if (made != OK) {
         gateway_free(gateway);
@@ -307,7 +314,11 @@ struct gateway *gateway_free(struct gateway *gateway)
     loop_on_turn_end(gateway->loop, NULL, NULL);
     gateway->supervisor_source = loop_unwatch(gateway->loop, gateway->supervisor_source);
     tenants_free(gateway);
-    lookups_free(&gateway->lookups);
+    lookups_free(gateway);
+    standings_free(&gateway->standings);
+    crowd_free(&gateway->crowd);
+    charter_free(gateway->platform.charter);
+    verifier_free(gateway->platform_key);
     token_cache_free(gateway->tokens);
     token_verifier_free(gateway->verifier);
     arena_free(&gateway->arena);

@@ -6,7 +6,10 @@
  *   http1.c       requests one after another   relay.c     channels to cells, streams
  *   answer.c      answers and their fields     lookup.c    what control said of a tenant
  *   control.c     questions to control         ops.c       health and metrics
- *   denial.c      what was refused, sampled
+ *   denial.c      what was refused, sampled    counts.c    what is counted of answers
+ *   whose.c       whose token it is            charters.c  signed charters, opened and kept
+ *   standing.c    what a tenant has used       hosts.c     tenants that a host names
+ *   routes.c      tenants by a lookup key      crowd.c     connections of one address
  *
  * Nothing is freed while callbacks run: connections and relays that end are marked dead and freed
  * at the end of the turn. An exchange is freed at once by whoever ends it and must not be touched
@@ -15,6 +18,8 @@
 
 #include "authz/action.h"
 #include "authz/cache.h"
+#include "authz/charter.h"
+#include "authz/quota.h"
 #include "base/arena.h"
 #include "base/siphash.h"
 #include "gateway/gateway.h"
@@ -27,6 +32,8 @@ struct relay;
 struct stream;
 struct tenant;
 struct lookup;
+struct standing;
+struct crowd_place;
 struct answer;
 struct http2_stream;
 
@@ -35,6 +42,7 @@ struct http2_stream;
 struct exchange_list {
     struct exchange *first, *last;
     uint32_t count;
+    uint32_t *total; /* of all lists of its kind, or NULL */
 };
 
 struct connection_list {
@@ -51,6 +59,7 @@ void exchange_list_remove(struct exchange *exchange); /* from the one it is on, 
 struct asked {
     uint8_t trace_id[TRACE_ID_BYTES];
     uint32_t action;   /* its number; 0: none */
+    uint32_t tenant;   /* of count_tenant; 0: none */
     int64_t began_us;  /* monotonic */
     bool keep_alive;   /* the connection lives on */
     bool head_only;    /* HEAD: an answer has no body */
@@ -61,6 +70,7 @@ enum exchange_phase {
     EXCHANGE_FIND,   /* control is asked for the tenant; on lookup's list */
     EXCHANGE_BODY,   /* the first fragment is collected */
     EXCHANGE_WAKE,   /* the tenant's cell is awaited; on tenant's list */
+    EXCHANGE_ROUTE,  /* control is asked for a route */
     EXCHANGE_UPLOAD, /* the cell has the first fragments; on relay's list */
     EXCHANGE_SENT,   /* all is with the cell */
     EXCHANGE_ANSWER, /* the head of the answer has left */
@@ -113,7 +123,14 @@ struct exchange {
     struct http_chunks chunks;
     struct buffer body;  /* the next fragment */
     uint32_t body_max;   /* of the action */
-    uint8_t tenant_id[TENANT_ID_BYTES]; /* once decided */
+    struct address address;    /* of the client, as far as it is known */
+    char host[HOST_NAME_TEXT]; /* asked for: lower case, no port; "" for none, or no name */
+    uint8_t tenant_id[TENANT_ID_BYTES]; /* once decided; all zero for an action of the gateway's */
+    struct standing *standing; /* in which it counts, while it may be with a cell */
+    uint64_t concurrent_max;   /* of its tenant; 0: none */
+    struct buffer question;    /* ROUTE_FIND */
+    uint32_t route_call;
+    bool unproven;             /* on a lookup's list: its token was not verified yet */
     struct stream *stream;
     uint8_t finds, tries;
 };
@@ -153,7 +170,7 @@ struct decided {
     char allow[ACTION_ALLOW_MAX];
     const struct action *action;
     uint32_t number; /* of the action; 0: none */
-    uint8_t tenant_id[TENANT_ID_BYTES];
+    uint8_t tenant_id[TENANT_ID_BYTES]; /* all zero: the gateway answers itself */
 };
 
 /* OK: may go to the cell. AGAIN: control was asked; the exchange waits on the lookup. Otherwise the
@@ -193,11 +210,19 @@ struct connection {
     struct holding holding; /* in out */
     struct connection *next, *previous;
     struct connection_list *list; /* idle, busy or ops_connections */
+    struct address address;       /* of the peer */
+    struct crowd_place *place;    /* where that counts */
     struct connection *next_ready, *next_dead;
 };
 
-/* Takes fd. */
-void connection_open(struct gateway *gateway, int fd, bool ops);
+struct arrival {
+    bool ops;
+    struct address address;
+    struct crowd_place *place; /* where it counts */
+};
+
+/* Takes fd and the place. */
+void connection_open(struct gateway *gateway, int fd, const struct arrival *arrival);
 void connection_close(struct connection *connection);
 /* head, then body; what the socket does not take is kept. Never destroys anything: a failure is
  * found at the end of the turn. from: the relay that body came by, or NULL. */
@@ -286,12 +311,20 @@ enum denial { /* after the reasons of tokens; part of the protocol: append only 
     DENIAL_PAUSED,
     DENIAL_SCOPE,
     DENIAL_POLICY,
+    DENIAL_REVOKED,
+    DENIAL_BAD_CHARTER,  /* what control gave is not signed, or older than what was seen */
+    DENIAL_HOST,         /* it names another tenant than the token */
+    DENIAL_REGION,
+    DENIAL_QUOTA,
+    DENIAL_FLOOD,        /* too many tokens that nobody has verified: not looked up */
+    DENIAL_ADDRESS_CAP,  /* connections: not requests */
     DENIAL_COUNT
 };
 static_assert((int)DENIAL_COUNT <= (int)STATS_REASONS_MAX, "a counter for each reason");
 
 const char *denial_name(uint32_t denial);
-void denial_count(struct connection *connection, uint32_t denial);
+void denial_count(struct exchange *exchange, uint32_t denial);
+void denial_count_peer(struct gateway *gateway, struct address address, uint32_t denial);
 void denials_stop(struct gateway *gateway);
 
 struct denials {
@@ -304,13 +337,13 @@ struct denials {
 
 /* ---- control (control.c) ---- */
 
-enum call_kind { CALL_FREE, CALL_FIND, CALL_WAKE, CALL_CHECK };
+enum call_kind { CALL_FREE, CALL_FIND, CALL_WAKE, CALL_CHECK, CALL_ROUTE };
 
 struct call {
     enum call_kind kind;
     uint32_t generation;
     uint32_t next_free; /* slot + 1; 0: none */
-    void *subject;      /* struct lookup or struct tenant */
+    void *subject;      /* struct lookup, struct tenant or struct exchange; NULL: it is gone */
 };
 
 struct control {
@@ -329,6 +362,77 @@ MUST_CHECK status control_ask(uint32_t *ret, struct gateway *gateway, enum call_
                               uint32_t type, struct span body, void *subject,
                               struct fault *fault);
 void control_tell(struct gateway *gateway, uint32_t type, struct span body);
+void control_forget(struct gateway *gateway, uint32_t call); /* its subject goes: an exchange */
+
+/* ---- charters (charters.c) ---- */
+
+enum { CLAIM_NAMES_MAX = 16, CLAIM_NAME_MAX = 63 };
+
+/* What control said last of the platform. */
+enum platform_state { PLATFORM_UNKNOWN, PLATFORM_KNOWN, PLATFORM_BAD };
+
+struct platform {
+    enum platform_state state;
+    struct charter *charter; /* NULL: none yet */
+    uint64_t sequence;       /* the highest seen in this process */
+    bool host_routes;
+    uint32_t claim_count;    /* what issuers of single tenants call the tenant */
+    char claims[CLAIM_NAMES_MAX][CLAIM_NAME_MAX + 1];
+};
+
+/* The body of PLATFORM. What is signed wrongly or older than what was seen is not taken: nobody is
+ * let in until the next one. BAD_REQUEST: malformed. */
+MUST_CHECK status platform_take(struct gateway *gateway, struct cursor *body, struct fault *fault);
+/* May a token of this issuer name any tenant? */
+bool platform_has_issuer(const struct gateway *gateway, struct span iss);
+
+/* A tenant's charter, and whom it trusts. */
+struct vouched {
+    struct charter *charter;         /* NULL: control has none */
+    struct token_verifier *verifier; /* NULL: it has no issuers */
+    size_t bytes;                    /* about what both cost */
+};
+
+/* Signature, tenant and age (never older than what this process has seen) are checked.
+ * UNAUTHENTICATED: not to be believed. */
+MUST_CHECK status vouched_open(struct vouched *ret, struct gateway *gateway,
+                               const uint8_t id[TENANT_ID_BYTES],
+                               const struct signed_charter *charter, struct fault *fault);
+void vouched_close(struct gateway *gateway, struct vouched *vouched);
+void charter_distrust(struct gateway *gateway, const char *why); /* logged, not each time */
+
+/* ---- what a tenant has used of this gateway (standing.c) ---- */
+
+struct standing {
+    struct standing *next_bucket, *newer, *older;
+    uint8_t id[TENANT_ID_BYTES];
+    uint64_t sequence;  /* of its newest charter seen */
+    struct rate rate;
+    struct user_rates *users;
+    uint32_t in_flight; /* exchanges that may be with its cell */
+    uint32_t counted;   /* of count_tenant */
+    int64_t used_us;    /* monotonic: when its rates were asked last */
+};
+
+struct standings {
+    uint8_t key[SIPHASH_KEY_BYTES];
+    struct standing **buckets;
+    struct standing *newest, *oldest;
+    struct standing *with_users[GATEWAY_USER_TABLES_MAX];
+    uint32_t count;
+};
+
+MUST_CHECK status standings_create(struct standings *standings, struct fault *fault);
+void standings_free(struct standings *standings);
+/* NULL when all of the table is in use: then nothing is shed for it, and the cell decides alone. */
+struct standing *standing_of(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
+/* QUOTA_EXCEEDED names the quota: what this gateway alone saw is more than the cell would take. */
+MUST_CHECK status standing_take(struct gateway *gateway, struct standing *standing,
+                                const struct quotas *quotas, struct span user,
+                                struct fault *fault);
+/* It may go to its cell now, and counts there until it ends. */
+MUST_CHECK status standing_enter(struct exchange *exchange, struct fault *fault);
+void standing_leave(struct exchange *exchange);
 
 /* ---- what is known of tenants (lookup.c) ---- */
 
@@ -339,14 +443,21 @@ struct tenant_record { /* as control tells it */
     uint8_t id[TENANT_ID_BYTES];
     enum record_state state;
     int64_t created_at_us;
+    bool has_charter;              /* false: it is the one that the gateway has, or there is none */
+    struct signed_charter charter; /* borrowed from the message */
 };
+
+#define LOOKUP_HOST "host:"
+enum { LOOKUP_TEXT_SIZE = sizeof LOOKUP_HOST - 1 + HOST_NAME_TEXT };
+static_assert((int)LOOKUP_TEXT_SIZE > (int)TENANT_NAME_MAX, "a name or an id fits");
 
 struct lookup {
     struct lookup *next_bucket;
     struct lookup *newer, *older; /* when no call is out for it */
-    char text[TENANT_NAME_MAX + 1];
+    char text[LOOKUP_TEXT_SIZE];
     enum lookup_state state;
     struct tenant_record record;
+    struct vouched vouched;
     int64_t asked_us, answered_us; /* monotonic */
     uint32_t call;
     struct exchange_list waiting;
@@ -357,17 +468,56 @@ struct lookups {
     struct lookup **buckets;
     struct lookup *newest, *oldest;
     uint32_t count;
+    struct rate unproven;  /* questions on the word of tokens that nobody has verified */
+    struct rate unproven_by[GATEWAY_UNPROVEN_SLOTS]; /* the same, by address */
 };
 
 MUST_CHECK status lookups_create(struct lookups *lookups, struct fault *fault);
-void lookups_free(struct lookups *lookups);
-/* OK: known, absent included (ret->state). AGAIN: the exchange is on its waiting list. */
-MUST_CHECK status lookup_find(const struct lookup **ret, struct exchange *exchange,
-                              const char *text, struct fault *fault);
+void lookups_free(struct gateway *gateway);
+/* proven: the token that names it was verified. OK: known, absent included (ret->state). AGAIN:
+ * the exchange is on its waiting list. Otherwise the refusal. */
+MUST_CHECK status lookup_find(struct lookup **ret, struct exchange *exchange, const char *text,
+                              bool proven, struct fault *fault);
 /* code is OK, NOT_FOUND or why it is not known. */
 void lookup_answered(struct gateway *gateway, struct lookup *lookup, status code,
                      const struct tenant_record *record);
 void lookups_forget(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
+
+/* ---- whose token it is (whose.c) ---- */
+
+struct caller {
+    const struct claims *claims; /* valid until the next decision */
+    uint8_t token_hash[HASH_BYTES];
+    const struct lookup *lookup; /* the tenant's, LOOKUP_FOUND; NULL for a platform token */
+};
+
+/* OK: the claims hold, are not revoked, and the tenant they name is known and not being erased.
+ * Nothing says yet that they are of that very tenant: authz_envelope. Otherwise like decide. */
+MUST_CHECK status whose(struct caller *ret, struct exchange *exchange, int64_t now_us,
+                        struct fault *fault);
+MUST_CHECK status refuse_token(struct exchange *exchange, uint32_t denial, struct fault *fault);
+
+/* ---- tenants that a host names (hosts.c) ---- */
+
+/* For exchange->host, from the value of Host or of a trusted X-Forwarded-Host. */
+void host_take(char ret[HOST_NAME_TEXT], struct span value);
+/* OK unless the host names another tenant than the caller's. Otherwise like decide. */
+MUST_CHECK status host_permits(struct exchange *exchange, const struct caller *caller,
+                               struct fault *fault);
+
+/* ---- tenants by a lookup key (routes.c) ---- */
+
+extern const struct action_table route_table; /* what the gateway answers itself */
+const struct action *gateway_action(uint32_t number); /* of both tables; NULL: none */
+/* Writes the question into the exchange. BAD_FIELD. */
+MUST_CHECK status route_question(struct exchange *exchange, const struct route *route,
+                                 const struct caller *caller, struct fault *fault);
+void route_dispatch(struct exchange *exchange);
+struct route_told {
+    uint8_t id[TENANT_ID_BYTES];
+    char name[TENANT_NAME_MAX + 1];
+};
+void route_answered(struct exchange *exchange, status code, const struct route_told *told);
 
 /* ---- tenants with a cell, or waiting for one (tenant.c) ---- */
 
@@ -391,6 +541,28 @@ void tenant_changed(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
 void tenant_lost_relay(struct tenant *tenant); /* it ended, or drains */
 bool tenant_has_cell(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
 void tenants_free(struct gateway *gateway);
+
+/* ---- connections of one address (crowd.c) ---- */
+
+struct crowd { /* addresses, and how many connections each has */
+    uint8_t key[SIPHASH_KEY_BYTES];
+    struct crowd_place **buckets;
+};
+
+MUST_CHECK status crowd_create(struct crowd *crowd, struct fault *fault);
+void crowd_free(struct crowd *crowd);
+/* False: this address has as many as it may. ret: for crowd_leave; NULL when it is not counted. */
+bool crowd_enter(struct crowd_place **ret, struct gateway *gateway, struct address address);
+void crowd_leave(struct gateway *gateway, struct crowd_place *place); /* takes NULL */
+
+/* ---- what is counted (counts.c) ---- */
+
+void counts_start(struct gateway *gateway);
+void count_answer(struct gateway *gateway, const struct asked *asked, int http_status);
+/* What asked.tenant is for this tenant; 0 when tenants are not to be told apart. */
+uint32_t count_tenant(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);
+void count_queues(struct gateway *gateway);
+int stats_status(uint32_t slot); /* 0: all others; -1: no such slot */
 
 /* ---- relays (relay.c, stream.c) ---- */
 
@@ -458,13 +630,21 @@ struct gateway {
     int supervisor;
     struct loop_source *supervisor_source;
     uint32_t index, gateways;
+    struct gateway_start start; /* what it was told; its descriptors are elsewhere */
     struct stats_page *page;
     struct stats *stats; /* our own slot */
     struct listener listener, ops;
-    struct token_verifier *verifier;
+    struct token_verifier *verifier; /* of the built-in issuer and the platform's */
     struct token_cache *tokens;
+    struct verifier *platform_key;
+    struct platform platform;
+    size_t vouched_bytes;
+    int64_t distrust_logged_us;
     struct control control;
     struct lookups lookups;
+    struct standings standings;
+    struct crowd crowd;
+    uint32_t wait_lookup, wait_wake, with_cells; /* exchanges */
     struct tenant *tenants[TENANT_BUCKETS];
     uint8_t tenants_key[SIPHASH_KEY_BYTES];
     struct denials denials;

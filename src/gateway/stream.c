@@ -36,7 +36,14 @@ struct stream *stream_open(struct relay *relay, struct exchange *exchange)
                               .exchange = exchange};
     *bucket = stream;
     relay->live++;
+    relay->gateway->with_cells++;
     return stream;
+}
+
+static void left_cell(struct relay *relay)
+{
+    relay->live--;
+    relay->gateway->with_cells--;
 }
 
 static void remove_cancelled(struct relay *relay, struct stream *stream)
@@ -63,7 +70,7 @@ void stream_close(struct stream *stream)
     if (stream->cancelled)
         remove_cancelled(relay, stream);
     else
-        relay->live--;
+        left_cell(relay);
     free(stream);
 }
 
@@ -77,7 +84,7 @@ void stream_cancel(struct stream *stream)
     *(relay->last_cancelled ? &relay->last_cancelled->next_cancelled
                             : &relay->first_cancelled) = stream;
     relay->last_cancelled = stream;
-    relay->live--;
+    left_cell(relay);
     if (++relay->cancelled > CANCELLED_MAX)
         stream_close(relay->first_cancelled);
 }

@@ -39,7 +39,8 @@ static struct tenant *get(struct gateway *gateway, const uint8_t id[TENANT_ID_BY
         if (!tenant)
             return NULL;
         struct tenant **bucket = bucket_of(gateway, id);
-        *tenant = (struct tenant){.gateway = gateway, .next_bucket = *bucket};
+        *tenant = (struct tenant){.gateway = gateway, .next_bucket = *bucket,
+                                  .waiting.total = &gateway->wait_wake};
         for (size_t i = 0; i < TENANT_ID_BYTES; i++)
             tenant->id[i] = id[i];
         *bucket = tenant;
@@ -110,7 +111,7 @@ static void send_to_relay(struct tenant *tenant, struct exchange *exchange)
     enqueue(tenant, exchange);
 }
 
-void tenant_dispatch(struct exchange *exchange)
+static void dispatch(struct exchange *exchange)
 {
     struct tenant *tenant = get(exchange->connection->gateway, exchange->tenant_id);
     if (!tenant) {
@@ -124,6 +125,19 @@ void tenant_dispatch(struct exchange *exchange)
     if (!tenant->relay)
         wake(tenant);
     release(tenant);
+}
+
+void tenant_dispatch(struct exchange *exchange)
+{
+    struct fault fault;
+    if (exchange->question.length) {
+        route_dispatch(exchange);
+    } else if (standing_enter(exchange, &fault) != OK) {
+        denial_count(exchange, DENIAL_QUOTA);
+        exchange_refuse(exchange, QUOTA_EXCEEDED, fault.detail, NULL);
+    } else {
+        dispatch(exchange);
+    }
 }
 
 static void send_waiting(struct tenant *tenant)
@@ -202,9 +216,10 @@ void tenant_changed(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES])
     if (!tenant || !tenant->relay || tenant->check_call)
         return;
     struct buffer body = buffer_over(storage, sizeof storage);
+    const struct standing *standing = standing_of(gateway, id);
     hex_encode(text, SPAN_OF(tenant->id));
     buffer_put_text_field(&body, text);
-    buffer_put_u64(&body, 0);
+    buffer_put_u64(&body, standing ? standing->sequence : 0); /* only its state is asked for */
     if (control_ask(&tenant->check_call, gateway, CALL_CHECK, MESSAGE_TENANT_FIND,
                     buffer_span(&body), tenant, &ignored) != OK)
         relay_end(tenant->relay, "the tenant changed and control cannot be asked how");

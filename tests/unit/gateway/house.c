@@ -368,8 +368,97 @@ void house_found(struct house *house, uint32_t id, const char *tenant, uint8_t s
     buffer_put(&body, SPAN_OF(tenant_id));
     buffer_put_u8(&body, state);
     buffer_put_u64(&body, 1000000);
+    buffer_put_field(&body, (struct span){0}); /* no charter, or the known one */
     cell_send(house->control, MESSAGE_REPLY, id, buffer_span(&body));
     house_turn(house);
+}
+
+struct charter house_charter(const char *tenant, const char *name, uint64_t sequence)
+{
+    struct charter charter = {.sequence = sequence, .issued_at = 1000};
+    charter.posture = posture_defaults(TIER_STANDARD);
+    charter.posture.created_at_us = 1000000;
+    assert_true(span_to_text(charter.posture.name, sizeof charter.posture.name,
+                             span_of_text(name)));
+    get_id(charter.id, tenant);
+    return charter;
+}
+
+struct charter house_platform_charter(uint64_t sequence)
+{
+    return (struct charter){.sequence = sequence, .issued_at = 1000};
+}
+
+void house_put_charter(struct buffer *out, struct house *house, const struct charter *charter)
+{
+    struct fault fault = {0};
+    struct buffer document = buffer_of(CHARTER_MAX), bytes = buffer_of(CHARTER_SIGNED_MAX);
+    struct signed_charter made = {.sequence = charter->sequence};
+    if (charter_put(&document, charter, &fault) != OK)
+        fail_msg("charter: %s", fault.detail);
+    for (size_t i = 0; i < TENANT_ID_BYTES; i++)
+        made.id[i] = charter->id[i];
+    made.document = buffer_span(&document);
+    charter_signed_bytes(&bytes, made.id, made.sequence, made.document);
+    assert_int_equal(signer_sign(made.signature, house->mint.signer, buffer_span(&bytes), &fault),
+                     OK);
+    signed_charter_put(out, &made);
+    buffer_free(&document);
+    buffer_free(&bytes);
+}
+
+/* given: the signed charter, whole; empty for none. */
+void house_found_with(struct house *house, uint32_t id, const char *tenant, uint8_t state,
+                      struct span given)
+{
+    uint8_t tenant_id[TENANT_ID_BYTES];
+    struct buffer body = buffer_of(IPC_BODY_MAX);
+    get_id(tenant_id, tenant);
+    reply_put_head(&body, OK, "");
+    buffer_put(&body, SPAN_OF(tenant_id));
+    buffer_put_u8(&body, state);
+    buffer_put_u64(&body, 1000000);
+    buffer_put_field(&body, given);
+    assert_false(body.failed);
+    cell_send(house->control, MESSAGE_REPLY, id, buffer_span(&body));
+    buffer_free(&body);
+    house_turn(house);
+}
+
+void house_find_with(struct house *house, const char *text, uint64_t known,
+                     const struct charter *charter)
+{
+    char tenant[TENANT_ID_TEXT];
+    struct buffer given = buffer_of(IPC_BODY_MAX);
+    uint32_t id = house_asked(house, text, known);
+    hex_encode(tenant, SPAN_OF(charter->id));
+    house_put_charter(&given, house, charter);
+    house_found_with(house, id, tenant, 1, buffer_span(&given));
+    buffer_free(&given);
+}
+
+void house_platform_given(struct house *house, struct span given, bool host_routes,
+                          const char *claim)
+{
+    struct buffer body = buffer_of(IPC_BODY_MAX);
+    buffer_put_field(&body, given);
+    buffer_put_u8(&body, host_routes);
+    buffer_put_u16(&body, claim ? 1 : 0);
+    if (claim)
+        buffer_put_text_field(&body, claim);
+    cell_send(house->control, MESSAGE_PLATFORM, 0, buffer_span(&body));
+    buffer_free(&body);
+    house_turn(house);
+}
+
+void house_platform(struct house *house, const struct charter *charter, bool host_routes,
+                    const char *claim)
+{
+    struct buffer given = buffer_of(IPC_BODY_MAX);
+    if (charter)
+        house_put_charter(&given, house, charter);
+    house_platform_given(house, buffer_span(&given), host_routes, claim);
+    buffer_free(&given);
 }
 
 void house_reply_to(struct house *house, uint32_t id, status code)
@@ -379,19 +468,28 @@ void house_reply_to(struct house *house, uint32_t id, status code)
     house_turn(house);
 }
 
-void house_find(struct house *house, const char *text, uint8_t state)
+uint32_t house_asked(struct house *house, const char *text, uint64_t known)
 {
     struct ipc_message asked = house_next(house, house->control, MESSAGE_TENANT_FIND);
     struct cursor cursor = cursor_over(asked.body);
-    char came[TENANT_NAME_MAX + 1];
+    char came[512];
+    uint64_t sequence;
     struct fault fault;
     assert_int_equal(cursor_text(came, sizeof came, &cursor, "tenant", &fault), OK);
+    assert_int_equal(cursor_u64(&sequence, &cursor, &fault), OK);
     assert_int_equal(cursor_end(&cursor, &fault), OK);
     assert_string_equal(came, text);
+    assert_int_equal(sequence, known);
+    return asked.id;
+}
+
+void house_find(struct house *house, const char *text, uint8_t state)
+{
+    uint32_t id = house_asked(house, text, 0);
     if (state == 0)
-        house_reply_to(house, asked.id, NOT_FOUND);
+        house_reply_to(house, id, NOT_FOUND);
     else
-        house_found(house, asked.id, strlen(text) == 32 ? text : TENANT, state);
+        house_found(house, id, strlen(text) == 32 ? text : TENANT, state);
 }
 
 int house_give_cell(struct house *house, const char *tenant)

@@ -4,6 +4,7 @@
 
 #include "../authz/minted.h"
 
+#include "authz/charter.h"
 #include "gateway/gateway.h"
 #include "wire/messages.h"
 
@@ -69,7 +70,23 @@ struct ipc_message house_next(struct house *house, int channel, uint32_t type);
 bool house_quiet(struct house *house, int channel);
 void house_found(struct house *house, uint32_t id, const char *tenant, uint8_t state);
 void house_reply_to(struct house *house, uint32_t id, status code);
+/* TENANT_FIND of this text and known sequence: its id. */
+uint32_t house_asked(struct house *house, const char *text, uint64_t known);
 void house_find(struct house *house, const char *text, uint8_t state); /* asked and answered */
+/* The same with this charter, active. */
+void house_find_with(struct house *house, const char *text, uint64_t known,
+                     const struct charter *charter);
+void house_found_with(struct house *house, uint32_t id, const char *tenant, uint8_t state,
+                      struct span given);
+/* A charter of the defaults; its members may be changed before it is signed. */
+struct charter house_charter(const char *tenant, const char *name, uint64_t sequence);
+struct charter house_platform_charter(uint64_t sequence);
+void house_put_charter(struct buffer *out, struct house *house, const struct charter *charter);
+/* PLATFORM; charter NULL: none yet; claim NULL: none. */
+void house_platform(struct house *house, const struct charter *charter, bool host_routes,
+                    const char *claim);
+void house_platform_given(struct house *house, struct span given, bool host_routes,
+                          const char *claim);
 /* Answers TENANT_FIND (if it is asked) and TENANT_WAKE; the cell's end. */
 int house_wake(struct house *house, const char *tenant);
 int house_give_cell(struct house *house, const char *tenant);
