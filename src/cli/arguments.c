@@ -1,6 +1,7 @@
 /* arguments.c: the words of the line, and what every command prints. */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,4 +119,57 @@ int cli_show(const struct cli *cli, struct span json, cli_print *print)
     print(&document);
     arena_free(&arena);
     return EXIT_DONE;
+}
+
+struct span cli_member(const struct json *object, const char *name)
+{
+    const struct json *found = object ? json_member(object, name) : NULL;
+    return found && found->kind == JSON_STRING ? found->string : SPAN("-");
+}
+
+int64_t cli_number(const struct json *object, const char *name)
+{
+    const struct json *found = object ? json_member(object, name) : NULL;
+    return found && found->kind == JSON_INTEGER ? found->integer : 0;
+}
+
+bool cli_is_true(const struct json *object, const char *name)
+{
+    const struct json *found = object ? json_member(object, name) : NULL;
+    return found && found->kind == JSON_TRUE;
+}
+
+bool cli_whole_number(int64_t *ret, const char *text)
+{
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || end == text || *end)
+        return false;
+    *ret = value;
+    return true;
+}
+
+bool cli_duration(int64_t *ret_seconds, const char *text, int64_t min)
+{
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    int64_t unit = *end == '\0' || strcmp(end, "s") == 0 ? 1 : strcmp(end, "m") == 0 ? 60
+                 : strcmp(end, "h") == 0 ? 3600 : strcmp(end, "d") == 0 ? 86400 : 0;
+    if (errno || end == text || unit == 0 || value < min || value > 366 * 86400)
+        return false;
+    *ret_seconds = value * unit;
+    return true;
+}
+
+bool cli_put_scope(struct json_writer *writer, struct cli *cli)
+{
+    bool platform = cli_flag(cli, "--platform");
+    const char *name = cli_word(cli);
+    if (platform)
+        json_put_bool(writer, "platform", true);
+    if (name)
+        json_put_text(writer, "name", name);
+    return platform != (name != NULL);
 }

@@ -15,9 +15,20 @@ static const char help_text[] =
     "  bulkhead serve  [--data DIR] [--keys DIR] [--listen ADDR:PORT] [--ops ADDR:PORT]\n"
     "                  [--config FILE] [--behind-proxy]\n"
     "  bulkhead tenant create NAME [--tier standard|regulated] [--region R] [--retention DAYS]\n"
+    "                  [--quota K=N]... [--audit strict] [--require-clearance]\n"
+    "                  [--token-lifetime 15m]\n"
+    "  bulkhead tenant update NAME ...  the same; K=0, 0 or \"\" takes away what a tier allows to\n"
     "  bulkhead tenant list | show NAME | pause NAME | resume NAME\n"
     "  bulkhead tenant erase NAME [--receipt FILE]\n"
     "  bulkhead token  NAME --user U [--agent A] [--scope \"S S\"] [--clearance C] [--ttl 15m]\n"
+    "  bulkhead token  --platform --user U --scope routes:read [--ttl 15m]\n"
+    "  bulkhead issuer add NAME|--platform --iss URL --jwks FILE [--aud A] [--tenant-claim C]\n"
+    "                  [--user-claim C] [--scope-claim C] [--clearance-claim C] [--skew SECONDS]\n"
+    "                  [--max-lifetime 1h] [--once]   again: new keys, the rest stays\n"
+    "  bulkhead issuer list NAME|--platform | remove NAME|--platform --iss URL\n"
+    "  bulkhead revoke NAME|--platform --user U | --jti J | --token-file FILE|-\n"
+    "  bulkhead revoke list NAME|--platform\n"
+    "  bulkhead route  add NAME host|phone|customer VALUE | remove KIND VALUE | list [NAME]\n"
     "  bulkhead audit  export NAME [-o FILE] | tail NAME\n"
     "  bulkhead audit  verify FILE [--key K] [--checkpoint FILE]\n"
     "  bulkhead receipt verify FILE [--key K]\n"
@@ -75,6 +86,8 @@ static const struct {
 } commands[] = {
     {"serve", command_serve},     {"tenant", command_tenant},
     {"token", command_token},     {"audit", command_audit},
+    {"issuer", command_issuer},   {"revoke", command_revoke},
+    {"route", command_route},
     {"receipt", command_receipt}, {"ledger", command_ledger},
     {"platform-key", command_platform_key},
     {"status", command_status},   {"prove", command_prove},

@@ -44,10 +44,29 @@ int cli_show(const struct cli *cli, struct span json, cli_print *print);
  * reach a terminal, those of C1 in UTF-8 (U+0080 to U+009F) included. */
 void cli_put_text(struct span text);
 
+/* Members of an answer, for printing: "-" where the text is missing, 0 where the number is. */
+struct span cli_member(const struct json *object, const char *name);
+int64_t cli_number(const struct json *object, const char *name);
+bool cli_is_true(const struct json *object, const char *name);
+
+/* "90", "90s", "15m", "2h", "1d"; from zero or one second to a year. */
+bool cli_duration(int64_t *ret_seconds, const char *text, int64_t min);
+bool cli_whole_number(int64_t *ret, const char *text);
+
+/* The scope that a line names, put into the arguments: --platform, else its next word, a tenant's
+ * name. False when it names none, or both. */
+bool cli_put_scope(struct json_writer *writer, struct cli *cli);
+/* Calls and prints; the exit status. */
+int cli_call(struct cli *cli, const char *verb, const struct buffer *arguments, int fd,
+             cli_print *print);
+
 /* The commands. */
 int command_serve(struct cli *cli);
 int command_tenant(struct cli *cli);
 int command_token(struct cli *cli);
+int command_issuer(struct cli *cli);
+int command_revoke(struct cli *cli);
+int command_route(struct cli *cli);
 int command_audit(struct cli *cli);
 int command_receipt(struct cli *cli);
 int command_ledger(struct cli *cli);

@@ -73,3 +73,17 @@ status client_call(struct buffer *out, const struct cli *cli, const char *verb,
     ipc_message_close(&message);
     return result;
 }
+
+int cli_call(struct cli *cli, const char *verb, const struct buffer *arguments, int fd,
+             cli_print *print)
+{
+    struct buffer answer;
+    struct fault fault;
+    if (arguments->failed)
+        return cli_usage("the words are too long");
+    status result = client_call(&answer, cli, verb, buffer_span(arguments), fd, &fault);
+    int code = result == OK ? cli_show(cli, buffer_span(&answer), print)
+                            : cli_refused(fault.detail);
+    buffer_free(&answer);
+    return code;
+}

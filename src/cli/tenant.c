@@ -9,35 +9,53 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct span member(const struct json *object, const char *name)
+enum { MEMBER_WIDTH = 24 };
+
+static void print_text(const struct json *object, const char *name)
 {
-    const struct json *found = json_member(object, name);
-    return found && found->kind == JSON_STRING ? found->string : SPAN("-");
+    printf("%-*s ", MEMBER_WIDTH, name);
+    cli_put_text(cli_member(object, name));
+    putchar('\n');
 }
 
-static int64_t number(const struct json *object, const char *name)
+/* 0 and null: none */
+static void print_number(const struct json *object, const char *name, const char *none)
 {
-    const struct json *found = object ? json_member(object, name) : NULL;
-    return found && found->kind == JSON_INTEGER ? found->integer : 0;
+    int64_t number = cli_number(object, name);
+    if (number)
+        printf("%-*s %lld\n", MEMBER_WIDTH, name, (long long)number);
+    else
+        printf("%-*s %s\n", MEMBER_WIDTH, name, none);
 }
 
 static void print_tenant(const struct json *tenant)
 {
-    static const char *const texts[] = {"name", "id", "state", "tier", "region", "created_at"};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        printf("%-15s ", texts[i]);
-        cli_put_text(member(tenant, texts[i]));
-        putchar('\n');
+    static const char *const texts[] = {"name", "id", "state", "tier", "region", "created_at",
+                                        "audit"};
+    static const char *const quotas[] = {"requests_per_second", "concurrent_requests",
+                                         "bytes_stored", "user_requests_per_second"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        print_text(tenant, texts[i]);
+    printf("%-*s %s\n", MEMBER_WIDTH, "clearance",
+           cli_is_true(tenant, "clearance_required") ? "required in the token"
+                                                     : "as the token says");
+    print_number(tenant, "retention_days", "for ever");
+    print_number(tenant, "token_lifetime_seconds", "as the issuer allows");
+    for (size_t i = 0; i < sizeof quotas / sizeof quotas[0]; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "quota %s", quotas[i]);
+        int64_t quota = cli_number(json_member(tenant, "quotas"), quotas[i]);
+        if (quota)
+            printf("%-31s %lld\n", name, (long long)quota);
+        else
+            printf("%-31s none\n", name);
     }
-    int64_t days = number(tenant, "retention_days");
-    if (days)
-        printf("%-15s %lld\n", "retention_days", (long long)days);
-    else
-        printf("%-15s for ever\n", "retention_days");
-    printf("%-15s %lld\n", "bytes_stored",
-           (long long)number(json_member(tenant, "usage"), "bytes_stored"));
-    const struct json *awake = json_member(tenant, "awake");
-    printf("%-15s %s\n", "awake", awake && awake->kind == JSON_TRUE ? "yes" : "no (parked)");
+    printf("%-*s %lld\n", MEMBER_WIDTH, "bytes stored",
+           (long long)cli_number(json_member(tenant, "usage"), "bytes_stored"));
+    printf("%-*s %lld\n", MEMBER_WIDTH, "charter",
+           (long long)cli_number(tenant, "charter_sequence"));
+    printf("%-*s %s\n", MEMBER_WIDTH, "awake",
+           cli_is_true(tenant, "awake") ? "yes" : "no (parked)");
 }
 
 static void print_list(const struct json *document)
@@ -46,65 +64,79 @@ static void print_list(const struct json *document)
     printf("%-24s %-32s %-8s %-9s %12s %s\n", "NAME", "ID", "STATE", "TIER", "BYTES", "AWAKE");
     for (uint32_t i = 0; data && i < data->count; i++) {
         const struct json *tenant = &data->items[i];
-        const struct json *awake = json_member(tenant, "awake");
-        printf("%-24.*s %-32.*s %-8.*s %-9.*s %12lld %s\n", SPAN_ARG(member(tenant, "name")),
-               SPAN_ARG(member(tenant, "id")), SPAN_ARG(member(tenant, "state")),
-               SPAN_ARG(member(tenant, "tier")),
-               (long long)number(json_member(tenant, "usage"), "bytes_stored"),
-               awake && awake->kind == JSON_TRUE ? "yes" : "no");
+        printf("%-24.*s %-32.*s %-8.*s %-9.*s %12lld %s\n", SPAN_ARG(cli_member(tenant, "name")),
+               SPAN_ARG(cli_member(tenant, "id")), SPAN_ARG(cli_member(tenant, "state")),
+               SPAN_ARG(cli_member(tenant, "tier")),
+               (long long)cli_number(json_member(tenant, "usage"), "bytes_stored"),
+               cli_is_true(tenant, "awake") ? "yes" : "no");
     }
 }
 
-static int call_and_show(struct cli *cli, const char *verb, struct span arguments,
-                         cli_print *print)
+/* --quota NAME=VALUE, as often as it is there. */
+static bool put_quotas(struct json_writer *writer, struct cli *cli)
 {
-    struct buffer answer;
-    struct fault fault;
-    status result = client_call(&answer, cli, verb, arguments, -1, &fault);
-    int code = result == OK ? cli_show(cli, buffer_span(&answer), print)
-                            : cli_refused(fault.detail);
-    buffer_free(&answer);
-    return code;
-}
-
-/* --retention and the like: a whole number, or usage. */
-static bool whole_number(int64_t *ret, const char *text)
-{
-    char *end;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    if (errno || end == text || *end)
-        return false;
-    *ret = value;
+    const char *quota = cli_option(cli, "--quota");
+    if (!quota)
+        return true;
+    json_open_object(writer, "quotas");
+    for (; quota; quota = cli_option(cli, "--quota")) {
+        char name[64];
+        int64_t value;
+        size_t length = span_find(span_of_text(quota), '=');
+        if (!span_to_text(name, sizeof name, (struct span){(const uint8_t *)quota, length})
+            || !quota[length] || !cli_whole_number(&value, quota + length + 1))
+            return false;
+        json_put_integer(writer, name, value);
+    }
+    json_close_object(writer);
     return true;
 }
 
-static int tenant_create(struct cli *cli, const char *name)
+/* The options of create and update; NULL, or what is wrong with them. */
+static const char *put_posture(struct json_writer *writer, struct cli *cli)
 {
-    uint8_t storage[2048];
+    static const struct {
+        const char *option, *member;
+    } texts[] = {{"--tier", "tier"}, {"--region", "region"}, {"--audit", "audit"}};
+    const char *retention = cli_option(cli, "--retention");
+    const char *lifetime = cli_option(cli, "--token-lifetime");
+    bool required = cli_flag(cli, "--require-clearance");
+    bool not_required = cli_flag(cli, "--no-require-clearance");
+    int64_t days, seconds;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        const char *value = cli_option(cli, texts[i].option);
+        if (value)
+            json_put_text(writer, texts[i].member, value);
+    }
+    if (retention && !cli_whole_number(&days, retention))
+        return "--retention: must be a number of days";
+    if (lifetime && !cli_duration(&seconds, lifetime, 0))
+        return "--token-lifetime: a number with s, m, h or d, such as 15m; 0 for no cap";
+    if (required && not_required)
+        return "--require-clearance: or not";
+    if (retention)
+        json_put_integer(writer, "retention_days", days);
+    if (lifetime)
+        json_put_integer(writer, "token_lifetime_seconds", seconds);
+    if (required || not_required)
+        json_put_bool(writer, "clearance_required", required);
+    return put_quotas(writer, cli) ? NULL : "--quota: NAME=NUMBER, such as bytes_stored=1000000";
+}
+
+static int tenant_set(struct cli *cli, const char *verb, const char *name)
+{
+    uint8_t storage[4096];
     struct buffer arguments = buffer_over(storage, sizeof storage);
     struct json_writer writer = json_writer_on(&arguments);
-    const char *tier = cli_option(cli, "--tier"), *region = cli_option(cli, "--region");
-    const char *retention = cli_option(cli, "--retention");
-    int64_t days = 0;
-    if (cli_option(cli, "--quota"))
-        return cli_refused("--quota: this version does not enforce quotas yet, so it takes none");
-    if (retention && !whole_number(&days, retention))
-        return cli_usage("--retention: must be a number of days");
-    if (cli_end(cli) != EXIT_DONE)
-        return EXIT_USAGE;
     json_open_object(&writer, NULL);
     json_put_text(&writer, "name", name);
-    if (tier)
-        json_put_text(&writer, "tier", tier);
-    if (region)
-        json_put_text(&writer, "region", region);
-    if (retention)
-        json_put_integer(&writer, "retention_days", days);
+    const char *wrong = put_posture(&writer, cli);
     json_close_object(&writer);
-    if (arguments.failed)
-        return cli_usage("the words are too long");
-    return call_and_show(cli, "tenant.create", buffer_span(&arguments), print_tenant);
+    if (wrong)
+        return cli_usage(wrong);
+    if (cli_end(cli) != EXIT_DONE)
+        return EXIT_USAGE;
+    return cli_call(cli, verb, &arguments, -1, print_tenant);
 }
 
 static bool put_name(struct buffer *arguments, const char *name)
@@ -132,17 +164,19 @@ static void print_receipt(const struct json *document)
     if (!destroyed || !last)
         return;
     printf("erased ");
-    cli_put_text(member(receipt, "tenant_name"));
+    cli_put_text(cli_member(receipt, "tenant_name"));
     printf(" (");
-    cli_put_text(member(receipt, "tenant_id"));
+    cli_put_text(cli_member(receipt, "tenant_id"));
     printf(") at ");
-    cli_put_text(member(receipt, "erased_at"));
+    cli_put_text(cli_member(receipt, "erased_at"));
     printf("\n  key destroyed   ");
-    cli_put_text(member(receipt, "kek_fingerprint"));
-    printf("\n  removed         %lld files, %lld bytes\n", (long long)number(destroyed, "files"),
-           (long long)number(destroyed, "bytes"));
+    cli_put_text(cli_member(receipt, "kek_fingerprint"));
+    printf("\n  removed         %lld files, %lld bytes\n",
+           (long long)cli_number(destroyed, "files"),
+           (long long)cli_number(destroyed, "bytes"));
     printf("  audit entries   %lld at the end\n  ledger index    %lld\n",
-           (long long)number(last, "audit_entries"), (long long)number(receipt, "ledger_index"));
+           (long long)cli_number(last, "audit_entries"),
+           (long long)cli_number(receipt, "ledger_index"));
 }
 
 static int tenant_erase(struct cli *cli, const char *name)
@@ -162,53 +196,47 @@ static int tenant_erase(struct cli *cli, const char *name)
     return code;
 }
 
+static int tenant_list(struct cli *cli)
+{
+    uint8_t storage[8];
+    struct buffer arguments = buffer_over(storage, sizeof storage);
+    buffer_put_text(&arguments, "{}");
+    return cli_end(cli) ? EXIT_USAGE : cli_call(cli, "tenant.list", &arguments, -1, print_list);
+}
+
 int command_tenant(struct cli *cli)
 {
     static const struct {
         const char *word, *verb;
     } plain[] = {{"show", "tenant.show"}, {"pause", "tenant.pause"}, {"resume", "tenant.resume"}};
+    static const char words[] =
+        "tenant: create, list, show, update, pause, resume or erase";
     uint8_t storage[512];
     struct buffer arguments = buffer_over(storage, sizeof storage);
     const char *word = cli_word(cli);
     if (!word)
-        return cli_usage("tenant: create, list, show, pause, resume or erase");
+        return cli_usage(words);
     if (strcmp(word, "list") == 0)
-        return cli_end(cli) ? EXIT_USAGE
-                            : call_and_show(cli, "tenant.list", SPAN("{}"), print_list);
+        return tenant_list(cli);
     const char *name = cli_word(cli);
     if (!name)
         return cli_usage("tenant: a name is needed");
     if (strcmp(word, "create") == 0)
-        return tenant_create(cli, name);
+        return tenant_set(cli, "tenant.create", name);
+    if (strcmp(word, "update") == 0)
+        return tenant_set(cli, "tenant.update", name);
     if (strcmp(word, "erase") == 0)
         return tenant_erase(cli, name);
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
         if (strcmp(word, plain[i].word) == 0)
             return cli_end(cli) || !put_name(&arguments, name) ? EXIT_USAGE
-                 : call_and_show(cli, plain[i].verb, buffer_span(&arguments), print_tenant);
-    if (strcmp(word, "update") == 0)
-        return cli_refused("tenant update: not in this version; create takes tier, region and "
-                           "retention");
-    return cli_usage("tenant: create, list, show, pause, resume or erase");
-}
-
-/* "90", "90s", "15m", "2h", "1d" */
-static bool duration_seconds(int64_t *ret, const char *text)
-{
-    char *end;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    int64_t unit = *end == '\0' || strcmp(end, "s") == 0 ? 1 : strcmp(end, "m") == 0 ? 60
-                 : strcmp(end, "h") == 0 ? 3600 : strcmp(end, "d") == 0 ? 86400 : 0;
-    if (errno || end == text || unit == 0 || value < 1 || value > 366 * 86400)
-        return false;
-    *ret = value * unit;
-    return true;
+                 : cli_call(cli, plain[i].verb, &arguments, -1, print_tenant);
+    return cli_usage(words);
 }
 
 static void print_token(const struct json *document)
 {
-    struct span token = member(document, "token");
+    struct span token = cli_member(document, "token");
     printf("%.*s\n", SPAN_ARG(token));
 }
 
@@ -231,18 +259,14 @@ int command_token(struct cli *cli)
             json_put_text(&writer, texts[i].field, value);
         user = user || (value && i == 0);
     }
-    if (ttl && !duration_seconds(&seconds, ttl))
+    if (ttl && !cli_duration(&seconds, ttl, 1))
         return cli_usage("--ttl: a number with s, m, h or d, such as 15m");
     if (ttl)
         json_put_integer(&writer, "ttl_seconds", seconds);
-    const char *name = cli_word(cli);
-    if (!name || !user)
-        return cli_usage("token: NAME and --user are needed");
-    json_put_text(&writer, "name", name);
+    if (!cli_put_scope(&writer, cli) || !user)
+        return cli_usage("token: NAME or --platform, and --user are needed");
     json_close_object(&writer);
     if (cli_end(cli) != EXIT_DONE)
         return EXIT_USAGE;
-    if (arguments.failed)
-        return cli_usage("token: the words are too long");
-    return call_and_show(cli, "token.mint", buffer_span(&arguments), print_token);
+    return cli_call(cli, "token.mint", &arguments, -1, print_token);
 }

@@ -145,6 +145,18 @@ static void put_keys_without(struct json_writer *writer, const char *name,
     json_close_array(writer);
 }
 
+static void put_settings(struct json_writer *writer, const struct token_issuer *issuer)
+{
+    json_put_text(writer, "aud", issuer->aud);
+    json_put_text(writer, "tenant_claim", issuer->tenant_claim);
+    json_put_text(writer, "user_claim", issuer->user_claim);
+    json_put_text(writer, "scope_claim", issuer->scope_claim);
+    json_put_text(writer, "clearance_claim", issuer->clearance_claim);
+    json_put_bool(writer, "once", issuer->jti_once);
+    json_put_integer(writer, "max_lifetime_seconds", issuer->lifetime_max_seconds);
+    json_put_integer(writer, "skew_seconds", issuer->late_seconds);
+}
+
 /* Of the answer and of the ledger's entry. old or new is NULL where there is none. */
 static void put_issuer_change(struct buffer *out, const struct draft *draft,
                               const struct token_issuer *old, const struct token_issuer *new)
@@ -156,6 +168,8 @@ static void put_issuer_change(struct buffer *out, const struct draft *draft,
     json_put_bool(&writer, "replaced", old && new);
     put_keys_without(&writer, "keys_added", new, old);
     put_keys_without(&writer, "keys_removed", old, new);
+    if (new)
+        put_settings(&writer, new);
     json_close_object(&writer);
 }
 
@@ -245,14 +259,7 @@ static void put_issuer(struct json_writer *writer, const struct token_issuer *is
 {
     json_open_object(writer, NULL);
     json_put_text(writer, "iss", issuer->iss);
-    json_put_text(writer, "aud", issuer->aud);
-    json_put_text(writer, "tenant_claim", issuer->tenant_claim);
-    json_put_text(writer, "user_claim", issuer->user_claim);
-    json_put_text(writer, "scope_claim", issuer->scope_claim);
-    json_put_text(writer, "clearance_claim", issuer->clearance_claim);
-    json_put_bool(writer, "once", issuer->jti_once);
-    json_put_integer(writer, "max_lifetime_seconds", issuer->lifetime_max_seconds);
-    json_put_integer(writer, "skew_seconds", issuer->late_seconds);
+    put_settings(writer, issuer);
     json_open_array(writer, "keys");
     for (uint32_t i = 0; i < issuer->key_count; i++) {
         json_open_object(writer, NULL);

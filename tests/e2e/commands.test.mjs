@@ -11,7 +11,14 @@ describe('commands', () => {
   for (const words of [[], ['frobnicate'], ['tenant'], ['tenant', 'create'], ['tenant', 'adopt', 'acme'],
                        ['tenant', 'show', 'acme', 'surplus'], ['tenant', 'list', '--color'], ['token'],
                        ['token', 'acme'], ['token', 'acme', '--user'], ['token', 'acme', '--user', 'a', '--ttl', 'soon'],
-                       ['tenant', 'create', 'a', '--retention', 'x'], ['audit'], ['audit', 'export'],
+                       ['tenant', 'create', 'a', '--retention', 'x'], ['tenant', 'update'],
+                       ['tenant', 'update', 'acme', '--quota', 'x'], ['tenant', 'update', 'acme', '--token-lifetime', 'x'],
+                       ['tenant', 'update', 'acme', '--require-clearance', '--no-require-clearance'],
+                       ['token', 'acme', '--platform', '--user', 'a'], ['issuer'], ['issuer', 'add', 'acme'],
+                       ['issuer', 'list'], ['issuer', 'list', 'acme', '--platform'], ['issuer', 'remove', 'acme'],
+                       ['revoke'], ['revoke', 'acme'], ['revoke', 'acme', '--user', 'a', '--jti', 'b'], ['revoke', 'list'],
+                       ['route'], ['route', 'add', 'acme', 'host'], ['route', 'remove', 'host'],
+                       ['audit'], ['audit', 'export'],
                        ['audit', 'verify'], ['receipt', 'verify'], ['ledger'], ['status', 'surplus'], ['--bogus']])
     test(`usage, exit 2: bulkhead ${words.join(' ')}`, async () => {
       const { code, stdout, stderr } = await node.cli(...words);
@@ -23,7 +30,8 @@ describe('commands', () => {
   test('help and version are there without a node', async () => {
     const help = await bulkhead('help');
     assert.equal(help.code, 0);
-    for (const word of ['serve', 'tenant', 'token', 'audit', 'receipt', 'ledger', 'status', 'prove'])
+    for (const word of ['serve', 'tenant', 'token', 'issuer', 'revoke', 'route', 'audit', 'receipt',
+                        'ledger', 'status', 'prove'])
       assert.match(help.stdout, new RegExp(`bulkhead ${word}`));
     assert.match((await bulkhead('version')).stdout, /^\d+\.\d+\.\d+\n$/);
   });
@@ -110,8 +118,11 @@ describe('commands', () => {
     await node.ok('status');
   });
 
-  test('what this version does not do is refused, not ignored', async () => {
-    await node.refused('tenant', 'update', 'acme', '--retention', '5');
-    await node.refused('tenant', 'create', 'b', '--quota', 'bytes_stored=5');
+  test('what cannot be done is refused, not ignored', async () => {
+    await node.refused('tenant', 'update', 'nobody', '--retention', '5');
+    assert.match(await node.refused('tenant', 'create', 'b', '--quota', 'colour=5'), /requests_per_second/);
+    assert.match(await node.refused('tenant', 'create', 'b', '--quota', 'bytes_stored=-1'), /bytes_stored/);
+    assert.match(await node.refused('issuer', 'add', 'acme', '--iss', 'https://a.example', '--jwks',
+                                    'https://a.example/keys'), /dials out/);
   });
 });
