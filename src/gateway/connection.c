@@ -3,6 +3,7 @@
  * What it may do next follows from its state alone (settle), after every event: which list it is
  * on, which timer runs, what it waits for from the kernel. An idle one holds no buffers. */
 #define _GNU_SOURCE
+#include "base/secret.h"
 #include "gateway/state.h"
 
 #include <assert.h>
@@ -16,6 +17,7 @@
 enum {
     HEAD_READ = 4 * 1024,
     BODY_READ = 32 * 1024,
+    SESSION_READ = 16 * 1024,
     OUT_MAX = CELL_RESPONSE_MAX + KIB(64),
     OUT_COMPACT = KIB(64),
     ANSWER_TIMEOUT_MS = 60000,
@@ -24,7 +26,7 @@ enum {
     LINGER_BYTES_MAX = MIB(8),
 };
 
-const int64_t timeouts_ms[] = {
+const int64_t timeouts_ms[TIMER_LINGER + 1] = {
     [TIMER_IDLE] = HTTP_IDLE_TIMEOUT_MS,   [TIMER_HEAD] = HTTP_HEADER_TIMEOUT_MS,
     [TIMER_BODY] = HTTP_BODY_TIMEOUT_MS,   [TIMER_ANSWER] = ANSWER_TIMEOUT_MS,
     [TIMER_WRITE] = WRITE_TIMEOUT_MS,      [TIMER_LINGER] = LINGER_TIMEOUT_MS,
@@ -64,6 +66,7 @@ void connection_close(struct connection *connection)
     connection->dead = true;
     if (connection->exchange)
         exchange_end(connection->exchange);
+    connection->http2 = http2_close(connection->http2);
     loop_timer_stop(gateway->loop, &connection->timer);
     connection->source = loop_unwatch(gateway->loop, connection->source);
     close(connection->fd);
@@ -144,18 +147,22 @@ void connection_send(struct connection *connection, struct span head, struct spa
     body = behind(body, &sent);
     if (head.length + body.length == 0)
         return;
-    if (connection->out.max == 0)
-        connection->out = buffer_of(OUT_MAX);
-    buffer_put(&connection->out, head);
-    buffer_put(&connection->out, body);
+    connection_put(connection, head);
+    connection_put(connection, body);
     holding_add(&connection->holding, from, head.length + body.length);
-    if (connection->out.failed)
-        connection_break(connection);
-    else
-        connection_ready(connection);
+    connection_ready(connection);
 }
 
-static void flush(struct connection *connection)
+void connection_put(struct connection *connection, struct span bytes)
+{
+    if (connection->out.max == 0)
+        connection->out = buffer_of(OUT_MAX);
+    buffer_put(&connection->out, bytes);
+    if (connection->out.failed)
+        connection_break(connection);
+}
+
+void connection_flush(struct connection *connection)
 {
     if (!connection_output_waits(connection))
         return;
@@ -166,7 +173,7 @@ static void flush(struct connection *connection)
         connection->broken = true;
         return;
     }
-    if (sent > 0)
+    if (sent > 0 && connection->timer_kind == TIMER_WRITE)
         connection_restart_timer(connection);
     connection->out_sent += (size_t)sent;
     holding_release(&connection->holding, (size_t)sent < connection->holding.bytes
@@ -228,12 +235,31 @@ static void read_some(struct connection *connection)
         connection->broken = true;
 }
 
+static void read_session(struct connection *connection)
+{
+    uint8_t bytes[SESSION_READ];
+    ssize_t got = recv(connection->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (got > 0)
+        http2_input(connection->http2, (struct span){bytes, (size_t)got});
+    else if (got == 0)
+        connection->peer_done = true;
+    else if (errno != EAGAIN && errno != EINTR)
+        connection->broken = true;
+    if (got > 0)
+        secret_wipe(bytes, (size_t)got);
+}
+
 static enum timer_kind due_timer(const struct connection *connection)
 {
     if (connection->lingering)
         return TIMER_LINGER;
+    enum timer_kind session = connection->http2 ? http2_timer(connection->http2) : TIMER_NONE;
+    if (session == TIMER_HEAD && !connection->closing)
+        return session;
     if (connection_output_waits(connection))
         return TIMER_WRITE;
+    if (connection->http2)
+        return session;
     if (connection->exchange)
         return exchange_timer(connection->exchange);
     return connection->in.length || connection->skip ? TIMER_HEAD : TIMER_IDLE;
@@ -246,9 +272,11 @@ static void on_time(void *context)
     connection_restart_timer(connection);
     if (kind == TIMER_BODY || kind == TIMER_ANSWER)
         exchange_timed_out(connection->exchange, kind);
+    else if (connection->http2 && (kind == TIMER_HEAD || kind == TIMER_IDLE))
+        http2_timed_out(connection->http2);
     else if (kind == TIMER_HEAD && connection->skip == 0)
         http1_refuse(connection, TIMED_OUT, "the request did not come in time");
-    else
+    else if (kind != TIMER_NONE) /* none: something moved in this very turn */
         connection_break(connection);
     connection_ready(connection);
 }
@@ -259,16 +287,27 @@ static void set_timer(struct connection *connection)
     if (kind == connection->timer_kind)
         return;
     connection->timer_kind = (uint8_t)kind;
-    gateway_timer(connection->gateway, &connection->timer, timeouts_ms[kind] * 1000, on_time,
-                  connection);
+    if (kind == TIMER_NONE) /* its streams have clocks of their own */
+        loop_timer_stop(connection->gateway->loop, &connection->timer);
+    else
+        gateway_timer(connection->gateway, &connection->timer, timeouts_ms[kind] * 1000, on_time,
+                      connection);
+}
+
+static bool wants_input(const struct connection *connection)
+{
+    if (connection->lingering)
+        return true;
+    if (connection->closing || connection->peer_done)
+        return false;
+    return connection->http2 ? http2_reads(connection->http2)
+                             : connection->in.length < input_limit(connection);
 }
 
 static void set_events(struct connection *connection)
 {
     struct fault fault;
-    bool reads = connection->lingering
-              || (!connection->closing && !connection->peer_done
-                  && connection->in.length < input_limit(connection));
+    bool reads = wants_input(connection);
     uint32_t events = (reads ? EPOLLIN : 0u) | (connection_output_waits(connection) ? EPOLLOUT : 0u)
                     | (connection->peer_done || connection->lingering ? 0u : EPOLLRDHUP);
     if (events == connection->events)
@@ -301,6 +340,8 @@ static void free_idle_buffers(struct connection *connection)
     size_t now = connection->in.capacity + connection->out.capacity;
     if (connection->exchange)
         now += connection->exchange->frame.capacity + connection->exchange->body.capacity;
+    if (connection->http2)
+        now += http2_counted(connection->http2);
     gateway->memory += now - connection->counted;
     connection->counted = now;
 }
@@ -309,7 +350,8 @@ static void choose_list(struct connection *connection)
 {
     struct gateway *gateway = connection->gateway;
     bool idle = !connection->exchange && connection->in.length == 0 && connection->skip == 0
-             && !connection_output_waits(connection) && !connection->closing;
+             && !connection_output_waits(connection) && !connection->closing
+             && (!connection->http2 || http2_idle(connection->http2));
     struct connection_list *list = idle ? &gateway->idle : &gateway->busy;
     if (connection->ops || connection->list == list)
         return;
@@ -321,9 +363,9 @@ static void choose_list(struct connection *connection)
 static void settle(struct connection *connection)
 {
     bool drained = !connection_output_waits(connection);
-    if (connection->peer_done && (connection->exchange || drained))
+    if (connection->peer_done && (connection->exchange || connection->http2 || drained))
         connection->broken = true; /* nobody to answer, or nothing to answer */
-    if (drained && !connection->exchange && connection->gateway->stopping
+    if (drained && !connection->exchange && !connection->http2 && connection->gateway->stopping
         && connection->in.length == 0)
         connection->closing = true;
     if (connection->closing && drained && !connection->lingering && !connection->broken)
@@ -338,10 +380,32 @@ static void settle(struct connection *connection)
     set_events(connection);
 }
 
+/* RFC 9113 3.4: a client that knows what we speak begins so. True when more must come to tell. */
+static bool await_protocol(struct connection *connection)
+{
+    const struct span preface = SPAN("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    struct span came = buffer_span(&connection->in);
+    if (connection->begun || connection->ops || came.length == 0)
+        return false;
+    if (came.length < preface.length)
+        return span_starts_with(preface, came);
+    connection->begun = true;
+    if (!span_starts_with(came, preface))
+        return false;
+    http2_open(connection);
+    if (!connection->broken)
+        http2_input(connection->http2, came);
+    wipe_and_free(&connection->in);
+    return false;
+}
+
 static void advance(struct connection *connection)
 {
-    while (!connection->broken && !connection->closing && http1_step(connection))
-        ;
+    bool more = !await_protocol(connection);
+    while (more && !connection->broken && !connection->closing && !connection->http2)
+        more = http1_step(connection);
+    if (connection->http2 && !connection->broken && !connection->closing)
+        http2_advance(connection->http2);
     settle(connection);
 }
 
@@ -364,10 +428,12 @@ static void on_event(void *context, uint32_t events)
     if (events & (EPOLLERR | EPOLLHUP))
         connection->broken = true;
     if (events & EPOLLOUT && !connection->broken)
-        flush(connection);
+        connection_flush(connection);
     if (events & EPOLLIN && !connection->broken) {
         if (connection->lingering)
             read_dropping(connection);
+        else if (connection->http2)
+            read_session(connection);
         else
             read_some(connection);
     } else if (events & EPOLLRDHUP) {

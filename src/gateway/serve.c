@@ -132,8 +132,13 @@ static status on_stop(struct gateway *gateway, struct ipc_message *message, stru
         return OK;
     gateway->stopping = true;
     listener_close(&gateway->listener);
-    while (gateway->idle.first)
-        connection_close(gateway->idle.first);
+    for (struct connection *at = gateway->idle.first, *next; at; at = next) {
+        next = at->next;
+        if (at->http2)
+            connection_ready(at); /* GOAWAY is said */
+        else
+            connection_close(at);
+    }
     for (struct connection *at = gateway->busy.first; at; at = at->next)
         connection_ready(at); /* closes when its answer has left */
     gateway_timer(gateway, &gateway->stop_timer, STOP_US, on_stop_time, gateway);

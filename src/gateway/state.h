@@ -35,6 +35,7 @@ struct lookup;
 struct standing;
 struct crowd_place;
 struct answer;
+struct http2;
 struct http2_stream;
 
 /* ---- lists ---- */
@@ -201,6 +202,8 @@ struct connection {
     bool lingering;     /* only dropping what still comes, so that the answer is not reset away */
     bool peer_done;     /* the client sends no more */
     bool ready;         /* on the gateway's list */
+    bool begun;         /* a request has: the first bytes name the protocol */
+    struct http2 *http2; /* NULL: HTTP/1.1 */
     struct buffer in, out;
     size_t out_sent;    /* of out */
     size_t counted;     /* in the gateway's memory */
@@ -228,6 +231,8 @@ void connection_close(struct connection *connection);
  * found at the end of the turn. from: the relay that body came by, or NULL. */
 void connection_send(struct connection *connection, struct span head, struct span body,
                      struct relay *from);
+void connection_put(struct connection *connection, struct span bytes); /* into the output */
+void connection_flush(struct connection *connection); /* as much as the socket takes */
 void connection_break(struct connection *connection);  /* closed at the end of the turn */
 void connection_ready(struct connection *connection);  /* looked at again this turn */
 void connection_restart_timer(struct connection *connection); /* something moved */
@@ -245,6 +250,18 @@ void http1_refuse(struct connection *connection, status code, const char *detail
 void http1_answer(struct connection *connection, const struct asked *asked,
                   const struct answer *answer, struct span body, struct relay *from);
 void http1_finished(struct connection *connection, bool keep_alive); /* its request is answered */
+
+/* ---- HTTP/2 (http2.h) ---- */
+
+void http2_open(struct connection *connection); /* a failure breaks the connection */
+struct http2 *http2_close(struct http2 *http2); /* NULL; takes NULL */
+void http2_input(struct http2 *http2, struct span bytes);
+bool http2_reads(const struct http2 *http2);    /* more input is wanted */
+void http2_advance(struct http2 *http2);        /* exchanges, then output; may set closing */
+enum timer_kind http2_timer(const struct http2 *http2);
+void http2_timed_out(struct http2 *http2);
+bool http2_idle(const struct http2 *http2);
+size_t http2_counted(const struct http2 *http2); /* bytes of memory that its client has us keep */
 
 struct listener {
     struct gateway *gateway;
