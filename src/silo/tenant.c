@@ -5,12 +5,18 @@
 #include "wire/json.h"
 
 /* 0 reads as null: no limit. */
-static void put_limit(struct json_writer *writer, const char *name, uint64_t limit)
+static void put_limit(struct json_writer *writer, const char *name, int64_t limit)
 {
     if (limit > 0)
-        json_put_integer(writer, name, limit < INT64_MAX ? (int64_t)limit : INT64_MAX);
+        json_put_integer(writer, name, limit);
     else
         json_put_null(writer, name);
+}
+
+/* As the command line has them: 0 is no limit. */
+static void put_quota(struct json_writer *writer, const char *name, uint64_t quota)
+{
+    json_put_integer(writer, name, quota < INT64_MAX ? (int64_t)quota : INT64_MAX);
 }
 
 static void put_posture(struct json_writer *writer, const struct posture *posture)
@@ -25,13 +31,12 @@ static void put_posture(struct json_writer *writer, const struct posture *postur
         json_put_null(writer, "region");
     put_limit(writer, "retention_days", posture->retention_days);
     json_put_bool(writer, "clearance_required", posture->clearance_required);
-    put_limit(writer, "token_lifetime_max_seconds",
-              (uint64_t)posture->token_lifetime_max_seconds);
+    put_limit(writer, "token_lifetime_seconds", posture->token_lifetime_max_seconds);
     json_open_object(writer, "quotas");
-    put_limit(writer, "requests_per_second", quotas->requests_per_second);
-    put_limit(writer, "concurrent_requests", quotas->concurrent_requests);
-    put_limit(writer, "bytes_stored", quotas->bytes_stored);
-    put_limit(writer, "user_requests_per_second", quotas->user_requests_per_second);
+    put_quota(writer, "requests_per_second", quotas->requests_per_second);
+    put_quota(writer, "concurrent_requests", quotas->concurrent_requests);
+    put_quota(writer, "bytes_stored", quotas->bytes_stored);
+    put_quota(writer, "user_requests_per_second", quotas->user_requests_per_second);
     json_close_object(writer);
     json_close_object(writer);
 }

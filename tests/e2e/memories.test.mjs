@@ -285,7 +285,13 @@ describe('memories', () => {
     const own = await node.want(200, 'GET', '/v1/tenant', { token: ada });
     const { id, name } = node.tenants.acme;
     assert.deepEqual([own.id, own.name, own.state], [id, name, 'active']);
-    assert.deepEqual(own.posture, { tier: 'standard', audit: 'standard', retention_days: null });
+    assert.deepEqual(own.posture, {
+      tier: 'standard', audit: 'standard', region: null, retention_days: null,
+      clearance_required: false, token_lifetime_seconds: null,
+      quotas: { requests_per_second: 1000, concurrent_requests: 256, bytes_stored: 10 * 2 ** 30,
+                user_requests_per_second: 0 },
+    });
+    assert.equal(own.charter_sequence, 1);
     assert.ok(own.usage.bytes_stored > 0 && own.usage.memories > 100 && own.usage.audit_entries > 100);
   });
 });

@@ -171,7 +171,10 @@ describe('tokens', () => {
     const good = await node.token('bank', 'ada', { ttl: '5m', clearance: 'internal' });
     await node.want(201, 'POST', '/v1/memories', { token: good, body: { text: 'audited' } });
     const { posture } = await node.want(200, 'GET', '/v1/tenant', { token: good });
-    assert.deepEqual(posture, { tier: 'regulated', audit: 'strict', retention_days: 90 });
+    assert.deepEqual(
+      [posture.tier, posture.audit, posture.retention_days, posture.token_lifetime_seconds],
+      ['regulated', 'strict', 90, 300]);
+    assert.equal(posture.clearance_required, true);
   });
 
   test('the command line mints no token that could not be used', async () => {
