@@ -55,8 +55,8 @@ static void print_refused(const struct json *document)
 
 static void print_status(const struct json *document)
 {
-    static const char *const lines[] = {"version", "kernel", "listen", "ops", "identity", "cgroup",
-                                        "key_store", "key_store_promise"};
+    static const char *const lines[] = {"version", "kernel", "listen", "ops", "tls", "identity",
+                                        "cgroup", "key_store", "key_store_promise"};
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         printf("%-18s ", lines[i]);
         cli_put_text(text_of(document, lines[i]));

@@ -99,7 +99,9 @@ static void on_signal(void *context, uint32_t events)
     struct supervisor *supervisor = context;
     struct signalfd_siginfo info;
     while (read(supervisor->signals, &info, sizeof info) == sizeof info)
-        if (info.ssi_signo != SIGHUP)
+        if (info.ssi_signo == SIGHUP)
+            tls_reload(supervisor);
+        else
             phases_stop(supervisor);
 }
 
@@ -172,6 +174,7 @@ static status prepare(struct supervisor *supervisor, struct fault *fault)
     TRY(open_stats(supervisor, fault));
     TRY(loop_create(&supervisor->loop, fault));
     TRY(watch_signals(supervisor, fault));
+    TRY(tls_open(supervisor, fault));
     TRY(admin_listen(supervisor, fault));
     return jail_supervisor(fault);
 }

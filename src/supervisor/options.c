@@ -11,7 +11,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { CONFIG_MAX = 64 * 1024, UID_BASE_DEFAULT = 700000000 };
+enum {
+    CONFIG_MAX = 64 * 1024,
+    UID_BASE_DEFAULT = 700000000,
+    CONNECTIONS_PER_ADDRESS_DEFAULT = 1024,
+};
+
+static const uint32_t UNSET = UINT32_MAX;
 
 static const struct {
     const char *name;
@@ -23,6 +29,7 @@ static const struct {
     {"gateways", offsetof(struct options, gateways), 1, GATEWAYS_MAX},
     {"uid_base", offsetof(struct options, uid_base), 1000, 4000000000},
     {"cell_memory_mib", offsetof(struct options, cell_memory_mib), 16, 1024 * 1024},
+    {"connections_per_address", offsetof(struct options, connections_per_address), 0, 1000000},
 };
 
 /* By inet_pton: getaddrinfo would read "1.2.3" as an address too. */
@@ -100,17 +107,81 @@ static status address_member(struct options_address *ret, const struct json *obj
     return text[0] ? options_address(ret, text, name, fault) : OK;
 }
 
+static status set_region(struct options *options, const char *text, const char *name,
+                         struct fault *fault)
+{
+    if (!network_is_label(span_of_text(text)))
+        return FAIL(BAD_FIELD, fault, "%s: \"%.80s\" is no label: at most %d of a-z, 0-9 and -",
+                    name, text, TENANT_NAME_MAX);
+    span_to_text(options->region, sizeof options->region, span_of_text(text));
+    return OK;
+}
+
+static status set_domain(struct options *options, const char *text, const char *name,
+                         struct fault *fault)
+{
+    const size_t tenant_and_dot = TENANT_NAME_MAX + 1;
+    struct span domain = span_of_text(text);
+    if (domain.length >= sizeof options->domain - tenant_and_dot || !network_is_domain(domain))
+        return FAIL(BAD_FIELD, fault, "%s: \"%.80s\" is no domain in lower case such as "
+                    "example.com", name, text);
+    span_to_text(options->domain, sizeof options->domain, domain);
+    return OK;
+}
+
+static status add_proxy(struct options *options, const char *text, const char *name,
+                        struct fault *fault)
+{
+    if (options->proxy_count == TRUSTED_PROXIES_MAX)
+        return FAIL(BAD_FIELD, fault, "%s: more than %d", name, (int)TRUSTED_PROXIES_MAX);
+    TRY(network_range(&options->proxies[options->proxy_count], text, name, fault));
+    options->proxy_count++;
+    return OK;
+}
+
+static status network_members(struct options *options, const struct json *config,
+                              struct fault *fault)
+{
+    char text[HOST_NAME_TEXT] = "";
+    TRY(text_member(text, sizeof text, config, "domain", fault));
+    if (text[0])
+        TRY(set_domain(options, text, "domain", fault));
+    text[0] = '\0';
+    TRY(text_member(text, sizeof text, config, "region", fault));
+    if (text[0])
+        TRY(set_region(options, text, "region", fault));
+    const struct json *proxies = json_member(config, "trusted_proxies");
+    if (!proxies)
+        return OK;
+    if (proxies->kind != JSON_ARRAY)
+        return FAIL(BAD_FIELD, fault, "trusted_proxies: must be an array of addresses and ranges");
+    for (uint32_t i = 0; i < proxies->count; i++) {
+        const struct json *item = &proxies->items[i];
+        if (item->kind != JSON_STRING || !span_to_text(text, sizeof text, item->string))
+            return FAIL(BAD_FIELD, fault, "trusted_proxies: must be an array of addresses and "
+                        "ranges");
+        TRY(add_proxy(options, text, "trusted_proxies", fault));
+    }
+    return OK;
+}
+
 static status apply(struct options *options, const struct json *config, struct fault *fault)
 {
     static const char *const known[] = {"data", "keys", "listen", "ops", "behind_proxy",
-        "idle_seconds", "blank_cells", "gateways", "uid_base", "cell_memory_mib", NULL};
+        "idle_seconds", "blank_cells", "gateways", "uid_base", "cell_memory_mib", "tls_cert",
+        "tls_key", "domain", "region", "trusted_proxies", "connections_per_address",
+        "tenant_labels", NULL};
     TRY(json_need_object(config, "configuration", fault));
     TRY(json_only(config, known, fault));
     TRY(text_member(options->data, sizeof options->data, config, "data", fault));
     TRY(text_member(options->keys, sizeof options->keys, config, "keys", fault));
     TRY(address_member(&options->listen, config, "listen", fault));
     TRY(address_member(&options->ops, config, "ops", fault));
+    TRY(text_member(options->tls_cert, sizeof options->tls_cert, config, "tls_cert", fault));
+    TRY(text_member(options->tls_key, sizeof options->tls_key, config, "tls_key", fault));
     TRY(json_optional_bool(&options->behind_proxy, config, "behind_proxy", fault));
+    TRY(json_optional_bool(&options->tenant_labels, config, "tenant_labels", fault));
+    TRY(network_members(options, config, fault));
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         uint32_t *number = (uint32_t *)((char *)options + numbers[i].offset);
         int64_t value = *number;
@@ -164,7 +235,9 @@ static const struct option long_options[] = {
     {"data", required_argument, NULL, 'd'},        {"keys", required_argument, NULL, 'k'},
     {"listen", required_argument, NULL, 'l'},      {"ops", required_argument, NULL, 'o'},
     {"config", required_argument, NULL, 'c'},      {"behind-proxy", no_argument, NULL, 'p'},
-    {"tls-cert", required_argument, NULL, 't'},    {"tls-key", required_argument, NULL, 't'},
+    {"tls-cert", required_argument, NULL, 't'},    {"tls-key", required_argument, NULL, 'y'},
+    {"domain", required_argument, NULL, 'm'},      {"region", required_argument, NULL, 'r'},
+    {"trusted-proxy", required_argument, NULL, 'x'}, {"no-tenant-labels", no_argument, NULL, 'n'},
     {"unsafe-no-jail", no_argument, NULL, 'u'},    {0}};
 
 static status one_option(struct options *options, int option, const char *value,
@@ -177,8 +250,12 @@ static status one_option(struct options *options, int option, const char *value,
     case 'l': return options_address(&options->listen, value, "--listen", fault);
     case 'o': return options_address(&options->ops, value, "--ops", fault);
     case 'p': options->behind_proxy = true; return OK;
-    case 't': return FAIL(NOT_IMPLEMENTED, fault, "--tls-cert, --tls-key: this version does not "
-                          "speak TLS itself; put a proxy in front and say --behind-proxy");
+    case 't': return path_option(options->tls_cert, "--tls-cert", value, fault);
+    case 'y': return path_option(options->tls_key, "--tls-key", value, fault);
+    case 'm': return set_domain(options, value, "--domain", fault);
+    case 'r': return set_region(options, value, "--region", fault);
+    case 'x': return add_proxy(options, value, "--trusted-proxy", fault);
+    case 'n': options->tenant_labels = false; return OK;
     case 'u': return FAIL(NOT_IMPLEMENTED, fault, "--unsafe-no-jail: this version never runs "
                           "without the jail");
     default: return FAIL(BAD_FIELD, fault, "unknown option; see `bulkhead help serve`");
@@ -188,7 +265,8 @@ static status one_option(struct options *options, int option, const char *value,
 static status defaults(struct options *ret, struct fault *fault)
 {
     *ret = (struct options){.idle_seconds = IDLE_SECONDS_DEFAULT, .blank_cells = BLANK_CELLS,
-                            .uid_base = UID_BASE_DEFAULT, .cell_memory_mib = 1024};
+                            .uid_base = UID_BASE_DEFAULT, .cell_memory_mib = 1024,
+                            .tenant_labels = true, .connections_per_address = UNSET};
     const char *data = getenv("BULKHEAD_DATA");
     TRY(path_option(ret->data, "BULKHEAD_DATA", data && *data ? data : "./bulkhead-data", fault));
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -197,11 +275,31 @@ static status defaults(struct options *ret, struct fault *fault)
     return options_address(&ret->ops, "127.0.0.1:7118", "--ops", fault);
 }
 
+bool options_speak_tls(const struct options *options)
+{
+    return options->tls_cert[0] != '\0';
+}
+
+static status check_front(struct options *options, struct fault *fault)
+{
+    if (!options->tls_cert[0] != !options->tls_key[0])
+        return FAIL(BAD_FIELD, fault, "--tls-cert and --tls-key: one without the other");
+    if (options->proxy_count && !options->behind_proxy)
+        return FAIL(BAD_FIELD, fault, "--trusted-proxy: only with --behind-proxy");
+    if (options->connections_per_address == UNSET) /* all of a proxy's come from its address */
+        options->connections_per_address =
+            options->behind_proxy ? 0 : CONNECTIONS_PER_ADDRESS_DEFAULT;
+    if (!options_is_loopback(&options->listen) && !options->behind_proxy
+        && !options_speak_tls(options))
+        return FAIL(BAD_FIELD, fault, "--listen %s: an address beyond this machine needs TLS "
+                    "(--tls-cert, --tls-key) or, "
+                    "where a proxy ends TLS, --behind-proxy", options->listen.text);
+    return OK;
+}
+
 static status check(struct options *options, struct fault *fault)
 {
-    if (!options_is_loopback(&options->listen) && !options->behind_proxy)
-        return FAIL(BAD_FIELD, fault, "--listen %s: an address beyond this machine needs TLS or, "
-                    "where a proxy ends TLS, --behind-proxy", options->listen.text);
+    TRY(check_front(options, fault));
     if (!options_is_loopback(&options->ops))
         return FAIL(BAD_FIELD, fault, "--ops %s: must be a loopback address", options->ops.text);
     size_t length = strlen(options->data);

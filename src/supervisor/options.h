@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "base/span.h"
 #include "base/status.h"
+#include "supervisor/network.h"
 
 #include <limits.h>
 #include <netinet/in.h>
@@ -20,9 +21,17 @@ struct options_address {
 struct options {
     char data[PATH_MAX], keys[PATH_MAX];
     struct options_address listen, ops;
-    bool behind_proxy;
+    char tls_cert[PATH_MAX], tls_key[PATH_MAX]; /* both or neither */
+    char domain[HOST_NAME_TEXT]; /* "": no host under it names a tenant */
+    char region[TENANT_NAME_MAX + 1]; /* of this node; "": any */
+    bool behind_proxy, tenant_labels;
+    struct network_range proxies[TRUSTED_PROXIES_MAX]; /* whose X-Forwarded-* is believed */
+    uint32_t proxy_count;
+    uint32_t connections_per_address; /* 0: no cap */
     uint32_t idle_seconds, blank_cells, gateways, uid_base, cell_memory_mib;
 };
+
+bool options_speak_tls(const struct options *options);
 
 /* BAD_FIELD naming the option or the member of the file, and what is allowed. */
 MUST_CHECK status options_read(struct options *ret, int argc, char **argv, struct fault *fault);

@@ -49,6 +49,13 @@ static status on_ready(struct child *child, struct ipc_message *message, struct 
     return OK;
 }
 
+static status on_gateway_reply(struct child *child, struct ipc_message *message,
+                               struct cursor *body, struct fault *fault)
+{
+    (void)body;
+    return tls_answered(child, message, fault);
+}
+
 /* The kms refuses to serve a cell: no key for that tenant. */
 static status on_kms_reply(struct child *child, struct ipc_message *message, struct cursor *body,
                            struct fault *fault)
@@ -279,6 +286,7 @@ static const struct permit control_permits[] = {
 
 static const struct permit gateway_permits[] = {
     {MESSAGE_READY, CHILD_JAILED, CHILD_JAILED, 0, on_ready},
+    {MESSAGE_REPLY, CHILD_JAILED, CHILD_PARKING, 0, on_gateway_reply},
     {0}};
 
 static const struct permit cell_permits[] = {

@@ -67,12 +67,15 @@ static void put_child(struct json_writer *writer, struct child *child)
 static void put_node(struct json_writer *writer, const struct supervisor *supervisor)
 {
     struct utsname host;
+    char tls[TLS_TEXT_SIZE];
     if (uname(&host) != 0)
         host = (struct utsname){0};
     json_put_text(writer, "version", BULKHEAD_VERSION);
     json_put_text(writer, "kernel", host.release);
     json_put_text(writer, "listen", supervisor->options.listen.text);
     json_put_text(writer, "ops", supervisor->options.ops.text);
+    tls_text(tls, supervisor);
+    json_put_text(writer, "tls", tls);
     json_put_text(writer, "identity", supervisor->shared_id
                   ? "one uid for all jails: not started as root" : "one uid a tenant");
     json_put_text(writer, "cgroup", supervisor->cgroups.reason[0] ? supervisor->cgroups.reason

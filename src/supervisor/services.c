@@ -89,14 +89,14 @@ static status pair_with(int *ret, struct child *peer, uint8_t kind, uint32_t ind
 static status start_control(struct child *control, struct fault *fault)
 {
     struct supervisor *supervisor = control->supervisor;
-    uint8_t storage[128];
+    uint8_t storage[256];
     int fds[2];
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put(&body, SPAN_OF(supervisor->public_keys));
     buffer_put_u32(&body, supervisor->options.gateways);
     buffer_put_u32(&body, supervisor->options.uid_base);
     buffer_put_u32(&body, supervisor->options.idle_seconds);
-    buffer_put_text_field(&body, ""); /* region */
+    buffer_put_text_field(&body, supervisor->options.region);
     TRY(mount_for(&fds[0], supervisor->control_directory, fault));
     status paired = pair_with(&fds[1], service_kms(supervisor), CHANNEL_CONTROL, 0, fault);
     if (paired == OK) {
@@ -107,25 +107,37 @@ static status start_control(struct child *control, struct fault *fault)
     return paired;
 }
 
+static void put_gateway_options(struct buffer *body, const struct options *options)
+{
+    buffer_put_u8(body, options_speak_tls(options));
+    buffer_put_text_field(body, options->domain);
+    buffer_put_text_field(body, options->region);
+    buffer_put_u8(body, options->tenant_labels);
+    buffer_put_u32(body, options->connections_per_address);
+    buffer_put_u16(body, (uint16_t)options->proxy_count);
+    for (uint32_t i = 0; i < options->proxy_count; i++) {
+        buffer_put_u8(body, options->proxies[i].family);
+        buffer_put(body, SPAN_OF(options->proxies[i].bytes));
+        buffer_put_u8(body, options->proxies[i].prefix_bits);
+    }
+}
+
 static status start_gateway(struct child *gateway, struct fault *fault)
 {
     struct supervisor *supervisor = gateway->supervisor;
-    uint8_t storage[128];
+    uint8_t storage[512 + TRUSTED_PROXIES_MAX * 18];
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put_u32(&body, gateway->index);
     buffer_put_u32(&body, supervisor->options.gateways);
     buffer_put(&body, SPAN_OF(supervisor->public_keys));
-    buffer_put_u8(&body, 0);          /* TLS */
-    buffer_put_text_field(&body, ""); /* domain */
-    buffer_put_text_field(&body, ""); /* region */
-    buffer_put_u8(&body, 1);          /* tenant labels */
-    buffer_put_u32(&body, 0);         /* connections per address */
-    buffer_put_u16(&body, 0);         /* trusted proxies */
+    put_gateway_options(&body, &supervisor->options);
+    TRY(buffer_check(&body, "START", fault));
     int fds[4] = {supervisor->listeners[gateway->index], -1, supervisor->stats_fd,
                   supervisor->ops_listener};
     TRY(pair_with(&fds[1], service_control(supervisor), CHANNEL_GATEWAY, gateway->index, fault));
     child_send(gateway, MESSAGE_START, 0, buffer_span(&body), fds, gateway->index == 0 ? 4 : 3);
     close(fds[1]);
+    tls_start_gateway(gateway);
     return OK;
 }
 
@@ -251,7 +263,9 @@ static void announce(struct supervisor *supervisor)
         return;
     supervisor->announced = true;
     supervisor->phase = PHASE_RUN;
-    printf("bulkhead ready http://%s\n", supervisor->options.listen.text);
+    printf("bulkhead ready %s://%s\n",
+           options_speak_tls(&supervisor->options) ? "https" : "http",
+           supervisor->options.listen.text);
     fflush(stdout);
     tell_systemd("READY=1");
     log_event(LOG_INFO, "node.ready", "%s", supervisor->options.listen.text);

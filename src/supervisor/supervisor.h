@@ -50,6 +50,7 @@ struct child {
     struct child_log log;
     struct loop_timer timer; /* restart back-off, start and stop deadlines */
     uint32_t restarts, delay_ms;
+    uint32_t tls_sent; /* gateways: the generation of the newest pair that it was sent */
     int64_t started_us;
 
     /* cells only */
@@ -65,6 +66,23 @@ struct child {
     uint64_t bytes, damaged;
     int64_t wake_started_us, damage_logged_us;
     struct child *next; /* of the list it is on */
+};
+
+/* Sealed copies of certificate chain and private key; generation 0: none, and both -1. */
+struct tls_pair {
+    int certificate, key;
+    uint32_t generation;
+};
+
+struct tls {
+    struct tls_pair accepted; /* a gateway says that it fits: what gateways start with */
+    struct tls_pair offered;  /* sent, not answered yet */
+    uint32_t generations, rotations;
+    uint8_t *ticket_keys; /* TLS_TICKET_KEYS_MAX of them, in secret memory */
+    uint16_t ticket_count;
+    char fingerprint[65]; /* of the accepted one, and its end of validity */
+    int64_t expires_s;
+    struct loop_timer rotation;
 };
 
 /* Why a tenant's cell could not wake: shown by status until it wakes. */
@@ -106,6 +124,7 @@ struct supervisor {
     int signals;
     uid_t data_owner;
     struct prove *prove; /* the battery at work, if any */
+    struct tls tls;
 };
 
 /* Every event names what happened to the child; the tables in child.c and permits.c call these. */
@@ -167,6 +186,16 @@ void prove_start(struct supervisor *supervisor, uint32_t request, struct cursor 
 void prove_advance(struct child *cell); /* a hostile cell is blank, or its jail was verified */
 void prove_cell_ended(struct child *cell, int exit_code);
 void prove_forget_request(struct supervisor *supervisor);
+
+/* tls.c: certificate, key and ticket keys */
+/* BAD_FIELD names the option and its file. Does nothing when no TLS is spoken. */
+MUST_CHECK status tls_open(struct supervisor *supervisor, struct fault *fault);
+void tls_start_gateway(struct child *gateway); /* straight after its START */
+void tls_reload(struct supervisor *supervisor); /* SIGHUP: both files anew, and a new ticket key */
+MUST_CHECK status tls_answered(struct child *gateway, const struct ipc_message *message,
+                               struct fault *fault);
+enum { TLS_TEXT_SIZE = 160 };
+void tls_text(char text[TLS_TEXT_SIZE], const struct supervisor *supervisor); /* for status */
 
 /* phases.c: orderly stop */
 void phases_stop(struct supervisor *supervisor);

@@ -82,8 +82,10 @@ describe('commands', () => {
 
   test('serve refuses an address beyond this machine without TLS or a proxy', () =>
     refusedStart(/--behind-proxy/, '--listen', '0.0.0.0:7117'));
-  test('serve refuses TLS options that this version cannot keep', () =>
-    refusedStart(/TLS/, '--tls-cert', 'a', '--tls-key', 'b'));
+  test('serve refuses a certificate that is not there, or has no key', async () => {
+    await refusedStart(/--tls-cert \/nonexistent/, '--tls-cert', '/nonexistent', '--tls-key', '/nonexistent');
+    await refusedStart(/one without the other/, '--tls-cert', '/nonexistent');
+  });
   test('serve refuses operations beyond this machine', () => refusedStart(/--ops/, '--ops', '0.0.0.0:7118'));
   test('serve refuses addresses that are none', () => refusedStart(/--listen/, '--listen', 'localhost'));
   test('serve refuses unknown options', () => refusedStart(/option/, '--frobnicate'));
