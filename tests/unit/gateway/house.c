@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/hex.h"
+#include "wire/base64.h"
 #include "wire/http.h"
 
 #include <arpa/inet.h>
@@ -153,6 +154,52 @@ const char *house_token(struct house *house, const char *tenant, const char *sco
     return (const char *)house->token.data;
 }
 
+static struct signer *foreign_signer(uint8_t key)
+{
+    uint8_t seed[SIGN_SEED_BYTES] = {0xF0, key};
+    struct signer *signer;
+    struct fault fault;
+    assert_int_equal(signer_create(&signer, seed, &fault), OK);
+    return signer;
+}
+
+struct token_issuer house_issuer(const char *iss, const char *tenant, uint8_t key)
+{
+    struct token_issuer issuer = {
+        .aud = "bulkhead", .tenant_claim = "tenant_id", .user_claim = "sub",
+        .scope_claim = "scope", .clearance_claim = "clearance", .lifetime_max_seconds = 3600,
+        .early_seconds = 30, .late_seconds = 30,
+        .keys = {{.id = "k1", .alg = TOKEN_EDDSA, .length = SIGN_PUBLIC_BYTES}}, .key_count = 1};
+    struct signer *signer = foreign_signer(key);
+    signer_public(issuer.keys[0].public_key, signer);
+    signer_free(signer);
+    assert_true(span_to_text(issuer.iss, sizeof issuer.iss, span_of_text(iss)));
+    assert_true(span_to_text(issuer.tenant, sizeof issuer.tenant, span_of_text(tenant)));
+    return issuer;
+}
+
+const char *house_foreign(struct house *house, const char *iss, uint8_t key, const char *more)
+{
+    uint8_t signature[SIGNATURE_BYTES];
+    struct buffer *out = &house->token, payload = buffer_of(TOKEN_MAX);
+    struct signer *signer = foreign_signer(key);
+    struct fault fault;
+    int64_t now = clock_wall_us() / 1000000;
+    buffer_printf(&payload, "{\"iss\":\"%s\",\"aud\":\"bulkhead\",\"iat\":%lld,\"exp\":%lld,%s}",
+                  iss, (long long)now, (long long)now + 600, more);
+    buffer_clear(out);
+    base64url_put(out, SPAN("{\"alg\":\"EdDSA\",\"typ\":\"JWT\",\"kid\":\"k1\"}"));
+    buffer_put_text(out, ".");
+    base64url_put(out, buffer_span(&payload));
+    assert_int_equal(signer_sign(signature, signer, buffer_span(out), &fault), OK);
+    token_signature_put(out, signature);
+    buffer_put_u8(out, 0);
+    assert_false(out->failed);
+    buffer_free(&payload);
+    signer_free(signer);
+    return (const char *)out->data;
+}
+
 static int dial(const char *port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
@@ -206,10 +253,15 @@ void house_say(struct house *house, int client, const char *format, ...)
     free(text);
 }
 
+void house_get_host(struct house *house, int client, const char *path, const char *host)
+{
+    house_say(house, client, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n",
+              path, host, (const char *)house->token.data);
+}
+
 void house_get(struct house *house, int client, const char *path)
 {
-    house_say(house, client, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
-              path, (const char *)house->token.data);
+    house_get_host(house, client, path, "x");
 }
 
 void house_post(struct house *house, int client, const char *path, const char *body)

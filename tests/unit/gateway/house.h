@@ -40,6 +40,11 @@ bool house_ended(struct house *house, status *why);
 /* The token of a request; valid until the next call. */
 const char *house_token(struct house *house, const char *tenant, const char *scope);
 
+/* An issuer of one tenant (NULL: of the platform) with an Ed25519 key of this number. */
+struct token_issuer house_issuer(const char *iss, const char *tenant, uint8_t key);
+/* A token of such an issuer: more is JSON members behind iss, aud, exp and iat. */
+const char *house_foreign(struct house *house, const char *iss, uint8_t key, const char *more);
+
 /* ---- clients ---- */
 
 struct reply {
@@ -53,6 +58,8 @@ int house_dial_ops(struct house *house);
 void house_write(struct house *house, int client, struct span bytes); /* all of it, turning */
 void house_say(struct house *house, int client, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The same, from another host. */
+void house_get_host(struct house *house, int client, const char *path, const char *host);
 /* "GET PATH" with the usual headers and house->token. */
 void house_get(struct house *house, int client, const char *path);
 void house_post(struct house *house, int client, const char *path, const char *body);
