@@ -551,7 +551,8 @@ def claim_mapping():
 
 
 def write_corpus(folder):
-    """A token after a 0, a payload (which the target signs) after a 1."""
+    """A token after a 0 (or a 3), a payload (which the target signs) after a 1, a signature after a
+    2 and the number of its algorithm."""
     seen = set()
     for check, verdict, _, _, value in ROWS:
         segments = value.split(".")
@@ -561,6 +562,9 @@ def write_corpus(folder):
         payload = base64.urlsafe_b64decode(segments[1].rstrip("=") + "==")
         pathlib.Path(folder, f"{check}-{verdict}-token").write_bytes(b"0" + value.encode())
         pathlib.Path(folder, f"{check}-{verdict}-payload").write_bytes(b"1" + payload)
+    pathlib.Path(folder, "peek").write_bytes(b"3" + token().encode())
+    for number, (alg, sign) in enumerate(SIGNERS.items()):
+        pathlib.Path(folder, f"{alg}-signature").write_bytes(b"2%d" % number + sign(b"message"))
 
 
 for make in [form, algorithms, header_members, parties, times, rights, actors, of_each_algorithm,
