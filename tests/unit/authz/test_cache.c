@@ -117,6 +117,61 @@ static void one_changed_bit_of_a_known_token_is_refused(void **state)
     token_cache_free(cache);
 }
 
+static void one_cache_tells_the_tokens_of_several_verifiers_apart(void **state)
+{
+    (void)state;
+    struct token_cache *cache = new_cache(2);
+    _cleanup_buffer_ struct buffer token = buffer_of(TOKEN_MAX);
+    struct mint other = mint_open(); /* the same issuer and key, known to another verifier */
+    struct claims claims;
+    enum token_reason reason;
+    struct fault fault;
+    uint8_t token_hash[HASH_BYTES];
+    uint64_t generation = 0;
+    user_token(&token, 1, 60);
+    hash(token_hash, buffer_span(&token));
+    assert_null(token_cache_find(&generation, cache, token_hash, NOW));
+    assert_int_equal(token_verify(&claims, &reason, other.verifier, buffer_span(&token), NOW,
+                                  &fault), OK);
+    const struct claims *kept = token_cache_put(
+        cache, token_hash, token_verifier_generation(other.verifier), &claims);
+    assert_string_equal(kept->user, claims.user);
+    kept = token_cache_find(&generation, cache, token_hash, NOW);
+    assert_non_null(kept);
+    assert_true(generation == token_verifier_generation(other.verifier));
+    assert_true(generation != token_verifier_generation(mint.verifier));
+    /* a put of what was found, under another generation: replaced, not doubled */
+    kept = token_cache_put(cache, token_hash, generation + 1, kept);
+    assert_string_equal(kept->user, claims.user);
+    assert_int_equal(token_cache_counts(cache).entries, 1);
+    assert_non_null(token_cache_find(&generation, cache, token_hash, NOW));
+    assert_true(generation == token_verifier_generation(other.verifier) + 1);
+    /* out of time it is gone */
+    assert_null(token_cache_find(&generation, cache, token_hash, NOW + 60));
+    assert_null(token_cache_find(&generation, cache, token_hash, NOW));
+    assert_int_equal(token_cache_counts(cache).entries, 0);
+    mint_close(&other);
+    token_cache_free(cache);
+}
+
+static void what_another_verifier_accepted_is_verified_anew(void **state)
+{
+    (void)state;
+    struct token_cache *cache = new_cache(2);
+    _cleanup_buffer_ struct buffer token = buffer_of(TOKEN_MAX);
+    struct claims claims = {.user = "eve", .usable_until = INT64_MAX};
+    const struct claims *found = NULL;
+    enum token_reason reason;
+    uint8_t token_hash[HASH_BYTES];
+    user_token(&token, 1, 60);
+    hash(token_hash, buffer_span(&token));
+    (void)token_cache_put(cache, token_hash, token_verifier_generation(mint.verifier) + 1,
+                          &claims);
+    assert_int_equal(ask(&found, &reason, cache, buffer_span(&token), NOW), OK);
+    assert_string_not_equal(found->user, "eve");
+    token_cache_free(cache);
+}
+
 static void the_least_recently_used_goes_first(void **state)
 {
     (void)state;
@@ -254,6 +309,8 @@ int main(void)
         cmocka_unit_test(time_is_checked_on_every_hit),
         cmocka_unit_test(a_refused_token_is_never_kept_and_evicts_nothing),
         cmocka_unit_test(one_changed_bit_of_a_known_token_is_refused),
+        cmocka_unit_test(one_cache_tells_the_tokens_of_several_verifiers_apart),
+        cmocka_unit_test(what_another_verifier_accepted_is_verified_anew),
         cmocka_unit_test(the_least_recently_used_goes_first),
         cmocka_unit_test(entries_are_used_again_under_pressure_and_answers_stay_right),
         cmocka_unit_test(a_change_of_issuers_voids_what_was_verified_before),
