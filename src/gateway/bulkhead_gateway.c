@@ -32,17 +32,27 @@ static status map_stats(struct stats_page **ret, int *fd, struct fault *fault)
     return OK;
 }
 
-static status enter_jail(struct fault *fault)
+static status enter_jail(const struct gateway_start *start, struct fault *fault)
 {
     struct jail_proof proof;
     uint8_t storage[8];
     struct buffer said = buffer_over(storage, sizeof storage);
-    gateway_warm_up();
+    TRY(gateway_warm_up(start, fault));
     TRY(jail_close(&proof, JAIL_GATEWAY, NULL, 0, fault));
     buffer_put_u32(&said, proof.landlock_abi);
     buffer_put_u8(&said, 1);
     return ipc_send_wait(JAIL_FD_SUPERVISOR, MESSAGE_JAILED, 0, buffer_span(&said), NULL, 0,
                          WAIT_MS, fault);
+}
+
+static status await_tls(struct gateway *gateway, struct fault *fault)
+{
+    static uint8_t packet[IPC_PACKET_MAX];
+    struct ipc_message message;
+    TRY(ipc_await(&message, JAIL_FD_SUPERVISOR, packet, WAIT_MS, fault));
+    status taken = gateway_on_tls(gateway, &message, fault);
+    ipc_message_close(&message);
+    return taken;
 }
 
 static status serve(struct gateway_start *start, struct stats_page *stats, struct fault *fault)
@@ -52,8 +62,11 @@ static status serve(struct gateway_start *start, struct stats_page *stats, struc
     TRY(loop_create(&loop, fault));
     status ended = gateway_create(&gateway, loop, JAIL_FD_SUPERVISOR, start, stats, fault);
     if (ended == OK) {
-        ended = ipc_send_wait(JAIL_FD_SUPERVISOR, MESSAGE_READY, 0, (struct span){0}, NULL, 0,
-                              WAIT_MS, fault);
+        if (start->tls)
+            ended = await_tls(gateway, fault);
+        if (ended == OK)
+            ended = ipc_send_wait(JAIL_FD_SUPERVISOR, MESSAGE_READY, 0, (struct span){0}, NULL, 0,
+                                  WAIT_MS, fault);
         if (ended == OK)
             ended = loop_run(loop, fault);
         if (ended == OK)
@@ -72,7 +85,7 @@ static status run(struct fault *fault)
     TRY(crypt_start(fault));
     TRY(await_start(&start, fault));
     TRY(map_stats(&stats, &start.stats, fault));
-    status ran = enter_jail(fault);
+    status ran = enter_jail(&start, fault);
     if (ran == OK)
         ran = serve(&start, stats, fault);
     gateway_start_close(&start);

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -26,10 +25,11 @@ enum {
     LINGER_BYTES_MAX = MIB(8),
 };
 
-const int64_t timeouts_ms[TIMER_LINGER + 1] = {
+const int64_t timeouts_ms[TIMER_HANDSHAKE + 1] = {
     [TIMER_IDLE] = HTTP_IDLE_TIMEOUT_MS,   [TIMER_HEAD] = HTTP_HEADER_TIMEOUT_MS,
     [TIMER_BODY] = HTTP_BODY_TIMEOUT_MS,   [TIMER_ANSWER] = ANSWER_TIMEOUT_MS,
     [TIMER_WRITE] = WRITE_TIMEOUT_MS,      [TIMER_LINGER] = LINGER_TIMEOUT_MS,
+    [TIMER_HANDSHAKE] = HTTP_HEADER_TIMEOUT_MS,
 };
 
 void connection_list_put(struct connection_list *list, struct connection *connection)
@@ -58,6 +58,16 @@ bool connection_output_waits(const struct connection *connection)
     return connection->out_sent < connection->out.length;
 }
 
+static void count_open(const struct connection *connection, uint64_t change)
+{
+    struct stats *stats = connection->gateway->stats;
+    if (connection->ops)
+        return;
+    stats_add(&stats->connections_open, change);
+    stats_add(&stats->open_by[connection->http2 ? STATS_HTTP2 : STATS_HTTP1]
+                             [connection->gateway->start.tls], change);
+}
+
 void connection_close(struct connection *connection)
 {
     struct gateway *gateway = connection->gateway;
@@ -66,9 +76,11 @@ void connection_close(struct connection *connection)
     connection->dead = true;
     if (connection->exchange)
         exchange_end(connection->exchange);
+    count_open(connection, UINT64_MAX); /* minus one */
     connection->http2 = http2_close(connection->http2);
     loop_timer_stop(gateway->loop, &connection->timer);
     connection->source = loop_unwatch(gateway->loop, connection->source);
+    transport_close(connection);
     close(connection->fd);
     connection->fd = -1;
     holding_release(&connection->holding, connection->holding.bytes);
@@ -78,8 +90,6 @@ void connection_close(struct connection *connection)
     connection_list_remove(connection);
     crowd_leave(gateway, connection->place);
     connection->place = NULL;
-    if (!connection->ops)
-        stats_add(&gateway->stats->connections_open, UINT64_MAX); /* minus one */
     connection->next_dead = gateway->dead;
     gateway->dead = connection;
     listener_resume(connection->ops ? &gateway->ops : &gateway->listener);
@@ -107,20 +117,6 @@ void connection_restart_timer(struct connection *connection)
     connection->timer_kind = TIMER_NONE;
 }
 
-static ssize_t write_parts(struct connection *connection, struct span first, struct span second)
-{
-    struct iovec parts[] = {{(void *)first.data, first.length},
-                            {(void *)second.data, second.length}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = second.length ? 2 : 1};
-    ssize_t sent;
-    do
-        sent = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0 && errno == EAGAIN)
-        return 0;
-    return sent;
-}
-
 static struct span behind(struct span bytes, size_t *sent)
 {
     size_t skip = *sent < bytes.length ? *sent : bytes.length;
@@ -135,7 +131,7 @@ void connection_send(struct connection *connection, struct span head, struct spa
     if (connection->dead || connection->broken)
         return;
     if (!connection_output_waits(connection)) {
-        ssize_t took = write_parts(connection, head, body);
+        ssize_t took = transport_write(connection, head, body);
         if (took < 0) {
             connection_break(connection);
             return;
@@ -168,7 +164,7 @@ void connection_flush(struct connection *connection)
         return;
     struct span left = {connection->out.data + connection->out_sent,
                         connection->out.length - connection->out_sent};
-    ssize_t sent = write_parts(connection, left, (struct span){0});
+    ssize_t sent = transport_write(connection, left, (struct span){0});
     if (sent < 0) {
         connection->broken = true;
         return;
@@ -205,15 +201,25 @@ static void read_dropping(struct connection *connection)
         connection->broken = true;
 }
 
-static void read_some(struct connection *connection)
+/* What came of a read; true when it brought something. */
+static bool took_input(struct connection *connection, ssize_t got)
+{
+    if (got == 0)
+        connection->peer_done = true;
+    else if (got == TRANSPORT_BROKEN)
+        connection->broken = true;
+    return got > 0;
+}
+
+static bool read_some(struct connection *connection)
 {
     struct gateway *gateway = connection->gateway;
     size_t limit = input_limit(connection), wanted = connection->exchange ? BODY_READ : HEAD_READ;
     if (connection->in.length >= limit)
-        return;
+        return false;
     if (gateway->memory > GATEWAY_MEMORY_MAX && !connection->exchange) {
         connection->broken = true; /* shedding load: this one had nothing in flight */
-        return;
+        return false;
     }
     if (connection->in.max == 0)
         connection->in = buffer_of(GATEWAY_INPUT_MAX);
@@ -224,35 +230,36 @@ static void read_some(struct connection *connection)
     uint8_t *room = buffer_reserve(&connection->in, wanted);
     if (!room) {
         connection->broken = true;
-        return;
+        return false;
     }
-    ssize_t got = recv(connection->fd, room, wanted, MSG_DONTWAIT);
+    ssize_t got = transport_read(connection, room, wanted);
     if (got > 0)
         buffer_advance(&connection->in, (size_t)got);
-    else if (got == 0)
-        connection->peer_done = true;
-    else if (errno != EAGAIN && errno != EINTR)
-        connection->broken = true;
+    return took_input(connection, got);
 }
 
-static void read_session(struct connection *connection)
+static bool read_session(struct connection *connection)
 {
     uint8_t bytes[SESSION_READ];
-    ssize_t got = recv(connection->fd, bytes, sizeof bytes, MSG_DONTWAIT);
-    if (got > 0)
+    ssize_t got = transport_read(connection, bytes, sizeof bytes);
+    if (got > 0) {
         http2_input(connection->http2, (struct span){bytes, (size_t)got});
-    else if (got == 0)
-        connection->peer_done = true;
-    else if (errno != EAGAIN && errno != EINTR)
-        connection->broken = true;
-    if (got > 0)
         secret_wipe(bytes, (size_t)got);
+    }
+    return took_input(connection, got);
+}
+
+static bool read_input(struct connection *connection)
+{
+    return connection->http2 ? read_session(connection) : read_some(connection);
 }
 
 static enum timer_kind due_timer(const struct connection *connection)
 {
     if (connection->lingering)
         return TIMER_LINGER;
+    if (connection->transport.shaking)
+        return TIMER_HANDSHAKE;
     enum timer_kind session = connection->http2 ? http2_timer(connection->http2) : TIMER_NONE;
     if (session == TIMER_HEAD && !connection->closing)
         return session;
@@ -276,6 +283,8 @@ static void on_time(void *context)
         http2_timed_out(connection->http2);
     else if (kind == TIMER_HEAD && connection->skip == 0)
         http1_refuse(connection, TIMED_OUT, "the request did not come in time");
+    else if (kind == TIMER_HANDSHAKE)
+        transport_timed_out(connection);
     else if (kind != TIMER_NONE) /* none: something moved in this very turn */
         connection_break(connection);
     connection_ready(connection);
@@ -307,8 +316,8 @@ static bool wants_input(const struct connection *connection)
 static void set_events(struct connection *connection)
 {
     struct fault fault;
-    bool reads = wants_input(connection);
-    uint32_t events = (reads ? EPOLLIN : 0u) | (connection_output_waits(connection) ? EPOLLOUT : 0u)
+    uint32_t events = transport_events(connection, wants_input(connection),
+                                       connection_output_waits(connection))
                     | (connection->peer_done || connection->lingering ? 0u : EPOLLRDHUP);
     if (events == connection->events)
         return;
@@ -324,7 +333,7 @@ static void begin_lingering(struct connection *connection)
     connection->lingering = true;
     connection->skip = 0;
     wipe_and_free(&connection->in);
-    if (shutdown(connection->fd, SHUT_WR))
+    if (!transport_end(connection))
         connection->broken = true;
 }
 
@@ -337,7 +346,8 @@ static void free_idle_buffers(struct connection *connection)
         wipe_and_free(&connection->out);
         connection->out_sent = 0;
     }
-    size_t now = connection->in.capacity + connection->out.capacity;
+    size_t now = connection->in.capacity + connection->out.capacity
+               + transport_counted(connection);
     if (connection->exchange)
         now += connection->exchange->frame.capacity + connection->exchange->body.capacity;
     if (connection->http2)
@@ -351,6 +361,7 @@ static void choose_list(struct connection *connection)
     struct gateway *gateway = connection->gateway;
     bool idle = !connection->exchange && connection->in.length == 0 && connection->skip == 0
              && !connection_output_waits(connection) && !connection->closing
+             && !connection->transport.shaking
              && (!connection->http2 || http2_idle(connection->http2));
     struct connection_list *list = idle ? &gateway->idle : &gateway->busy;
     if (connection->ops || connection->list == list)
@@ -365,6 +376,8 @@ static void settle(struct connection *connection)
     bool drained = !connection_output_waits(connection);
     if (connection->peer_done && (connection->exchange || connection->http2 || drained))
         connection->broken = true; /* nobody to answer, or nothing to answer */
+    if (connection->transport.shaking && connection->gateway->stopping)
+        connection->broken = true;
     if (drained && !connection->exchange && !connection->http2 && connection->gateway->stopping
         && connection->in.length == 0)
         connection->closing = true;
@@ -380,6 +393,13 @@ static void settle(struct connection *connection)
     set_events(connection);
 }
 
+static void speak_http2(struct connection *connection)
+{
+    count_open(connection, UINT64_MAX); /* minus one */
+    http2_open(connection);
+    count_open(connection, 1);
+}
+
 /* RFC 9113 3.4: a client that knows what we speak begins so. True when more must come to tell. */
 static bool await_protocol(struct connection *connection)
 {
@@ -392,20 +412,28 @@ static bool await_protocol(struct connection *connection)
     connection->begun = true;
     if (!span_starts_with(came, preface))
         return false;
-    http2_open(connection);
+    speak_http2(connection);
     if (!connection->broken)
         http2_input(connection->http2, came);
     wipe_and_free(&connection->in);
     return false;
 }
 
-static void advance(struct connection *connection)
+static void take_input(struct connection *connection)
 {
     bool more = !await_protocol(connection);
     while (more && !connection->broken && !connection->closing && !connection->http2)
         more = http1_step(connection);
     if (connection->http2 && !connection->broken && !connection->closing)
         http2_advance(connection->http2);
+}
+
+static void advance(struct connection *connection)
+{
+    take_input(connection);
+    while (transport_has_input(connection) && !connection->broken && wants_input(connection)
+           && !connection->lingering && read_input(connection))
+        take_input(connection);
     settle(connection);
 }
 
@@ -422,20 +450,35 @@ void connections_advance(struct gateway *gateway)
     }
 }
 
+static void shake_hands(struct connection *connection)
+{
+    if (!transport_shake(connection))
+        return;
+    connection->begun = true; /* ALPN named it */
+    if (tls_protocol(connection->transport.session) == TLS_HTTP2)
+        speak_http2(connection);
+}
+
 static void on_event(void *context, uint32_t events)
 {
     struct connection *connection = context;
+    if (connection->transport.session && events & (EPOLLIN | EPOLLOUT))
+        events |= EPOLLIN | EPOLLOUT; /* TLS may have to write for a read, and the reverse */
     if (events & (EPOLLERR | EPOLLHUP))
         connection->broken = true;
-    if (events & EPOLLOUT && !connection->broken)
+    if (connection->transport.shaking && !connection->broken)
+        shake_hands(connection);
+    if (connection->transport.shaking) {
+        settle(connection);
+        return;
+    }
+    if (events & EPOLLOUT && !connection->broken && !connection->lingering)
         connection_flush(connection);
-    if (events & EPOLLIN && !connection->broken) {
+    if (events & EPOLLIN && !connection->broken && wants_input(connection)) {
         if (connection->lingering)
             read_dropping(connection);
-        else if (connection->http2)
-            read_session(connection);
         else
-            read_some(connection);
+            (void)read_input(connection);
     } else if (events & EPOLLRDHUP) {
         connection->peer_done = true; /* what it sent before is not waited for any more */
     }
@@ -465,9 +508,11 @@ void connection_open(struct gateway *gateway, int fd, const struct arrival *arri
     if (ops) {
         connection_list_put(&gateway->ops_connections, connection);
     } else {
-        stats_add(&gateway->stats->connections_open, 1);
+        count_open(connection, 1);
         stats_add(&gateway->stats->connections_total, 1);
     }
+    if (!transport_open(connection))
+        connection->broken = true;
     settle(connection);
 }
 

@@ -39,8 +39,9 @@ void gateway_start_close(struct gateway_start *start); /* what was not taken */
 MUST_CHECK status gateway_tls_take(struct tls_server **server, int supervisor,
                                    struct ipc_message *message, struct fault *fault);
 
-/* What must be loaded from files before the jail closes. */
-void gateway_warm_up(void);
+/* What must be loaded from files before the jail closes; what TLS needs, where start wants it.
+ * After crypt_start. */
+MUST_CHECK status gateway_warm_up(const struct gateway_start *start, struct fault *fault);
 
 /* Takes start's listener, control and ops on success; stats and supervisor are borrowed and
  * outlive it. crypt_start first. The loop then serves; it is stopped when the gateway has ended. */
@@ -48,6 +49,11 @@ MUST_CHECK status gateway_create(struct gateway **ret, struct loop *loop, int su
                                  struct gateway_start *start, struct stats_page *stats,
                                  struct fault *fault);
 struct gateway *gateway_free(struct gateway *gateway); /* NULL; takes NULL */
+
+/* With TLS, before READY: what came straight after START. Until it holds a pair that fits, every
+ * client is closed. */
+MUST_CHECK status gateway_on_tls(struct gateway *gateway, struct ipc_message *message,
+                                 struct fault *fault);
 
 /* After the loop stopped: OK when STOP asked for it. AGAIN while it serves. */
 MUST_CHECK status gateway_outcome(const struct gateway *gateway, struct fault *fault);

@@ -470,6 +470,8 @@ void http2_advance(struct http2 *http2)
 
 enum timer_kind http2_timer(const struct http2 *http2)
 {
+    if (http2->ending)
+        return TIMER_NONE; /* but for what has to leave */
     if (http2->head || !http2->settled)
         return TIMER_HEAD;
     return http2->streams ? TIMER_NONE : TIMER_IDLE;

@@ -80,11 +80,19 @@ void gateway_start_close(struct gateway_start *start)
     cleanup_close(&start->ops);
 }
 
-void gateway_warm_up(void)
+status gateway_warm_up(const struct gateway_start *start, struct fault *fault)
 {
     uint8_t storage[64];
     struct buffer line = buffer_over(storage, sizeof storage);
     http_put_date(&line, clock_wall_us()); /* glibc looks for a time zone at the first use */
+    return start->tls ? tls_warm_up(fault) : OK;
+}
+
+status gateway_on_tls(struct gateway *gateway, struct ipc_message *message, struct fault *fault)
+{
+    if (!gateway->start.tls)
+        return FAIL(BAD_REQUEST, fault, "GATEWAY_TLS to a gateway without TLS");
+    return gateway_tls_take(&gateway->tls, gateway->supervisor, message, fault);
 }
 
 void gateway_end(struct gateway *gateway, status why, const char *format, ...)
@@ -179,6 +187,8 @@ static status dispatch(struct gateway *gateway, struct ipc_message *message, str
         return on_stop(gateway, message, fault);
     case MESSAGE_CHANNEL:
         return on_channel(gateway, message, fault);
+    case MESSAGE_GATEWAY_TLS:
+        return gateway_on_tls(gateway, message, fault);
     case MESSAGE_GATEWAY_CELL:
         return on_cell(gateway, message, fault);
     default:
@@ -325,6 +335,7 @@ struct gateway *gateway_free(struct gateway *gateway)
     charter_free(gateway->platform.charter);
     verifier_free(gateway->platform_key);
     token_cache_free(gateway->tokens);
+    tls_server_free(gateway->tls);
     token_verifier_free(gateway->verifier);
     arena_free(&gateway->arena);
     buffer_free(&gateway->scratch);

@@ -155,7 +155,7 @@ void exchange_decide(struct exchange *exchange); /* in EXCHANGE_FIND: goes on */
 void exchange_refuse(struct exchange *exchange, status code, const char *detail,
                      const char *allow);
 enum timer_kind { TIMER_NONE, TIMER_IDLE, TIMER_HEAD, TIMER_BODY, TIMER_ANSWER, TIMER_WRITE,
-                  TIMER_LINGER };
+                  TIMER_LINGER, TIMER_HANDSHAKE };
 
 enum timer_kind exchange_timer(const struct exchange *exchange);
 void exchange_timed_out(struct exchange *exchange, enum timer_kind kind);
@@ -182,6 +182,12 @@ MUST_CHECK status decide(struct decided *ret, struct exchange *exchange, struct 
 
 extern const int64_t timeouts_ms[];
 
+struct transport {
+    struct tls_session *session; /* NULL: plain */
+    bool shaking;                /* hands, still */
+    uint8_t read_wants, write_wants; /* of enum tls_want, where TLS waits */
+};
+
 /* Bytes of a relay's answers in memory, since their client has not taken them yet. */
 struct holding {
     struct relay *relay; /* NULL: none */
@@ -202,7 +208,8 @@ struct connection {
     bool lingering;     /* only dropping what still comes, so that the answer is not reset away */
     bool peer_done;     /* the client sends no more */
     bool ready;         /* on the gateway's list */
-    bool begun;         /* a request has: the first bytes name the protocol */
+    bool begun;         /* what it speaks is known */
+    struct transport transport;
     struct http2 *http2; /* NULL: HTTP/1.1 */
     struct buffer in, out;
     size_t out_sent;    /* of out */
@@ -241,6 +248,23 @@ void connections_advance(struct gateway *gateway);
 void connections_sweep(struct gateway *gateway);
 void connection_list_put(struct connection_list *list, struct connection *connection);
 void connection_list_remove(struct connection *connection);
+
+/* ---- bytes, plain or under TLS (transport.c) ---- */
+
+enum { TRANSPORT_AGAIN = -1, TRANSPORT_BROKEN = -2 };
+
+bool transport_open(struct connection *connection); /* false: no TLS can be had where it is due */
+bool transport_shake(struct connection *connection); /* hands; true: done. Breaks what fails */
+void transport_timed_out(struct connection *connection); /* while it shakes hands */
+/* Bytes, 0 at the end, TRANSPORT_AGAIN or TRANSPORT_BROKEN. */
+ssize_t transport_read(struct connection *connection, uint8_t *bytes, size_t size);
+bool transport_has_input(const struct connection *connection); /* that epoll does not tell of */
+/* first, then second: how much was taken, 0 when it would block, or TRANSPORT_BROKEN. */
+ssize_t transport_write(struct connection *connection, struct span first, struct span second);
+uint32_t transport_events(const struct connection *connection, bool reads, bool writes);
+bool transport_end(struct connection *connection); /* nothing more is written; false: broken */
+void transport_close(struct connection *connection);
+size_t transport_counted(const struct connection *connection);
 
 /* ---- HTTP/1.1 (http1.c) ---- */
 
@@ -653,6 +677,7 @@ struct gateway {
     struct listener listener, ops;
     struct token_verifier *verifier; /* of the built-in issuer and the platform's */
     struct token_cache *tokens;
+    struct tls_server *tls; /* NULL: none, or none yet */
     struct verifier *platform_key;
     struct platform platform;
     size_t vouched_bytes;
