@@ -205,6 +205,9 @@ describe('documented errors', () => {
       for (let at = 100; at < bytes.length; at += 4096) bytes[at] ^= 1;
     });
     for (const one of ofTenants) check(one, 503, await ask(one, { token: theirs }));
+    const route = operations.find(({ operationId }) => operationId === 'route.read');
+    await node.kill((await node.service('control')).pid);
+    check(route, 503, await ask(route));
   });
 
   test('there is no other', () => {
