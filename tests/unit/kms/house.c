@@ -92,17 +92,23 @@ int new_cell(uint8_t n)
     return hand_over(MESSAGE_KMS_SERVE_CELL, bare_id(n), OK);
 }
 
-int new_standing(void)
-{
-    buffer_put_u8(new_body(), CHANNEL_CONTROL);
-    buffer_put_u32(&body, 0);
-    return hand_over(MESSAGE_CHANNEL, buffer_span(&body), OK);
-}
-
 int new_admin(void)
 {
     buffer_put_u32(new_body(), 1000);
     return hand_over(MESSAGE_KMS_SERVE_ADMIN, buffer_span(&body), OK);
+}
+
+/* The operators of the control before this one are gone with it; one is there again. */
+int new_standing(void)
+{
+    buffer_put_u8(new_body(), CHANNEL_CONTROL);
+    buffer_put_u32(&body, 0);
+    int fd = hand_over(MESSAGE_CHANNEL, buffer_span(&body), OK);
+    if (admin > 0) {
+        cleanup_close(&admin);
+        admin = new_admin();
+    }
+    return fd;
 }
 
 static void read_opened(struct opened *ret, struct cursor result)

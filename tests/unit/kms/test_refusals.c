@@ -227,6 +227,19 @@ static void a_supervisor_that_talks_nonsense_is_the_end(void **state)
     assert_int_equal(kms_outcome(kms, &fault), BAD_REQUEST);
 }
 
+static void a_new_control_finds_no_operator_of_its_predecessor(void **state)
+{
+    (void)state;
+    struct cursor result;
+    _cleanup_close_ int former = new_admin();
+    create_key(1);
+    assert_ok(ask_id(&result, former, MESSAGE_KEY_STATE, 1));
+    _cleanup_close_ int control = new_standing();
+    assert_true(is_closed(former));
+    assert_ok(ask_id(&result, control, MESSAGE_KEY_STATE, 1));
+    assert_int_equal(result.next[0], KEY_LIVE);
+}
+
 static void admin_channels_are_bounded(void **state)
 {
     (void)state;
@@ -254,6 +267,7 @@ int main(void)
         TEST(stop_ends_the_loop_with_nothing_wrong),
         TEST(without_its_supervisor_the_kms_stops),
         TEST(a_supervisor_that_talks_nonsense_is_the_end),
+        TEST(a_new_control_finds_no_operator_of_its_predecessor),
         TEST(admin_channels_are_bounded),
     };
     return HOUSE_RUN(tests);
