@@ -116,16 +116,17 @@ struct token_verifier;
 MUST_CHECK status token_verifier_create(struct token_verifier **ret, struct fault *fault);
 struct token_verifier *token_verifier_free(struct token_verifier *verifier); /* NULL; takes NULL */
 
-/* Adds an issuer, or replaces the one of the same (iss, tenant), the built-in one too. Copied. BAD_FIELD where the record
- * breaks a bound, two keys share an id, or a key is no key; TOO_LARGE beyond TOKEN_ISSUERS_MAX. */
+/* Adds an issuer, or replaces the one of the same (iss, tenant), the built-in one too. Copied.
+ * BAD_FIELD where the record breaks a bound, two keys share an id, or a key is no key; TOO_LARGE
+ * beyond TOKEN_ISSUERS_MAX. */
 MUST_CHECK status token_verifier_put(struct token_verifier *verifier,
                                      const struct token_issuer *issuer, struct fault *fault);
 /* NOT_FOUND when there is none. */
 MUST_CHECK status token_verifier_remove(struct token_verifier *verifier, const char *iss,
                                         const char *tenant, struct fault *fault);
 
-/* Exactly these of that scope (tenant, "" for the platform's) from now on; those of other scopes and
- * the built-in one stay. On failure nothing has changed. */
+/* Exactly these of that scope (tenant, "" for the platform's) from now on; those of other scopes
+ * and the built-in one stay. On failure nothing has changed. */
 MUST_CHECK status token_verifier_replace(struct token_verifier *verifier, const char *tenant,
                                          const struct token_issuer *issuers, uint32_t count,
                                          struct fault *fault);

@@ -1,6 +1,6 @@
 /* fuzz_jwt: a token as strangers send it, and a payload as a trusted issuer may sign it.
  *
- * The first byte picks by its last two bits: 0 or 3, the rest is the token (3: it is peeked at too);
+ * The first byte picks by its last two bits: 0 or 3, the rest is the token (3: peeked at too);
  * 1, the rest is a payload that is signed first, so that what lies behind the signature is reached;
  * 2, the rest is a byte that picks an algorithm and a signature, of which none can be right. What
  * is accepted must hold its bounds. The seeds come from tests/vectors/jwt_make.py. Links authz. */

@@ -74,7 +74,7 @@ static void a_point_has_one_length(void **state)
                          length == FOREIGN_EC_BYTES ? OK : BAD_FIELD);
 }
 
-/* exponent, then bits / 8 bytes 0xff.. that end in last: what is looked at, not a product of two. */
+/* An exponent and a modulus of that many bytes: no product of two primes, which nobody asks. */
 static struct span rsa(uint8_t key[600], uint32_t exponent, size_t bytes, uint8_t first,
                        uint8_t last)
 {
