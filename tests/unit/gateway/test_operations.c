@@ -11,7 +11,7 @@
 static const char *page(struct house *house, int client, const char *path,
                         int http_status)
 {
-    static char text[KIB(64)];
+    static char text[METRICS_MAX];
     house_say(house, client, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path);
     const struct reply *reply = house_reply(house, client);
     assert_int_equal(reply->status, http_status);
@@ -77,6 +77,10 @@ static void metrics_count_what_happened(void **state)
         "bulkhead_wake_seconds_bucket{le=\"0.008192\"} 1\n",
         "bulkhead_wake_seconds_sum 0.005000\n",
         "bulkhead_restarts_total 0\n",
+        "bulkhead_tenant_requests_total{tenant=\"" TENANT "\",status=\"2xx\"} 1\n",
+        "bulkhead_queue_depth{queue=\"wake\"} 0\n",
+        "bulkhead_connections_by_protocol{protocol=\"http1\",tls=\"no\"} 1\n",
+        "bulkhead_tls_handshakes_failed_total{reason=\"refused\"} 0\n",
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         if (!strstr(text, lines[i]))
@@ -84,6 +88,90 @@ static void metrics_count_what_happened(void **state)
     close(client);
     close(ops);
     close(cell);
+}
+
+/* Of the page that came last. */
+static void expect_line(const char *text, const char *line)
+{
+    if (!strstr(text, line))
+        fail_msg("no line %s", line);
+}
+
+static void metrics_tell_what_waits(void **state)
+{
+    struct house *house = *state;
+    struct relayed relayed;
+    int first = house_dial(house), second = house_dial(house), third = house_dial(house);
+    int ops = house_dial_ops(house);
+    int cell = house_relayed(house, first, &relayed);
+    house_token(house, OTHER_TENANT, "memory:read");
+    house_get(house, second, "/v1/memories"); /* waits for its lookup */
+    const char *text = page(house, ops, "/metrics", 200);
+    expect_line(text, "bulkhead_queue_depth{queue=\"cells\"} 1\n");
+    expect_line(text, "bulkhead_queue_depth{queue=\"lookup\"} 1\n");
+    expect_line(text, "bulkhead_queue_depth{queue=\"control\"} 1\n");
+    house_find(house, OTHER_TENANT, 1); /* and now for its cell */
+    house_get(house, third, "/v1/memories");
+    text = page(house, ops, "/metrics", 200);
+    expect_line(text, "bulkhead_queue_depth{queue=\"lookup\"} 0\n");
+    expect_line(text, "bulkhead_queue_depth{queue=\"wake\"} 2\n");
+    close(second);
+    cell_answer(cell, relayed.id, 200, "{}");
+    house_expect(house, first, 200, NULL);
+    text = page(house, ops, "/metrics", 200);
+    expect_line(text, "bulkhead_queue_depth{queue=\"cells\"} 0\n");
+    expect_line(text, "bulkhead_queue_depth{queue=\"wake\"} 1\n");
+    close(first);
+    close(third);
+    close(ops);
+    close(cell);
+}
+
+static void tenants_beyond_the_table_are_counted_together(void **state)
+{
+    struct house *house = *state;
+    struct stats *stats = &house->stats->slots[1];
+    int client = house_dial(house), ops = house_dial_ops(house);
+    for (uint32_t i = 0; i < STATS_TENANTS_MAX; i++) { /* by a predecessor */
+        stats->tenants[i].id[0] = (uint8_t)(i >> 8);
+        stats->tenants[i].id[1] = (uint8_t)i;
+        stats->tenants[i].requests[4] = 7;
+    }
+    stats->tenant_count = STATS_TENANTS_MAX;
+    house_get(house, client, "/no");
+    house_find(house, TENANT, 1);
+    house_expect(house, client, 404, NULL);
+    const char *text = page(house, ops, "/metrics", 200);
+    expect_line(text, "bulkhead_tenant_requests_total{tenant=\"other\",status=\"4xx\"} 1\n");
+    expect_line(text, "{tenant=\"03ff0000000000000000000000000000\",status=\"4xx\"} 7\n");
+    assert_null(strstr(text, TENANT));
+    stats->tenant_count = UINT32_MAX; /* by a gateway that was taken over */
+    text = page(house, ops, "/metrics", 200);
+    expect_line(text, "{tenant=\"other\",status=\"4xx\"} 1\n");
+    close(client);
+    close(ops);
+}
+
+static int unlabelled_setup(void **state)
+{
+    const struct house_options options = {.no_tenant_labels = true};
+    return house_setup_as(state, &options);
+}
+
+static void without_tenant_labels_no_tenant_is_told_apart(void **state)
+{
+    struct house *house = *state;
+    int client = house_dial(house), ops = house_dial_ops(house);
+    house_get(house, client, "/no");
+    house_find(house, TENANT, 1);
+    house_expect(house, client, 404, NULL);
+    const char *text = page(house, ops, "/metrics", 200);
+    assert_null(strstr(text, TENANT));
+    assert_null(strstr(text, "tenant="));
+    expect_line(text, "bulkhead_requests_total{action=\"none\",status=\"404\"} 1\n");
+    assert_int_equal(house->stats->slots[1].tenant_count, 0);
+    close(client);
+    close(ops);
 }
 
 static void stop(struct house *house)
@@ -264,6 +352,10 @@ int main(void)
         HOUSE_TEST(health_and_readiness_are_told_apart),
         HOUSE_TEST(pages_of_operations_are_not_on_the_public_listener),
         HOUSE_TEST(metrics_count_what_happened),
+        HOUSE_TEST(metrics_tell_what_waits),
+        HOUSE_TEST(tenants_beyond_the_table_are_counted_together),
+        cmocka_unit_test_setup_teardown(without_tenant_labels_no_tenant_is_told_apart,
+                                        unlabelled_setup, house_teardown),
         HOUSE_TEST(a_stop_lets_what_is_in_flight_finish),
         HOUSE_TEST(a_stop_does_not_wait_for_ever),
         HOUSE_TEST(without_connections_a_stop_is_at_once),
