@@ -375,7 +375,7 @@ static status read_question(struct route_question *ret, struct span *ret_value,
     return OK;
 }
 
-/* What could be no route is a question like another: it finds nothing, and is written down. */
+/* What could be no route is a question like another: it is written down. */
 static void look(struct route_question *question, struct control *control, struct span value)
 {
     struct route route;
@@ -384,12 +384,11 @@ static void look(struct route_question *question, struct control *control, struc
     hash(question->value, found == OK ? span_of_text(route.value) : value);
     if (found == OK)
         found = route_find(&question->tenant, control, &route, &fault);
-    else
-        found = NOT_FOUND;
     if (found == OK && question->tenant.state != TENANT_ACTIVE
         && question->tenant.state != TENANT_PAUSED_STATE)
         found = NOT_FOUND;
-    question->found = found == OK || found == NOT_FOUND ? found : UNAVAILABLE;
+    bool told = found == OK || found == NOT_FOUND || found == BAD_FIELD;
+    question->found = told ? found : UNAVAILABLE;
 }
 
 status route_ask(struct gateway_link *link, uint32_t id, struct cursor *body, struct fault *fault)

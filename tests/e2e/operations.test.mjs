@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { nodeOfSuite, run } from './harness.mjs';
+import { nodeOfSuite, run, startNode } from './harness.mjs';
 
 describe('operations', () => {
   const node = nodeOfSuite({ before, after }, { tenants: ['acme'] });
@@ -40,8 +40,16 @@ describe('operations', () => {
     assert.equal(gauge('bulkhead_cells_awake'), 1);
     assert.ok(gauge('bulkhead_blanks_ready') >= 1);
     assert.ok(gauge('bulkhead_wakes_total') >= 1);
-    for (const word of [marker, 'acme', node.tenants.acme.id, 'ada"'])
-      assert.ok(!after_.text.includes(word), word);
+    const labels = (metric) => [...after_.text.matchAll(new RegExp(`^${metric}\\{([^}]*)\\} (\\d+)$`, 'gm'))]
+      .map(([, words, count]) => [words, Number(count)]);
+    const exact = Object.fromEntries(labels('bulkhead_requests_total'));
+    assert.equal(exact['action="memory.add",status="201"'], 1);
+    assert.ok(exact['action="memory.list",status="200"'] >= 5);
+    const ids = Object.fromEntries(labels('bulkhead_tenant_requests_total'));
+    assert.ok(ids[`tenant="${node.tenants.acme.id}",status="2xx"`] >= 6, 'by id');
+    for (const queue of ['lookup', 'wake', 'cells', 'control'])
+      assert.equal(Object.fromEntries(labels('bulkhead_queue_depth'))[`queue="${queue}"`], 0, queue);
+    for (const word of [marker, 'acme', 'ada"']) assert.ok(!after_.text.includes(word), word);
   });
 
   test('a client\'s trace is continued, in answers, errors and the audit log', async () => {
@@ -52,18 +60,24 @@ describe('operations', () => {
     assert.notEqual(good.headers.get('traceparent').slice(36, 52), '00f067aa0ba902b7', 'a span of its own');
     const bad = await node.problem(401, 'unauthenticated', 'GET', '/v1/memories', { headers });
     assert.equal(bad.body.trace_id, trace);
+    const later = 'a'.repeat(31) + 'b'; // of a version that is still to come
+    await node.want(201, 'POST', '/v1/memories', {
+      token, body: { text: marker }, headers: { traceparent: `01-${later}-00f067aa0ba902b7-01-more` } });
     const log = await node.ok('audit', 'export', 'acme');
-    assert.ok(log.includes(`"trace_id":"${trace}"`));
+    for (const one of [trace, later]) assert.ok(log.includes(`"trace_id":"${one}"`), one);
   });
 
   test('a trace that is none is replaced, never repeated', async () => {
     for (const traceparent of ['00-0-0-0', `00-${'0'.repeat(32)}-00f067aa0ba902b7-01`, 'x'.repeat(200),
-                               `ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`]) {
+                               `ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`,
+                               `00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01`,
+                               `00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01`,
+                               `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more`]) {
       const answer = await node.http('GET', '/v1/memories', { token, headers: { traceparent } });
       assert.equal(answer.status, 200);
       const mine = answer.headers.get('traceparent');
       assert.match(mine, /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/);
-      assert.ok(!traceparent.includes(mine.slice(3, 35)));
+      assert.ok(!traceparent.toLowerCase().includes(mine.slice(3, 35)));
     }
   });
 
@@ -126,4 +140,13 @@ describe('operations', () => {
                            `${node.url}/v1/memories?limit=2`);
     assert.match(two.body, /HTTP\/1.1 200/, 'one connection, two requests');
   });
+});
+
+test('tenant labels can be switched off', async (t) => {
+  const node = await startNode(t, { config: { tenant_labels: false } });
+  const { id } = await node.createTenant('acme');
+  await node.want(200, 'GET', '/v1/memories', { token: await node.token('acme', 'ada') });
+  const { text } = await node.http('GET', '/metrics', { base: node.opsUrl });
+  assert.match(text, /^bulkhead_requests_total\{action="memory.list",status="200"\} 1$/m);
+  assert.ok(!text.includes(id) && !text.includes('tenant='));
 });
