@@ -146,7 +146,8 @@ export class Node {
     assert.equal(this.child, null, 'the node runs already');
     this.port ??= await freePort();
     this.opsPort ??= await freePort();
-    this.url = `http://127.0.0.1:${this.port}`;
+    const scheme = this.config?.tls_cert || this.args.includes('--tls-cert') ? 'https' : 'http';
+    this.url = `${scheme}://127.0.0.1:${this.port}`;
     this.opsUrl = `http://127.0.0.1:${this.opsPort}`;
     const words = ['serve', '--data', this.data, '--listen', `127.0.0.1:${this.port}`, '--ops',
                    `127.0.0.1:${this.opsPort}`];
