@@ -117,6 +117,12 @@ static struct http2_stream *stream_of(const struct http2 *http2, int32_t id)
     return id ? nghttp2_session_get_stream_user_data(http2->session, id) : NULL;
 }
 
+/* A stream that was, or that was passed over and so will never be. */
+static bool is_over(const struct http2 *http2, int32_t id)
+{
+    return !stream_of(http2, id) && id <= nghttp2_session_get_last_proc_stream_id(http2->session);
+}
+
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *header, void *context)
 {
     struct http2 *http2 = context;
@@ -125,6 +131,13 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head
         http2->head = http2_head_free(http2->head); /* of a block that was given up */
     switch (header->type) {
     case NGHTTP2_HEADERS:
+        if (is_over(http2, header->stream_id)) /* ignored, but for its block */
+            nuisance(http2, 1 + header->length / CREDIT_BYTES);
+        break;
+    case NGHTTP2_PRIORITY:
+        if (header->stream_id == 0) /* RFC 9113 6.3: the session ignores them all */
+            http2_end(http2, NGHTTP2_PROTOCOL_ERROR);
+        nuisance(http2, 1);
         break;
     case NGHTTP2_DATA:
         if (header->length == 0 && !(header->flags & NGHTTP2_FLAG_END_STREAM))

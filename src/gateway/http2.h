@@ -53,6 +53,7 @@ struct http2_stream {
     bool ended;              /* the client has sent all */
     bool answered;           /* the head of the answer is with the session */
     bool said;               /* all of the answer has left */
+    bool reset;              /* RST_STREAM is with the session */
     size_t dropped;          /* of a body that nobody wants any more */
     struct exchange *exchange;
     struct buffer in;        /* of the body, not taken yet: the window is closed by as much */

@@ -98,8 +98,12 @@ void http2_stream_close(struct http2_stream *stream)
 
 /* ---- answers ---- */
 
+/* Once: the stream lives until the session has written it down, and is looked at until then. */
 static void reset(struct http2_stream *stream, uint32_t code)
 {
+    if (stream->reset)
+        return;
+    stream->reset = true;
     if (nghttp2_submit_rst_stream(stream->http2->session, NGHTTP2_FLAG_NONE, stream->id, code))
         connection_break(stream->http2->connection);
     http2_stream_ready(stream);
