@@ -128,6 +128,7 @@ class Neighbour {
   }
 
   async ask() {
+    assert.ok(this.socket.writable && !this.socket.readableEnded, 'the neighbour was cut off before');
     const answered = new Promise((resolve, reject) => { this.wanted = { resolve, reject }; });
     this.socket.write(this.request);
     const { status } = await answered;
