@@ -268,6 +268,20 @@ static void a_peek_reads_without_believing(void **state)
     assert_string_equal(peek.iss, "https://foreign.example/");
 }
 
+static void a_peek_finds_as_many_names_as_it_may_be_asked_for(void **state)
+{
+    (void)state;
+    const char *names[TOKEN_PEEK_MAX];
+    struct token_peek peek;
+    struct fault fault;
+    for (size_t i = 0; i < TOKEN_PEEK_MAX; i++)
+        names[i] = i % 2 ? "sub" : "none";
+    assert_int_equal(token_peek(&peek, verifier, vector_token("01", "plain"), names,
+                                TOKEN_PEEK_MAX, &fault), OK);
+    for (size_t i = 0; i < TOKEN_PEEK_MAX; i++)
+        assert_string_equal(peek.claims[i], i % 2 ? "ada" : "");
+}
+
 static void a_peek_refuses_what_has_not_the_form_of_a_token(void **state)
 {
     (void)state;
@@ -513,6 +527,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(a_scope_s_issuers_are_replaced_all_or_none),
         cmocka_unit_test(no_two_verifiers_share_a_generation),
         cmocka_unit_test(a_peek_reads_without_believing),
+        cmocka_unit_test(a_peek_finds_as_many_names_as_it_may_be_asked_for),
         cmocka_unit_test(a_peek_refuses_what_has_not_the_form_of_a_token),
         cmocka_unit_test(check_29_every_refusal_reads_alike_and_shows_nothing_of_the_token),
         cmocka_unit_test(claims_are_what_the_token_says),
