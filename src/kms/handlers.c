@@ -72,8 +72,8 @@ static status on_channel(struct request *request, struct fault *fault)
         return FAIL(BAD_REQUEST, fault, "channel of kind %u and index %u", kind, index);
     TRY(body_end(request, fault));
     kms_close_channels(request->kms, ROLE_STANDING, NULL);
-    /* a new control: what its predecessor asked for an operator and was not read yet is not done, so
-     * that whoever asks now whether it was done hears what holds */
+    /* a new control: what its predecessor asked for an operator and was not read yet is not done,
+     * so that whoever asks now whether it was done hears what holds */
     kms_close_channels(request->kms, ROLE_ADMIN, NULL);
     return kms_add_channel(request->kms, &model, take_fd(&request->message->fds[0]), fault);
 }

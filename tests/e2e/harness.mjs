@@ -128,8 +128,8 @@ export function isAlive({ pid, started }) {
 }
 
 export class Node {
-  // config: an object for --config. args: more words for `serve`. directory: kept by the caller.
-  constructor({ config, args = [], env = {} } = {}) {
+  // config: an object for --config. args: more words for `serve`. programs: where the executables lie.
+  constructor({ config, args = [], env = {}, programs = build } = {}) {
     this.directory = fs.mkdtempSync(path.join(os.tmpdir(), 'bulkhead-e2e-'));
     fs.chmodSync(this.directory, 0o755); // cells reach their silo under other uids
     this.data = path.join(this.directory, 'data');
@@ -137,6 +137,7 @@ export class Node {
     this.log = path.join(this.directory, 'log');
     this.config = config;
     this.args = args;
+    this.program = path.join(programs, 'bulkhead');
     this.env = { ...process.env, ...env };
     this.child = null;
     living.add(this);
@@ -157,7 +158,7 @@ export class Node {
       words.push('--config', file);
     }
     const log = fs.openSync(this.log, 'a');
-    this.child = spawn(program, [...words, ...this.args],
+    this.child = spawn(this.program, [...words, ...this.args],
                        { stdio: ['ignore', 'pipe', log], env: this.env });
     fs.closeSync(log);
     this.ended = new Promise((resolve) => {
@@ -210,7 +211,7 @@ export class Node {
 
   // Runs `bulkhead ARGS --data DATA`.
   cli(...args) {
-    return run(program, [...args, '--data', this.data], { env: this.env });
+    return run(this.program, [...args, '--data', this.data], { env: this.env });
   }
 
   // The same, and it must succeed; yields what it printed.
