@@ -351,6 +351,11 @@ void tls_server_fingerprint(uint8_t ret[HASH_BYTES], const struct tls_server *se
 status tls_server_warm_up(struct fault *fault)
 {
     ticket_cipher = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+    /* looked up by name where the strength of a certificate's signature is judged: without the
+     * table of names, which crypt_start leaves out, all of them would be too weak */
+    if (!EVP_add_digest(EVP_sha256()) || !EVP_add_digest(EVP_sha384())
+        || !EVP_add_digest(EVP_sha512()))
+        return FAIL(INTERNAL, fault, "TLS: out of memory");
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
     if (!ticket_cipher || !context)
         return FAIL(INTERNAL, fault, "TLS: OpenSSL did not start");

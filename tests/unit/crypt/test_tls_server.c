@@ -169,24 +169,53 @@ static void a_chain_is_read_to_its_end(void **state)
     expect_fault(pem_span(&chain), pem_span(&ec.key), "number 2 of the chain is damaged");
 }
 
-static void a_chain_signed_with_a_broken_hash_is_refused(void **state)
+/* A leaf of a CA of its own: what is self-signed is not judged by its signature. */
+static void sign_by_ca(struct pair *ret, const char *ca_sort, const EVP_MD *digest)
 {
-    (void)state;
-    static struct pem chain;
-    EVP_PKEY *key = make_key("P-256"), *ca = make_key("P-256");
+    EVP_PKEY *key = make_key("P-256"), *ca = make_key(ca_sort);
     X509 *leaf = make_certificate(key, "leaf.example", -1, 30, EVP_sha256());
     X509_NAME *issuer = X509_NAME_new();
     X509_NAME_add_entry_by_txt(issuer, "CN", MBSTRING_ASC, (const unsigned char *)"ca", -1, -1, 0);
     X509_set_issuer_name(leaf, issuer);
-    assert_true(X509_sign(leaf, ca, EVP_sha1()) > 0);
-    struct pem pem;
-    put_certificate(&chain, leaf);
-    put_key(&pem, key);
-    expect_fault(pem_span(&chain), pem_span(&pem), "too weak");
+    assert_true(X509_sign(leaf, ca, digest) > 0);
+    put_certificate(&ret->certificate, leaf);
+    put_key(&ret->key, key);
     X509_NAME_free(issuer);
     X509_free(leaf);
     EVP_PKEY_free(key);
     EVP_PKEY_free(ca);
+}
+
+static void what_a_ca_signed_well_serves(void **state)
+{
+    (void)state;
+    const struct {
+        const char *sort;
+        const EVP_MD *digest;
+    } cases[] = {{"P-256", EVP_sha256()}, {"P-384", EVP_sha384()}, {"RSA2048", EVP_sha256()},
+                 {"RSA2048", EVP_sha512()}, {"ED25519", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct pair signed_pair;
+        struct meeting meeting;
+        sign_by_ca(&signed_pair, cases[i].sort, cases[i].digest);
+        struct tls_server *server = serve(&signed_pair);
+        meet(&meeting, server);
+        assert_int_equal(shake(&meeting), OK);
+        part(&meeting);
+        tls_server_free(server);
+    }
+}
+
+static void a_chain_signed_with_a_broken_hash_is_refused(void **state)
+{
+    (void)state;
+    struct pair pair;
+    sign_by_ca(&pair, "P-256", EVP_sha1());
+    expect_fault(pem_span(&pair.certificate), pem_span(&pair.key), "too weak");
+    sign_by_ca(&pair, "RSA2048", EVP_md5());
+    expect_fault(pem_span(&pair.certificate), pem_span(&pair.key), "too weak");
+    sign_by_ca(&pair, "RSA2048", EVP_sha1());
+    expect_fault(pem_span(&pair.certificate), pem_span(&pair.key), "too weak");
 }
 
 static void more_than_the_bound_is_not_read(void **state)
@@ -242,6 +271,7 @@ int main(void)
         cmocka_unit_test(an_encrypted_key_is_refused_in_clear_words),
         cmocka_unit_test(what_is_no_pem_is_refused),
         cmocka_unit_test(a_chain_is_read_to_its_end),
+        cmocka_unit_test(what_a_ca_signed_well_serves),
         cmocka_unit_test(a_chain_signed_with_a_broken_hash_is_refused),
         cmocka_unit_test(more_than_the_bound_is_not_read),
         cmocka_unit_test(an_expired_certificate_serves_and_is_told),
