@@ -365,6 +365,7 @@ static void on_event(void *context, uint32_t events)
         return; /* what came in is read next turn, if there is room for answers */
     }
     (void)events; /* ends and errors show up when reading */
+    kms_listen(relay->cell); /* quotas are taken as requests come: by the newest charter */
     for (int i = 0; i < PACKETS_PER_WAKEUP && read_one(relay); i++)
         ;
 }

@@ -71,7 +71,8 @@ void memory_index_trim(struct silo *silo)
 {
     struct memory_additions *additions = &silo->memory.additions;
     assert(additions->waiting == 0);
-    secret_wipe(additions->bytes.data, additions->bytes.capacity); /* texts of items */
+    if (additions->bytes.data != NULL)
+        secret_wipe(additions->bytes.data, additions->bytes.capacity); /* texts of items */
     buffer_free(&additions->bytes);
     *additions = (struct memory_additions){0};
 }
