@@ -370,13 +370,14 @@ static void charters_without_end_are_bounded_a_turn(void **state)
     for (uint8_t i = 0; i < OPERATORS; i++) {
         create_key((uint8_t)(i + 1));
         operators[i] = new_admin();
+    }
+    for (uint8_t i = 0; i < OPERATORS; i++) /* all of them wait for the one turn that comes */
         for (uint64_t sequence = 1; sequence <= EACH; sequence++) {
             buffer_put(new_body(), bare_id((uint8_t)(i + 1)));
             buffer_put_u64(&body, sequence);
             buffer_put_text_field(&body, largest);
             send_message(operators[i], MESSAGE_CHARTER_SIGN, buffer_span(&body), NULL, 0);
         }
-    }
     turns(20);
     for (int i = 0; i < OPERATORS; i++) {
         for (int j = 0; j < EACH; j++)
