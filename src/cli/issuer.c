@@ -119,8 +119,11 @@ static const char *put_options(struct json_writer *writer, struct cli *cli)
         return "--max-lifetime: a number with s, m, h or d, such as 1h";
     if (life)
         json_put_integer(writer, "max_lifetime_seconds", seconds);
-    if (cli_flag(cli, "--once"))
-        json_put_bool(writer, "once", true);
+    bool once = cli_flag(cli, "--once"), not_once = cli_flag(cli, "--no-once");
+    if (once && not_once)
+        return "--once: or not";
+    if (once || not_once)
+        json_put_bool(writer, "once", once);
     return NULL;
 }
 

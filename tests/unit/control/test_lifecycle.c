@@ -232,7 +232,8 @@ static void a_tier_is_raised_and_never_lowered_or_loosened(void **state)
     assert_int_equal(number_in(&answer, "token_lifetime_seconds"), 60);
     assert_int_equal(number_in(&answer, "charter_sequence"), 3);
     must_be_refused_with(&node, "token.mint",
-                         "{\"name\":\"acme\",\"user\":\"u\",\"ttl_seconds\":61}", BAD_FIELD, &answer);
+                         "{\"name\":\"acme\",\"user\":\"u\",\"ttl_seconds\":61}", BAD_FIELD,
+                         &answer);
     must_call(&node, "token.mint", "{\"name\":\"acme\",\"user\":\"u\"}", &answer);
     node_remove(&node);
     buffer_free(&answer.json);
@@ -390,13 +391,15 @@ static void arguments_that_are_wrong_are_refused_by_name(void **state)
         {"tenant.update", "{\"name\":\"acme\",\"colour\":1}", "colour"},
         {"token.mint", "{\"platform\":true,\"user\":\"u\",\"name\":\"acme\"}", "either"},
         {"token.mint", "{\"platform\":true,\"user\":\"u\"}", "routes:read"},
-        {"token.mint", "{\"platform\":true,\"user\":\"u\",\"scope\":\"memory:read\"}", "routes:read"},
+        {"token.mint", "{\"platform\":true,\"user\":\"u\",\"scope\":\"memory:read\"}",
+         "routes:read"},
         {"token.revoke", "{\"name\":\"acme\"}", "jti"},
         {"token.revoke", "{\"name\":\"acme\",\"jti\":\"a\",\"user\":\"b\"}", "jti"},
         {"token.revoke", "{\"name\":\"acme\",\"user\":\"a\\u0007\"}", "user"},
         {"token.revoke", "{\"name\":\"acme\",\"platform\":true,\"user\":\"a\"}", "either"},
         {"token.revoke", "{\"user\":\"a\"}", "name"},
-        {"token.revoke", "{\"name\":\"acme\",\"jti\":\"a\",\"expires_at\":99999999999}", "expires_at"},
+        {"token.revoke", "{\"name\":\"acme\",\"jti\":\"a\",\"expires_at\":99999999999}",
+         "expires_at"},
         {"issuer.remove", "{\"name\":\"acme\",\"iss\":\"x\"}", "no such issuer"},
         {"issuer.add", "{\"name\":\"acme\",\"iss\":\"x\"}", ""}, /* without a file of keys */
         {"route.add", "{\"name\":\"acme\",\"kind\":\"mail\",\"value\":\"a\"}", "kind"},
