@@ -429,6 +429,43 @@ static void without_control_a_foreign_token_reads_alike_for_known_and_unknown(vo
     close(client);
 }
 
+/* Its largest charters, of more tenants than there is memory for: the oldest are asked for anew. */
+static void the_memory_of_charters_is_bounded(void **state)
+{
+    enum { TENANTS = 400 };
+    struct house *house = *state;
+    static struct token_issuer issuers[CHARTER_ISSUERS_MAX];
+    char id[TENANT_ID_TEXT], iss[32];
+    size_t most = 0;
+    int client = house_dial(house);
+    for (uint32_t i = 0; i < TENANTS; i++) {
+        snprintf(id, sizeof id, "%032x", i + 1);
+        struct charter charter = house_charter(id, "acme", 1);
+        for (uint32_t j = 0; j < CHARTER_ISSUERS_MAX; j++) {
+            snprintf(iss, sizeof iss, "https://%u.example", j);
+            issuers[j] = house_issuer(iss, id, 1);
+        }
+        charter.issuers = issuers;
+        charter.issuer_count = CHARTER_ISSUERS_MAX;
+        house_token(house, id, "memory:read");
+        house_get(house, client, "/no");
+        house_find_with(house, id, 0, &charter);
+        house_expect(house, client, 404, NULL);
+        if (house->gateway->vouched_bytes > most)
+            most = house->gateway->vouched_bytes;
+    }
+    assert_in_range(most, GATEWAY_VOUCHED_MAX * 9 / 10, GATEWAY_VOUCHED_MAX + MIB(1));
+    assert_in_range(house->gateway->lookups.count, 100, TENANTS - 1);
+    house_get(house, client, "/no");
+    house_expect(house, client, 404, NULL); /* the last is known */
+    snprintf(id, sizeof id, "%032x", 1);
+    house_token(house, id, "memory:read");
+    house_get(house, client, "/no");
+    house_reply_to(house, house_asked(house, id, 0), NOT_FOUND); /* the first is not */
+    house_expect(house, client, 401, NULL);
+    close(client);
+}
+
 #define HOUSE_TEST(name) cmocka_unit_test_setup_teardown(name, house_setup, house_teardown)
 
 int main(void)
@@ -448,6 +485,7 @@ int main(void)
         HOUSE_TEST(a_platform_charter_that_is_forged_or_older_lets_nobody_in),
         HOUSE_TEST(a_tenant_may_have_an_issuer_of_the_same_name_as_the_platform),
         HOUSE_TEST(a_flood_of_invented_tokens_starves_nobody),
+        HOUSE_TEST(the_memory_of_charters_is_bounded),
         HOUSE_TEST(without_control_a_foreign_token_reads_alike_for_known_and_unknown),
     };
     return cmocka_run_group_tests_name("gateway charters", tests, NULL, NULL);

@@ -144,6 +144,48 @@ static void more_at_once_than_the_quota_is_shed(void **state)
     close(cell);
 }
 
+static void what_is_shed_is_told_before_its_body(void **state)
+{
+    struct house *house = *state;
+    struct charter charter = house_charter(TENANT, "acme", 1);
+    int first = house_dial(house), second = house_dial(house);
+    charter.posture.quotas.concurrent_requests = 1;
+    int cell = served_first(house, first, &charter);
+    house_get(house, first, "/v1/memories");
+    house_request(house, cell);
+    house_say(house, second,
+              "POST /v1/memories HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+              "Content-Type: application/json\r\nContent-Length: 60000\r\n"
+              "Expect: 100-continue\r\n\r\n", (const char *)house->token.data);
+    expect_shed(house, second, "concurrent_requests");
+    close(first);
+    close(second);
+    close(cell);
+}
+
+/* Two that were let in while there was room for one more: the second finds it taken. */
+static void room_is_counted_again_when_the_body_is_there(void **state)
+{
+    struct house *house = *state;
+    struct charter charter = house_charter(TENANT, "acme", 1);
+    int clients[2] = {house_dial(house), house_dial(house)};
+    charter.posture.quotas.concurrent_requests = 1;
+    int cell = served_first(house, clients[0], &charter);
+    for (int i = 0; i < 2; i++)
+        house_say(house, clients[i],
+                  "POST /v1/memories HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+                  "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n",
+                  (const char *)house->token.data);
+    house_say(house, clients[0], "{}");
+    house_request(house, cell);
+    house_say(house, clients[1], "{}");
+    expect_shed(house, clients[1], "concurrent_requests");
+    assert_true(house_quiet(house, cell));
+    for (int i = 0; i < 2; i++)
+        close(clients[i]);
+    close(cell);
+}
+
 static void requests_that_wait_for_a_wake_count_as_at_once(void **state)
 {
     struct house *house = *state;
@@ -527,6 +569,8 @@ int main(void)
         HOUSE_TEST(no_client_can_make_a_tenants_use_be_forgotten),
         HOUSE_TEST(what_the_caller_may_not_do_does_not_use_up_the_quota),
         HOUSE_TEST(more_at_once_than_the_quota_is_shed),
+        HOUSE_TEST(what_is_shed_is_told_before_its_body),
+        HOUSE_TEST(room_is_counted_again_when_the_body_is_there),
         HOUSE_TEST(requests_that_wait_for_a_wake_count_as_at_once),
         HOUSE_TEST(a_user_beyond_its_own_rate_uses_up_nothing_of_the_others),
         TEST_IN(a_tenant_of_another_region_is_sent_there, europe_setup),
