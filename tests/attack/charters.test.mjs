@@ -22,6 +22,7 @@ const TOKEN_MINT = 0x0323, CHARTER_SIGN = 0x0324;
 // All executables, control being the hostile one.
 function hostilePrograms() {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'bulkhead-hostile-'));
+  process.on('exit', () => fs.rmSync(directory, { recursive: true, force: true })); // however it ends
   fs.chmodSync(directory, 0o755);
   for (const name of ['bulkhead', 'bulkheadd', 'bulkhead-kms', 'bulkhead-gateway', 'bulkhead-cell', 'bulkhead-hostile'])
     fs.copyFileSync(path.join(build, name), path.join(directory, name));
@@ -139,10 +140,7 @@ describe('a control process in hostile hands', { skip: process.getuid() !== 0 &&
     };
   });
 
-  after(async () => {
-    await node.destroy();
-    fs.rmSync(programs, { recursive: true, force: true });
-  });
+  after(() => node.destroy());
 
   // acme's charter as it would be, were mallory's issuer in it.
   function withMallorysIssuer(sequence) {
