@@ -101,7 +101,8 @@ void route_answered(struct exchange *exchange, status code, const struct route_t
     else if (code == NOT_FOUND)
         exchange_refuse(exchange, NOT_FOUND, "there is no such route", NULL);
     else if (code == BAD_FIELD)
-        exchange_refuse(exchange, BAD_FIELD, "kind: phone, customer or host; value: must be of its form", NULL);
+        exchange_refuse(exchange, BAD_FIELD,
+                        "kind: phone, customer or host; value: must be of its form", NULL);
     else
         exchange_refuse(exchange, UNAVAILABLE, "the route could not be looked up: try again",
                         NULL);

@@ -1,4 +1,4 @@
-/* Quotas that are shed, caps on connections, hosts and regions that are not a tenant's own, routes. */
+/* Quotas that are shed, caps on connections, hosts and regions that are not a tenant's, routes. */
 #include "house.h"
 
 #include "base/clock.h"
