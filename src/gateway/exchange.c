@@ -151,8 +151,7 @@ bool exchange_begin(const struct exchange_origin *origin, const struct http_head
         .asked = {.began_us = clock_monotonic_us(), .keep_alive = head->keep_alive,
                   .head_only = span_is(head->method, "HEAD")}};
     *exchange->slot = exchange;
-    exchange->address = exchange->connection->address;
-    host_take(exchange->host, head->host);
+    forwarded_take(exchange, head);
     take_trace(exchange, head);
     status taken = take_head(exchange, head, &fault);
     if (taken != OK)

@@ -538,6 +538,12 @@ MUST_CHECK status whose(struct caller *ret, struct exchange *exchange, int64_t n
                         struct fault *fault);
 MUST_CHECK status refuse_token(struct exchange *exchange, uint32_t denial, struct fault *fault);
 
+/* ---- behind proxies (forwarded.c) ---- */
+
+/* exchange->address and exchange->host: of the connection and the head, or, where the peer is a
+ * trusted proxy, what it says of its client. */
+void forwarded_take(struct exchange *exchange, const struct http_head *head);
+
 /* ---- tenants that a host names (hosts.c) ---- */
 
 /* For exchange->host, from the value of Host or of a trusted X-Forwarded-Host. */

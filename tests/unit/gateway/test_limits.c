@@ -334,6 +334,106 @@ static void a_routed_host_and_anothers_token_are_refused_together(void **state)
     close(client);
 }
 
+/* ---- behind proxies ---- */
+
+static int forwarding_setup(void **state)
+{
+    const struct house_options options = {.domain = "bank.example", .proxy = true};
+    return house_setup_as(state, &options);
+}
+
+static int status_with(struct house *house, int client, const char *headers)
+{
+    house_say(house, client,
+              "GET /no HTTP/1.1\r\nHost: inner\r\nAuthorization: Bearer %s\r\n%s\r\n",
+              (const char *)house->token.data, headers);
+    return house_reply(house, client)->status;
+}
+
+static const struct {
+    const char *headers;
+    int status; /* behind the trusted proxy; 404 is let in */
+} forwarded_hosts[] = {
+    {"X-Forwarded-Host: acme.bank.example\r\n", 404},
+    {"X-Forwarded-Host: beta.bank.example\r\n", 401},
+    {"X-Forwarded-Host: acme.bank.example, beta.bank.example:443\r\n", 401},
+    {"X-Forwarded-Host: beta.bank.example ,\tacme.bank.example \r\n", 404},
+    {"X-Forwarded-Host: beta.bank.example\r\nX-Forwarded-Host: acme.bank.example\r\n", 404},
+    {"X-Forwarded-Host: acme.bank.example\r\nX-Forwarded-Host: beta.bank.example\r\n", 401},
+    {"X-Forwarded-Host:\r\n", 404}, {"X-Forwarded-Host: ,\r\n", 404},
+};
+
+static void a_trusted_proxy_says_which_host_was_asked_for(void **state)
+{
+    struct house *house = *state;
+    struct charter charter = house_charter(TENANT, "acme", 1);
+    int client = house_dial(house);
+    house_get(house, client, "/no");
+    house_find_with(house, TENANT, 0, &charter);
+    house_expect(house, client, 404, NULL);
+    for (size_t i = 0; i < sizeof forwarded_hosts / sizeof *forwarded_hosts; i++)
+        if (status_with(house, client, forwarded_hosts[i].headers) != forwarded_hosts[i].status)
+            fail_msg("%s", forwarded_hosts[i].headers);
+    close(client);
+}
+
+static void nobody_else_says_which_host_was_asked_for(void **state)
+{
+    struct house *house = *state;
+    struct charter charter = house_charter(TENANT, "acme", 1);
+    int client = house_dial(house);
+    house_get(house, client, "/no");
+    house_find_with(house, TENANT, 0, &charter);
+    house_expect(house, client, 404, NULL);
+    for (size_t i = 0; i < sizeof forwarded_hosts / sizeof *forwarded_hosts; i++)
+        assert_int_equal(status_with(house, client, forwarded_hosts[i].headers), 404);
+    close(client);
+}
+
+/* Is this client known by what the header says? Its denials are told with a hash of the address. */
+static void sample_of(struct house *house, int client, const char *header,
+                      uint8_t ret[HASH_BYTES])
+{
+    struct fault fault;
+    house_say(house, client, "GET / HTTP/1.1\r\nHost: x\r\n%s\r\n", header);
+    house_expect(house, client, 401, NULL);
+    house_wait(house, 1000);
+    struct ipc_message told = house_next(house, house->control, MESSAGE_DENIED);
+    struct cursor cursor = cursor_over(told.body);
+    struct span head;
+    assert_int_equal(cursor_bytes(&head, &cursor, 5, &fault), OK);
+    assert_int_equal(cursor_copy(ret, &cursor, HASH_BYTES, &fault), OK);
+}
+
+static void a_trusted_proxy_says_who_its_client_is(void **state)
+{
+    static const struct {
+        const char *header;
+        bool client; /* 192.0.2.1; else the proxy itself */
+    } cases[] = {
+        {"X-Forwarded-For: 192.0.2.1\r\n", true},
+        {"X-Forwarded-For: 198.51.100.9, 192.0.2.1\r\n", true}, /* what it said itself */
+        {"X-Forwarded-For: 198.51.100.9, 192.0.2.1, 127.0.0.1\r\n", true}, /* through two */
+        {"X-Forwarded-For: 198.51.100.9\r\nX-Forwarded-For: 192.0.2.1:4711\r\n", true},
+        {"X-Forwarded-For: [::ffff:192.0.2.1]:80\r\n", true},
+        {"X-Forwarded-For: 192.0.2.1, unknown\r\n", false}, /* nothing before it is believed */
+        {"X-Forwarded-For: 192.0.2.1,\r\n", false}, {"X-Forwarded-For:\r\n", false},
+        {"X-Forwarded-For: [192.0.2.1\r\n", false}, {"X-Real-IP: 192.0.2.1\r\n", false},
+    };
+    struct house *house = *state;
+    uint8_t proxy[HASH_BYTES], known[HASH_BYTES], sample[HASH_BYTES];
+    int client = house_dial(house);
+    sample_of(house, client, "", proxy);
+    sample_of(house, client, cases[0].header, known);
+    assert_memory_not_equal(proxy, known, HASH_BYTES);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sample_of(house, client, cases[i].header, sample);
+        if (!span_equal(SPAN_OF(sample), cases[i].client ? SPAN_OF(known) : SPAN_OF(proxy)))
+            fail_msg("%s", cases[i].header);
+    }
+    close(client);
+}
+
 /* ---- connections of one address ---- */
 
 static int capped_setup(void **state)
@@ -576,6 +676,9 @@ int main(void)
         TEST_IN(a_tenant_of_another_region_is_sent_there, europe_setup),
         TEST_IN(the_host_must_be_the_tenants_own, domain_setup),
         HOUSE_TEST(a_routed_host_and_anothers_token_are_refused_together),
+        TEST_IN(a_trusted_proxy_says_which_host_was_asked_for, forwarding_setup),
+        TEST_IN(nobody_else_says_which_host_was_asked_for, domain_setup),
+        TEST_IN(a_trusted_proxy_says_who_its_client_is, forwarding_setup),
         TEST_IN(one_address_gets_so_many_connections_and_no_more, capped_setup),
         TEST_IN(a_trusted_proxy_is_not_counted, proxied_setup),
         cmocka_unit_test(addresses_are_what_they_are_however_they_came),
