@@ -132,8 +132,10 @@ void tls_start_gateway(struct child *gateway)
 {
     const struct tls *tls = &gateway->supervisor->tls;
     gateway->tls_sent = 0;
-    if (options_speak_tls(&gateway->supervisor->options))
-        hand(gateway, tls->accepted.generation ? &tls->accepted : &tls->offered);
+    if (tls->accepted.generation)
+        hand(gateway, &tls->accepted);
+    if (tls->offered.generation) /* who was to answer may have died of something else */
+        hand(gateway, &tls->offered);
 }
 
 static void tell_expiry(const struct tls *tls)
