@@ -131,28 +131,31 @@ static bool is_valid(struct gateway *gateway, const struct lookup *lookup, int64
         && now_us - lost_us < ORPHANED_US && tenant_has_cell(gateway, lookup->record.id);
 }
 
-/* May control be asked on the word of a token that nobody has verified? */
-static bool ration(struct exchange *exchange, int64_t now_us)
+void lookup_ration(struct exchange *exchange)
 {
     struct lookups *lookups = &exchange->connection->gateway->lookups;
     struct address address = address_for_cap(exchange->address);
     uint64_t slot = siphash(lookups->key, SPAN_OF(address.bytes)) % GATEWAY_UNPROVEN_SLOTS;
+    int64_t now_us = clock_monotonic_us();
     struct fault ignored;
     uint32_t retry_after;
+    if (exchange->ration != RATION_NONE)
+        return;
     rate_set(&lookups->unproven_by[slot], GATEWAY_UNPROVEN_EACH_MAX, now_us);
     rate_set(&lookups->unproven, GATEWAY_UNPROVEN_MAX, now_us);
-    return rate_take(&lookups->unproven_by[slot], now_us, "", &retry_after, &ignored) == OK
+    bool granted =
+        rate_take(&lookups->unproven_by[slot], now_us, "", &retry_after, &ignored) == OK
         && rate_take(&lookups->unproven, now_us, "", &retry_after, &ignored) == OK;
+    exchange->ration = granted ? RATION_GRANTED : RATION_REFUSED;
 }
 
 /* While it is still used. Its failure is nothing: the lookup holds a while yet. */
-static void refresh(struct exchange *exchange, struct lookup *lookup, bool proven, int64_t now_us)
+static void refresh(struct gateway *gateway, struct lookup *lookup, int64_t now_us)
 {
     struct fault ignored;
-    if (lookup->state != LOOKUP_FOUND || now_us - lookup->answered_us <= FRESH_US || lookup->call
-        || (!proven && !ration(exchange, now_us)))
+    if (lookup->state != LOOKUP_FOUND || now_us - lookup->answered_us <= FRESH_US || lookup->call)
         return;
-    if (ask(exchange->connection->gateway, lookup, &ignored) != OK)
+    if (ask(gateway, lookup, &ignored) != OK)
         return;
 }
 
@@ -164,8 +167,11 @@ status lookup_find(struct lookup **ret, struct exchange *exchange, const char *t
     struct lookup *lookup = find(&gateway->lookups, text);
     int64_t now_us = clock_monotonic_us();
     bool valid = is_valid(gateway, lookup, now_us);
-    if (!valid && !proven && !(lookup && lookup->call) && !ration(exchange, now_us))
-        return refuse_token(exchange, DENIAL_FLOOD, fault);
+    bool may_ask = proven || exchange->ration == RATION_GRANTED;
+    if (!valid && !may_ask && !(lookup && lookup->call)) {
+        denial_count(exchange, DENIAL_FLOOD);
+        return FAIL(UNAVAILABLE, fault, not_found_out);
+    }
     if (!lookup)
         lookup = make(gateway, text);
     if (!lookup)
@@ -175,7 +181,8 @@ status lookup_find(struct lookup **ret, struct exchange *exchange, const char *t
         link_newest(&gateway->lookups, lookup);
     }
     if (valid) {
-        refresh(exchange, lookup, proven, now_us);
+        if (may_ask)
+            refresh(gateway, lookup, now_us);
         *ret = lookup;
         return OK;
     }

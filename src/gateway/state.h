@@ -132,6 +132,7 @@ struct exchange {
     struct buffer question;    /* ROUTE_FIND */
     uint32_t route_call;
     bool unproven;             /* on a lookup's list: its token was not verified yet */
+    uint8_t ration;            /* of enum ration */
     struct stream *stream;
     uint8_t finds, tries;
 };
@@ -513,9 +514,13 @@ struct lookups {
     struct rate unproven_by[GATEWAY_UNPROVEN_SLOTS]; /* the same, by address */
 };
 
+/* May control be asked on the word of a token that nobody has verified? Once a request. */
+enum ration { RATION_NONE, RATION_GRANTED, RATION_REFUSED };
+void lookup_ration(struct exchange *exchange);
+
 MUST_CHECK status lookups_create(struct lookups *lookups, struct fault *fault);
 void lookups_free(struct gateway *gateway);
-/* proven: the token that names it was verified. OK: known, absent included (ret->state). AGAIN:
+/* proven: the token that names it was verified; else after lookup_ration. OK: known, absent included (ret->state). AGAIN:
  * the exchange is on its waiting list. Otherwise the refusal. */
 MUST_CHECK status lookup_find(struct lookup **ret, struct exchange *exchange, const char *text,
                               bool proven, struct fault *fault);

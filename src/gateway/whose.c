@@ -3,7 +3,8 @@
  * What it says unverified only picks the verifier, and is compared with what is verified then.
  *
  * Every failure is the one 401: who may not know a tenant cannot tell it from one that does not
- * exist. While control is gone, what only control could tell is 503 for all alike. */
+ * exist. Where control is gone, or may not be asked so often, what only control could tell is 503,
+ * and that again for all alike: those whose tenant is known included. */
 #include "base/hex.h"
 #include "gateway/state.h"
 
@@ -16,7 +17,10 @@ status refuse_token(struct exchange *exchange, uint32_t denial, struct fault *fa
 /* Of a token that would have needed control's word: the same whether its tenant is known or not. */
 static status refuse_foreign(struct exchange *exchange, uint32_t denial, struct fault *fault)
 {
-    if (exchange->connection->gateway->control.fd < 0)
+    bool refused = exchange->ration == RATION_REFUSED;
+    if (refused)
+        denial_count(exchange, DENIAL_FLOOD);
+    if (refused || exchange->connection->gateway->control.fd < 0)
         return FAIL(UNAVAILABLE, fault, "the tenant could not be looked up: try again");
     return refuse_token(exchange, denial, fault);
 }
@@ -109,6 +113,7 @@ static status verify_foreign(struct caller *caller, const char *tenant, struct e
 {
     struct lookup *lookup;
     enum token_reason reason;
+    lookup_ration(exchange);
     TRY(lookup_find(&lookup, exchange, tenant, false, fault));
     if (lookup->state != LOOKUP_FOUND)
         return refuse_foreign(exchange, DENIAL_TENANT_UNKNOWN, fault);
