@@ -25,7 +25,7 @@ MUST_CHECK status secret_objects_hook(struct fault *fault);
 /* Until this is called secret objects live in the heap: the self-test's keys are no secrets. */
 MUST_CHECK status secret_objects_start(struct fault *fault);
 
-/* From now on what OpenSSL gives back to the heap is wiped, too: a session's keys, a read record. */
+/* From now on what OpenSSL gives back to the heap is wiped, too: keys of sessions, records read. */
 void secret_objects_wipe_all(void);
 
 /* They do not nest. */
