@@ -648,7 +648,6 @@ void lifecycle_reconcile(struct control *control)
     struct fault fault;
     if (registry_all(control, collect, &leftovers, &fault) != OK)
         control_die("registry", &fault);
-    charters_settle(control);
     for (uint32_t i = 0; i < leftovers.count; i++) {
         struct work *work = leftovers.found[i];
         status asked = kms_key_state(&work->key, control, work->tenant.id, &fault);
@@ -661,4 +660,5 @@ void lifecycle_reconcile(struct control *control)
         else
             ask_silo_remove(work, on_silo_removed);
     }
+    charters_settle(control); /* after it: of tenants whose erasure is undone, too */
 }

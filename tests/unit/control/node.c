@@ -276,7 +276,7 @@ void node_start_control(struct node *node)
     struct buffer body = buffer_over(storage, sizeof storage);
     struct buffer kind = buffer_over(channel, sizeof channel);
     buffer_put(&body, SPAN_OF(node->keys_public));
-    buffer_put_u32(&body, 0);
+    buffer_put_u32(&body, 1); /* gateway: node_open_gateway */
     buffer_put_u32(&body, UID_BASE);
     buffer_put_u32(&body, 15);
     buffer_put_text_field(&body, "");
@@ -366,6 +366,21 @@ bool node_call(struct node *node, const char *verb, const char *arguments, statu
         assert_true(clock_monotonic_us() < until_us);
     }
     return false;
+}
+
+int node_open_gateway(struct node *node)
+{
+    uint8_t storage[8];
+    int ends[2];
+    struct fault fault;
+    struct buffer body = buffer_over(storage, sizeof storage);
+    pair(ends);
+    buffer_put_u8(&body, CHANNEL_GATEWAY);
+    buffer_put_u32(&body, 0);
+    must(ipc_send(node->control_channel, MESSAGE_CHANNEL, 0, buffer_span(&body), &ends[1], 1,
+                  &fault), &fault);
+    close(ends[1]);
+    return ends[0];
 }
 
 bool node_has_silo(const struct node *node)

@@ -42,4 +42,7 @@ void node_stop_control(struct node *node);  /* kills it */
 bool node_call(struct node *node, const char *verb, const char *arguments, status *ret_code,
                char detail[256], struct buffer *ret_json);
 
+/* The end of control's only gateway; the caller closes it. */
+int node_open_gateway(struct node *node);
+
 bool node_has_silo(const struct node *node); /* is there any directory under silos? */
