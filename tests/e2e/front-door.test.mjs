@@ -167,3 +167,30 @@ describe('the front door', () => {
       assert.ok(!log.includes(word), word);
   });
 });
+
+describe('behind a proxy', () => {
+  const node = nodeOfSuite({ before, after }, {
+    config: { domain: 'bank.example', behind_proxy: true, trusted_proxies: ['127.0.0.1'] }, tenants: ['acme'] });
+
+  test('its word on the host counts', async () => {
+    const token = await node.token('acme', 'ada');
+    const status = async (host) =>
+      (await raw(node, { host: 'inner', token, headers: { 'X-Forwarded-Host': host } })).status;
+    assert.equal(await status('acme.bank.example'), 200);
+    assert.equal(await status('beta.bank.example'), 401);
+    assert.equal(await status('elsewhere.example'), 200);
+  });
+});
+
+describe('behind a proxy that nobody named', () => {
+  const node = nodeOfSuite({ before, after }, {
+    config: { domain: 'bank.example', behind_proxy: true, trusted_proxies: ['192.0.2.0/24'] }, tenants: ['acme'] });
+
+  test('its word on the host counts nothing', async () => {
+    const token = await node.token('acme', 'ada');
+    const headers = { 'X-Forwarded-Host': 'beta.bank.example' };
+    assert.equal((await raw(node, { host: 'acme.bank.example', token, headers })).status, 200);
+    assert.equal((await raw(node, { host: 'beta.bank.example', token,
+                                    headers: { 'X-Forwarded-Host': 'acme.bank.example' } })).status, 401);
+  });
+});
