@@ -145,7 +145,8 @@ static void a_tenant_is_found_with_its_signed_charter_by_each_of_its_names(void 
          "{\"name\":\"acme\",\"kind\":\"host\",\"value\":\"www.acme.example\"}");
     assert_memory_equal(found("host:WWW.acme.example", 0).id, by_name.id, TENANT_ID_BYTES);
     for (size_t i = 0; i < 6; i++) {
-        static const char *const none[] = {"", "beta", "host:", "host:acme", "host:-", "HOST:a.b"};
+        static const char *const none[] = {"", "beta", "host:", "host:acme", "host:-",
+                                           "HOST:a.b"};
         assert_int_equal(find(&result, none[i], 0), NOT_FOUND);
     }
 }
@@ -165,7 +166,7 @@ static void a_charter_is_sent_when_it_is_not_the_one_that_is_known(void **state)
     assert_int_equal(charter->posture.retention_days, 7);
     charter_free(charter);
     assert_int_equal(found("acme", 2).charter.length, 0);
-    assert_true(found("acme", 3).charter.length > 0); /* a gateway that knows more is told what is */
+    assert_true(found("acme", 3).charter.length > 0); /* who knows more is told what is */
 }
 
 static void the_platforms_charter_comes_at_once_and_on_every_change(void **state)
