@@ -333,6 +333,8 @@ void http2_stream_ended(struct http2_stream *stream)
 
 static enum timer_kind due_timer(const struct http2_stream *stream)
 {
+    if (stream->reset)
+        return TIMER_NONE;
     if (output_waits(stream))
         return TIMER_WRITE;
     if (stream->said)
@@ -375,7 +377,7 @@ static void advance(struct http2_stream *stream)
         again = exchange_step(stream->exchange);
         consume(stream, before - stream->in.length);
     }
-    if (!stream->exchange) {
+    if (!stream->exchange && stream->in.data) {
         drop(stream, stream->in.length);
         wipe_and_free(&stream->in);
     }
