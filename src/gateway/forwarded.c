@@ -1,6 +1,6 @@
 /* forwarded.c: who the client is and which host it asked for, when a proxy that the operator named
  * says so. Everybody else's X-Forwarded-* is passed over. Of a list the last is what the nearest
- * proxy saw; what stands before an address that is no trusted proxy's is the client's own to say. */
+ * proxy saw; what stands before an address that is no trusted proxy's is its client's own word. */
 #include "gateway/state.h"
 
 static struct span trimmed(struct span text)

@@ -520,8 +520,8 @@ void lookup_ration(struct exchange *exchange);
 
 MUST_CHECK status lookups_create(struct lookups *lookups, struct fault *fault);
 void lookups_free(struct gateway *gateway);
-/* proven: the token that names it was verified; else after lookup_ration. OK: known, absent included (ret->state). AGAIN:
- * the exchange is on its waiting list. Otherwise the refusal. */
+/* proven: the token that names it was verified; else after lookup_ration. OK: known, absent
+ * included (ret->state). AGAIN: the exchange is on its waiting list. Otherwise the refusal. */
 MUST_CHECK status lookup_find(struct lookup **ret, struct exchange *exchange, const char *text,
                               bool proven, struct fault *fault);
 /* code is OK, NOT_FOUND or why it is not known. */
