@@ -14,13 +14,14 @@ enum {
     DEFLATE_TABLE = 1024, /* of our answers' fields: few repeat */
     ACKS_MAX = 200,       /* of SETTINGS and PING, not sent yet */
     CONTINUATIONS_MAX = 8,
-    /* Frames that move nothing (PING, SETTINGS, WINDOW_UPDATE, empty DATA, unknown ones, ...) are
-     * paid for by those that do, and by time. */
-    NUISANCE_MAX = 1000,
-    NUISANCE_PER_SECOND = 200,
-    NUISANCE_OF_SETTINGS = 20,
-    CREDIT_BYTES = 1024,
-    CREDIT_OF_REQUEST = 2,
+    /* Frames that move nothing (PING, SETTINGS, WINDOW_UPDATE, empty DATA, ...) and bytes that are
+     * no request (of unknown frames, say) are paid for by those that are, and by time. In bytes. */
+    NUISANCE_OF_FRAME = 1024,
+    NUISANCE_OF_SETTINGS = 20 * NUISANCE_OF_FRAME,
+    NUISANCE_MAX = 1000 * NUISANCE_OF_FRAME,
+    NUISANCE_PER_SECOND = 200 * NUISANCE_OF_FRAME,
+    CREDIT_OF_REQUEST = 2 * NUISANCE_OF_FRAME,
+    FRAME_HEAD = 9,
     /* Requests that end before their answer has begun or ended: CVE-2023-44487 and what became of
      * it. */
     RESETS_MAX = 200,
@@ -132,22 +133,23 @@ static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head
     switch (header->type) {
     case NGHTTP2_HEADERS:
         if (is_over(http2, header->stream_id)) /* ignored, but for its block */
-            nuisance(http2, 1 + header->length / CREDIT_BYTES);
+            nuisance(http2, NUISANCE_OF_FRAME + header->length);
         break;
     case NGHTTP2_PRIORITY:
         if (header->stream_id == 0) /* RFC 9113 6.3: the session ignores them all */
             http2_end(http2, NGHTTP2_PROTOCOL_ERROR);
-        nuisance(http2, 1);
+        nuisance(http2, NUISANCE_OF_FRAME);
         break;
     case NGHTTP2_DATA:
         if (header->length == 0 && !(header->flags & NGHTTP2_FLAG_END_STREAM))
-            nuisance(http2, 1);
+            nuisance(http2, NUISANCE_OF_FRAME);
         break;
     case NGHTTP2_SETTINGS:
-        nuisance(http2, header->flags & NGHTTP2_FLAG_ACK ? 1 : NUISANCE_OF_SETTINGS);
+        nuisance(http2, header->flags & NGHTTP2_FLAG_ACK ? NUISANCE_OF_FRAME
+                                                                 : NUISANCE_OF_SETTINGS);
         break;
     default:
-        nuisance(http2, 1);
+        nuisance(http2, NUISANCE_OF_FRAME);
     }
     return 0;
 }
@@ -211,6 +213,8 @@ static void on_headers(struct http2 *http2, const nghttp2_frame *frame)
     http2->head = NULL;
     if (http2->settled)
         connection_restart_timer(http2->connection);
+    if (stream && head)
+        credit(&http2->nuisance, FRAME_HEAD + 2 * frame->hd.length);
     if (stream && head) {
         if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
             http2_stream_ended(stream);
@@ -229,8 +233,8 @@ static void on_data(struct http2 *http2, const nghttp2_frame *frame)
     bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     size_t length = frame->hd.length - frame->data.padlen;
     if (length == 0 && frame->hd.length && !end)
-        nuisance(http2, 1);
-    credit(&http2->nuisance, length / CREDIT_BYTES);
+        nuisance(http2, NUISANCE_OF_FRAME);
+    credit(&http2->nuisance, 2 * length + (length ? FRAME_HEAD : 0));
     if (stream && end)
         http2_stream_ended(stream);
 }
@@ -288,9 +292,9 @@ static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *c
     (void)session;
     bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR)
-        nuisance(http2, 1);
+        nuisance(http2, NUISANCE_OF_FRAME);
     if (frame->hd.type == NGHTTP2_DATA)
-        credit(&http2->nuisance, frame->hd.length / CREDIT_BYTES);
+        credit(&http2->nuisance, frame->hd.length);
     if (!end || (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
         return 0;
     struct http2_stream *stream = stream_of(http2, frame->hd.stream_id);
@@ -432,6 +436,7 @@ void http2_input(struct http2 *http2, struct span bytes)
 {
     if (http2->failed)
         return;
+    nuisance(http2, bytes.length); /* until it is known to be of use */
     if (is_shed(http2))
         http2_end(http2, NGHTTP2_ENHANCE_YOUR_CALM);
     ssize_t took = nghttp2_session_mem_recv(http2->session, bytes.data, bytes.length);

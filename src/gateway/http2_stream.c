@@ -315,8 +315,14 @@ void http2_stream_data(struct http2_stream *stream, struct span bytes)
         drop(stream, bytes.length);
         return;
     }
+    if (stream->in.length + bytes.length > HTTP2_WINDOW) { /* the session says so after us */
+        if (nghttp2_session_consume_connection(stream->http2->session, bytes.length))
+            connection_break(stream->http2->connection);
+        reset(stream, NGHTTP2_FLOW_CONTROL_ERROR);
+        return;
+    }
     buffer_put(&stream->in, bytes);
-    if (stream->in.failed) /* the session keeps to the window, so: no memory */
+    if (stream->in.failed)
         connection_break(stream->http2->connection);
     http2_stream_ready(stream);
 }
