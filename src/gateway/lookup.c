@@ -18,7 +18,7 @@ enum {
     FRESH_US = 500 * 1000,
     VALID_US = 1000 * 1000,
     ORPHANED_US = 10 * 1000 * 1000, /* how long after control was lost */
-    FINDS_MAX = 5,                  /* a request asks so often, then it is told to come again */
+    FINDS_MAX = 8,                  /* a request asks so often, then it is told to come again */
 };
 
 static const char not_found_out[] = "the tenant could not be looked up: try again";
@@ -129,6 +129,14 @@ static bool is_valid(struct gateway *gateway, const struct lookup *lookup, int64
         return true;
     return lost_us && lookup->state == LOOKUP_FOUND && lost_us - lookup->answered_us < VALID_US
         && now_us - lost_us < ORPHANED_US && tenant_has_cell(gateway, lookup->record.id);
+}
+
+bool lookup_has_issuers(struct exchange *exchange, const char *text)
+{
+    struct gateway *gateway = exchange->connection->gateway;
+    const struct lookup *lookup = find(&gateway->lookups, text);
+    return is_valid(gateway, lookup, clock_monotonic_us()) && lookup->state == LOOKUP_FOUND
+        && lookup->vouched.verifier;
 }
 
 void lookup_ration(struct exchange *exchange)

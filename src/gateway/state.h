@@ -524,6 +524,8 @@ void lookups_free(struct gateway *gateway);
  * included (ret->state). AGAIN: the exchange is on its waiting list. Otherwise the refusal. */
 MUST_CHECK status lookup_find(struct lookup **ret, struct exchange *exchange, const char *text,
                               bool proven, struct fault *fault);
+/* Known without asking control, to be there, with issuers of its own? */
+bool lookup_has_issuers(struct exchange *exchange, const char *text);
 /* code is OK, NOT_FOUND or why it is not known. */
 void lookup_answered(struct gateway *gateway, struct lookup *lookup, status code,
                      const struct tenant_record *record);

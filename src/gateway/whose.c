@@ -8,6 +8,10 @@
 #include "base/hex.h"
 #include "gateway/state.h"
 
+enum { GUESSES_MAX = 4 }; /* control may be asked for so many tenants on one token's word */
+
+static const char not_looked_up[] = "the tenant could not be looked up: try again";
+
 status refuse_token(struct exchange *exchange, uint32_t denial, struct fault *fault)
 {
     denial_count(exchange, denial);
@@ -21,7 +25,7 @@ static status refuse_foreign(struct exchange *exchange, uint32_t denial, struct 
     if (refused)
         denial_count(exchange, DENIAL_FLOOD);
     if (refused || exchange->connection->gateway->control.fd < 0)
-        return FAIL(UNAVAILABLE, fault, "the tenant could not be looked up: try again");
+        return FAIL(UNAVAILABLE, fault, not_looked_up);
     return refuse_token(exchange, denial, fault);
 }
 
@@ -88,8 +92,23 @@ static bool names_tenant(const char *text)
     return span.length > 0;
 }
 
-static status peek(struct token_peek *ret, const char **ret_tenant, struct exchange *exchange,
-                   struct fault *fault)
+/* What an unverified token may be naming its tenant by. */
+struct guesses {
+    const char *texts[GUESSES_MAX]; /* of the peek */
+    uint32_t count;
+};
+
+static void add_guess(struct guesses *guesses, const char *text)
+{
+    for (uint32_t i = 0; i < guesses->count; i++)
+        if (span_is(span_of_text(text), guesses->texts[i]))
+            return;
+    if (guesses->count < GUESSES_MAX && names_tenant(text))
+        guesses->texts[guesses->count++] = text;
+}
+
+static status peek(struct token_peek *ret, struct guesses *ret_guesses,
+                   struct exchange *exchange, struct fault *fault)
 {
     struct gateway *gateway = exchange->connection->gateway;
     const char *names[1 + CLAIM_NAMES_MAX] = {"tenant_id"};
@@ -98,32 +117,29 @@ static status peek(struct token_peek *ret, const char **ret_tenant, struct excha
         names[count++] = gateway->platform.claims[i];
     TRY(token_peek(ret, gateway->verifier, exchange_slice(exchange, exchange->token), names,
                    count, fault));
-    *ret_tenant = NULL;
-    for (uint32_t i = 0; i < count && !*ret_tenant; i++)
-        if (ret->claims[i][0])
-            *ret_tenant = ret->claims[i];
-    if (*ret_tenant && !names_tenant(*ret_tenant))
-        *ret_tenant = NULL;
+    for (uint32_t i = 0; i < count; i++)
+        add_guess(ret_guesses, ret->claims[i]);
     return OK;
 }
 
-/* By the issuers of the tenant that the token says it is of. */
-static status verify_foreign(struct caller *caller, const char *tenant, struct exchange *exchange,
-                             int64_t now, struct fault *fault)
+/* By the issuers of this tenant. NOT_FOUND: none of them made it, for the reason ret_denial. */
+static status verify_for(struct caller *caller, uint32_t *ret_denial, const char *tenant,
+                         struct exchange *exchange, int64_t now, struct fault *fault)
 {
     struct lookup *lookup;
     enum token_reason reason;
-    lookup_ration(exchange);
-    TRY(lookup_find(&lookup, exchange, tenant, false, fault));
-    if (lookup->state != LOOKUP_FOUND)
-        return refuse_foreign(exchange, DENIAL_TENANT_UNKNOWN, fault);
-    if (!lookup->vouched.verifier)
-        return refuse_foreign(exchange, TOKEN_BAD_ISS, fault);
     struct claims claims;
+    TRY(lookup_find(&lookup, exchange, tenant, false, fault));
     struct token_verifier *verifier = lookup->vouched.verifier;
+    *ret_denial = lookup->state != LOOKUP_FOUND ? (uint32_t)DENIAL_TENANT_UNKNOWN
+                                                : (uint32_t)TOKEN_BAD_ISS;
+    if (lookup->state != LOOKUP_FOUND || !verifier)
+        return FAIL(NOT_FOUND, fault, "no issuers");
     if (token_verify(&claims, &reason, verifier, exchange_slice(exchange, exchange->token), now,
-                     fault) != OK)
-        return refuse_foreign(exchange, reason, fault);
+                     fault) != OK) {
+        *ret_denial = reason;
+        return FAIL(NOT_FOUND, fault, "not of these issuers");
+    }
     if (!is_of(&claims, lookup)) /* one tenant's issuer about another tenant */
         return refuse_foreign(exchange, DENIAL_TENANT_OTHER, fault);
     caller->claims = token_cache_put(exchange->connection->gateway->tokens, caller->token_hash,
@@ -132,25 +148,47 @@ static status verify_foreign(struct caller *caller, const char *tenant, struct e
     return OK;
 }
 
+/* By the issuers of the tenant that the token says it is of. Which claim says so only its issuer
+ * knows: a claim by which another tenant is named elsewhere must not stand in the way. Those that
+ * are in use come first, so that they are found without control. */
+static status verify_foreign(struct caller *caller, const struct guesses *guesses,
+                             struct exchange *exchange, int64_t now, struct fault *fault)
+{
+    uint32_t denial = TOKEN_BAD_ISS;
+    lookup_ration(exchange);
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < guesses->count; i++) {
+            if (lookup_has_issuers(exchange, guesses->texts[i]) != (round == 0))
+                continue;
+            status tried =
+                verify_for(caller, &denial, guesses->texts[i], exchange, now, fault);
+            if (tried != NOT_FOUND)
+                return tried;
+        }
+    }
+    return refuse_foreign(exchange, denial, fault);
+}
+
 static status verify(struct caller *caller, struct exchange *exchange, int64_t now,
                      struct fault *fault)
 {
     struct gateway *gateway = exchange->connection->gateway;
     enum token_reason reason;
     struct token_peek said;
-    const char *tenant = NULL;
+    struct guesses guesses = {.count = 0};
     struct span iss = {0};
-    if (peek(&said, &tenant, exchange, fault) == OK)
+    if (peek(&said, &guesses, exchange, fault) == OK)
         iss = span_of_text(said.iss);
     if (iss.length && !platform_has_issuer(gateway, iss))
-        return tenant ? verify_foreign(caller, tenant, exchange, now, fault)
-                      : refuse_token(exchange, TOKEN_BAD_ISS, fault);
+        return guesses.count ? verify_foreign(caller, &guesses, exchange, now, fault)
+                             : refuse_token(exchange, TOKEN_BAD_ISS, fault);
     if (verify_with(caller, &reason, gateway->verifier, exchange, now, fault) == OK)
         return OK;
     /* A tenant may have an issuer of the same name as the platform's, with other keys. */
-    bool other_key = reason == TOKEN_BAD_KID || reason == TOKEN_BAD_SIGNATURE;
-    if (tenant && other_key && !span_is(iss, TOKEN_BUILTIN_ISSUER))
-        return verify_foreign(caller, tenant, exchange, now, fault);
+    bool other_key = reason == TOKEN_BAD_KID || reason == TOKEN_BAD_SIGNATURE
+                  || reason == TOKEN_BAD_ALG;
+    if (guesses.count && other_key && !span_is(iss, TOKEN_BUILTIN_ISSUER))
+        return verify_foreign(caller, &guesses, exchange, now, fault);
     return refuse_token(exchange, reason, fault);
 }
 
@@ -181,8 +219,12 @@ status whose(struct caller *ret, struct exchange *exchange, int64_t now_us, stru
         return known;
     if (platform->state == PLATFORM_BAD) {
         denial_count(exchange, DENIAL_BAD_CHARTER);
-        return FAIL(UNAVAILABLE, fault, "the tenant could not be looked up: try again");
+        return FAIL(UNAVAILABLE, fault, not_looked_up);
     }
+    /* No cell asks behind us whether it is revoked. (Of a tenant control says nothing before it has
+     * told of the platform.) */
+    if (platform->state == PLATFORM_UNKNOWN && caller.claims->platform)
+        return FAIL(UNAVAILABLE, fault, not_looked_up);
     TRY(find_tenant(&caller, exchange, fault));
     const struct lookup *lookup = caller.lookup;
     if (lookup && lookup->state == LOOKUP_ABSENT)

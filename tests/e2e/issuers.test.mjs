@@ -130,6 +130,20 @@ describe('issuers', () => {
                  /fetch it yourself/);
   });
 
+  test('the claim that names one tenant is in no other tenant\'s way', async () => {
+    const [acme, beta] = ['acme', 'beta'].map((name) => `https://${name}.example/claims`);
+    const ada = () => sign(second, { iss: beta, team: node.tenants.beta.id, sub: 'ada', tenant_id: 'elsewhere' });
+    await node.ok('issuer', 'add', 'beta', '--iss', beta, '--jwks', jwks(second), '--tenant-claim', 'team');
+    await serves('before', ada());
+    await node.ok('issuer', 'add', 'acme', '--iss', acme, '--jwks', jwks(first), '--tenant-claim', 'sub');
+    await serves('the other tenant', sign(first, { iss: acme, sub: 'acme' }));
+    assert.equal(await status(ada()), 200);
+    assert.equal(await status(sign(first, { iss: acme, sub: 'beta', team: 'beta', tenant_id: 'beta' })), 401);
+    assert.equal(await status(sign(second, { iss: beta, team: 'acme', sub: 'acme', tenant_id: 'acme' })), 401);
+    await node.ok('issuer', 'remove', 'acme', '--iss', acme);
+    await node.ok('issuer', 'remove', 'beta', '--iss', beta);
+  });
+
   test('sixteen issuers and sixteen names of claims are as many as there may be', async () => {
     const keys = jwks(first);
     await node.createTenant('many');

@@ -368,6 +368,89 @@ static void a_tenant_may_have_an_issuer_of_the_same_name_as_the_platform(void **
     close(client);
 }
 
+/* Before control has said what the platform revoked, nobody else would notice. */
+static void a_token_of_the_platform_waits_for_the_platforms_charter(void **state)
+{
+    struct house *house = *state;
+    struct charter platform = house_platform_charter(1);
+    struct revoked_subject subject = {.user = "ada", .at = clock_wall_us() / 1000000 + 5};
+    int client = house_dial(house);
+    house_token(house, "00000000000000000000000000000000", "routes:read");
+    house_get(house, client, "/v1/routes/customer/4711");
+    house_expect(house, client, 503, "unavailable");
+    assert_true(house_quiet(house, house->control));
+    platform.subjects = &subject;
+    platform.subject_count = 1;
+    house_platform(house, &platform, false, NULL);
+    house_get(house, client, "/v1/routes/customer/4711");
+    expect_401(house, client);
+    assert_true(house_quiet(house, house->control));
+    assert_true(span_to_text(subject.user, sizeof subject.user, SPAN("bob"))); /* somebody else */
+    platform.sequence = 2;
+    house_platform(house, &platform, false, NULL);
+    house_get(house, client, "/v1/routes/customer/4711");
+    house_reply_to(house, house_next(house, house->control, MESSAGE_ROUTE_FIND).id, NOT_FOUND);
+    house_expect(house, client, 404, "not_found");
+    close(client);
+}
+
+static void tell_claims(struct house *house)
+{
+    uint8_t storage[128];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_field(&body, SPAN(""));
+    buffer_put_u8(&body, 0);
+    buffer_put_u16(&body, 3);
+    for (const char *name = "a\0sub\0org\0"; *name; name += span_of_text(name).length + 1)
+        buffer_put_text_field(&body, name);
+    cell_send(house->control, MESSAGE_PLATFORM, 0, buffer_span(&body));
+    house_turn(house);
+}
+
+/* One tenant's issuer names it by a claim that the tokens of others have, too. */
+static void one_tenants_name_for_its_claim_is_in_nobodys_way(void **state)
+{
+    static const char *const in_the_way[] = {
+        "\"sub\":\"ada\",\"org\":\"acme\"",
+        "\"sub\":\"ada\",\"tenant_id\":\"Not a name\",\"org\":\"acme\"",
+        "\"sub\":\"ada\",\"tenant_id\":\"nobody\",\"org\":\"acme\"",
+        "\"sub\":\"beta\",\"tenant_id\":\"beta\",\"org\":\"acme\"",
+    };
+    struct house *house = *state;
+    struct token_issuer issuer, own = house_issuer(ISS, OTHER_TENANT, 2);
+    struct charter charter = acme(&issuer, 1), beta = house_charter(OTHER_TENANT, "beta", 1);
+    int client = house_dial(house);
+    beta.issuers = &own;
+    beta.issuer_count = 1;
+    assert_true(span_to_text(issuer.tenant_claim, sizeof issuer.tenant_claim, SPAN("org")));
+    tell_claims(house);
+    for (size_t i = 0; i < sizeof in_the_way / sizeof *in_the_way; i++) {
+        house_wait(house, 1100);
+        house_foreign(house, ISS, 1, in_the_way[i]);
+        house_get(house, client, "/no");
+        if (i == 2)
+            house_reply_to(house, house_asked(house, "nobody", 0), NOT_FOUND);
+        if (i < 3)
+            house_reply_to(house, house_asked(house, "ada", 0), NOT_FOUND);
+        else
+            house_find_with(house, "beta", 0, &beta);
+        if (i == 0)
+            house_find_with(house, "acme", 0, &charter);
+        else
+            house_found(house, house_asked(house, "acme", 1), TENANT, 1);
+        house_expect(house, client, 404, NULL);
+    }
+    house_foreign(house, ISS, 1, "\"sub\":\"eve\",\"org\":\"acme\""); /* in use: found at once */
+    expect_in(house, client);
+    assert_true(house_quiet(house, house->control));
+    house_foreign(house, ISS, 1, "\"sub\":\"e\",\"a\":\"f\",\"tenant_id\":\"g\",\"org\":\"h\"");
+    house_get(house, client, "/no");
+    for (const char *text = "g\0f\0e\0h\0"; *text; text += 2)
+        house_reply_to(house, house_asked(house, text, 0), NOT_FOUND);
+    expect_401(house, client);
+    close(client);
+}
+
 /* ---- floods ---- */
 
 static void a_flood_of_invented_tokens_starves_nobody(void **state)
@@ -490,6 +573,8 @@ int main(void)
         HOUSE_TEST(what_the_platform_revokes_is_out_everywhere),
         HOUSE_TEST(a_platform_charter_that_is_forged_or_older_lets_nobody_in),
         HOUSE_TEST(a_tenant_may_have_an_issuer_of_the_same_name_as_the_platform),
+        HOUSE_TEST(a_token_of_the_platform_waits_for_the_platforms_charter),
+        HOUSE_TEST(one_tenants_name_for_its_claim_is_in_nobodys_way),
         HOUSE_TEST(a_flood_of_invented_tokens_starves_nobody),
         HOUSE_TEST(the_memory_of_charters_is_bounded),
         HOUSE_TEST(without_control_a_foreign_token_reads_alike_for_known_and_unknown),

@@ -554,6 +554,7 @@ static void a_back_end_of_the_platform_resolves_a_number(void **state)
     struct span kind, value, subject;
     uint8_t token_hash[HASH_BYTES], wanted[HASH_BYTES], trace[TRACE_ID_BYTES];
     int client = house_dial(house);
+    house_platform(house, NULL, false, NULL);
     const char *token = house_token(house, PLATFORM_ID, "routes:read");
     hash(wanted, span_of_text(token));
     house_get(house, client, "/v1/routes/phone/%2B442079460000");
@@ -590,6 +591,7 @@ static void a_route_that_is_not_found_or_not_answered_says_so(void **state)
                    {UNAVAILABLE, 503, "unavailable"}, {INTERNAL, 503, "unavailable"}};
     struct house *house = *state;
     int client = house_dial(house);
+    house_platform(house, NULL, false, NULL);
     house_token(house, PLATFORM_ID, "routes:read");
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
         house_get(house, client, "/v1/routes/customer/4711");
@@ -628,6 +630,7 @@ static void routes_are_for_tokens_of_the_platform_and_those_for_nothing_else(voi
     struct house *house = *state;
     struct charter charter = house_charter(TENANT, "acme", 1);
     int client = house_dial(house);
+    house_platform(house, NULL, false, NULL);
     const char *token = house_token(house, PLATFORM_ID, "routes:read");
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         house_say(house, client, "%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
@@ -650,6 +653,7 @@ static void a_token_of_the_platform_is_refused_at_a_tenants_host(void **state)
 {
     struct house *house = *state;
     int client = house_dial(house);
+    house_platform(house, NULL, false, NULL);
     house_token(house, PLATFORM_ID, "routes:read");
     house_get_host(house, client, "/v1/routes/phone/1", "acme.bank.example");
     house_expect(house, client, 401, NULL);
