@@ -277,7 +277,9 @@ static void on_time(void *context)
     struct connection *connection = context;
     enum timer_kind kind = connection->timer_kind;
     connection_restart_timer(connection);
-    if (kind == TIMER_BODY || kind == TIMER_ANSWER)
+    if (!connection->exchange && (kind == TIMER_BODY || kind == TIMER_ANSWER))
+        ; /* it ended in this very turn */
+    else if (kind == TIMER_BODY || kind == TIMER_ANSWER)
         exchange_timed_out(connection->exchange, kind);
     else if (connection->http2 && (kind == TIMER_HEAD || kind == TIMER_IDLE))
         http2_timed_out(connection->http2);

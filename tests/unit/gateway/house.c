@@ -136,6 +136,11 @@ void house_wait(struct house *house, int64_t ms)
     house_turn(house);
 }
 
+void house_pass(int64_t ms)
+{
+    now_us += ms * 1000;
+}
+
 bool house_ended(struct house *house, status *why)
 {
     struct fault fault;

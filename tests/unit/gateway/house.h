@@ -35,6 +35,7 @@ int house_teardown(void **state);
 
 void house_turn(struct house *house);                  /* until nothing moves */
 void house_wait(struct house *house, int64_t ms);      /* time passes, then the same */
+void house_pass(int64_t ms);                           /* time passes, and nobody looks */
 bool house_ended(struct house *house, status *why);
 
 /* The token of a request; valid until the next call. */
