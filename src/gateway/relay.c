@@ -320,6 +320,8 @@ static status on_response(struct relay *relay, const struct ipc_message *message
     struct response response;
     TRY(get_response(&response, message->body, fault));
     struct stream *stream = stream_find(relay, message->id);
+    if (!stream && stream_forgotten(relay, message->id))
+        return OK;
     if (!stream || stream->uploading || stream->answering)
         return FAIL(BAD_REQUEST, fault, "a response to a stream that awaits none");
     stream->left = response.length - (uint32_t)response.fragment.length;
@@ -346,6 +348,8 @@ static status on_more(struct relay *relay, const struct ipc_message *message,
     TRY(cursor_field(&fragment, &cursor, RELAY_FRAGMENT_MAX, "fragment", fault));
     TRY(cursor_end(&cursor, fault));
     struct stream *stream = stream_find(relay, message->id);
+    if (!stream && stream_forgotten(relay, message->id))
+        return OK;
     if (!stream || !stream->answering)
         return FAIL(BAD_REQUEST, fault, "a fragment of no response");
     if (flags & ~FLAG_END || fragment.length == 0 || fragment.length > stream->left)

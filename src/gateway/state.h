@@ -647,6 +647,9 @@ struct relay {
     uint32_t uploading;
     uint32_t cancelled;
     struct stream *first_cancelled, *last_cancelled;
+    bool forgotten;             /* cancelled ones, of too many */
+    uint32_t forgotten_id;      /* the highest of theirs */
+    uint32_t forgotten_mark;    /* like stream.mark: of the last of them */
     struct stream *buckets[STREAM_BUCKETS];
     struct exchange_list uploads;
     size_t held;                /* bytes of its answers that its clients have not taken */
@@ -675,6 +678,7 @@ struct stream *stream_find(struct relay *relay, uint32_t id);
 void stream_cancel(struct stream *stream); /* an answer may still cross, or not */
 void stream_orphan(struct stream *stream); /* its answer will come and is dropped */
 void stream_close(struct stream *stream);
+bool stream_forgotten(const struct relay *relay, uint32_t id); /* it may be one of these */
 void streams_settle(struct relay *relay, uint32_t answered); /* what was cancelled before is over */
 
 /* ---- the gateway (serve.c) ---- */

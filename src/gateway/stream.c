@@ -2,7 +2,8 @@
  *
  * A cancelled stream is kept: its answer may have left the cell before the cell read the
  * cancellation. It is over when the cell answers a stream that was opened later, for it reads in
- * order: until then its frames are checked like any other's and dropped. */
+ * order: until then its frames are checked like any other's and dropped. Beyond a number of them
+ * the oldest are forgotten: until then what may be theirs is dropped, whatever it says. */
 #include "gateway/state.h"
 
 #include <assert.h>
@@ -74,6 +75,15 @@ void stream_close(struct stream *stream)
     free(stream);
 }
 
+static void forget(struct relay *relay, struct stream *stream)
+{
+    if (!relay->forgotten || (int32_t)(stream->id - relay->forgotten_id) > 0)
+        relay->forgotten_id = stream->id;
+    relay->forgotten = true;
+    relay->forgotten_mark = stream->mark;
+    stream_close(stream);
+}
+
 void stream_cancel(struct stream *stream)
 {
     struct relay *relay = stream->relay;
@@ -86,7 +96,12 @@ void stream_cancel(struct stream *stream)
     relay->last_cancelled = stream;
     left_cell(relay);
     if (++relay->cancelled > CANCELLED_MAX)
-        stream_close(relay->first_cancelled);
+        forget(relay, relay->first_cancelled);
+}
+
+bool stream_forgotten(const struct relay *relay, uint32_t id)
+{
+    return relay->forgotten && (int32_t)(relay->forgotten_id - id) >= 0; /* ids wrap */
 }
 
 void stream_orphan(struct stream *stream)
@@ -99,4 +114,6 @@ void streams_settle(struct relay *relay, uint32_t answered)
     while (relay->first_cancelled
            && (int32_t)(answered - relay->first_cancelled->mark) >= 0) /* ids wrap */
         stream_close(relay->first_cancelled);
+    if (relay->forgotten && (int32_t)(answered - relay->forgotten_mark) >= 0)
+        relay->forgotten = false;
 }

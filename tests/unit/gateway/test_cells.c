@@ -374,6 +374,64 @@ static void an_answer_that_does_not_come_is_given_up_on(void **state)
     close(cell);
 }
 
+/* As after a pause of the machine: the end of the relay and that of the patience are seen at once. */
+static void a_cell_that_dies_when_patience_ends_costs_its_own_client_only(void **state)
+{
+    struct house *house = *state;
+    struct relayed relayed;
+    int client = house_dial(house), other = house_dial(house);
+    int cell = house_relayed(house, client, &relayed);
+    cell_respond(cell, relayed.id, 0, 200, SPAN("a/b"), (struct span){0}, 6, SPAN("ab"));
+    cell_more(cell, relayed.id, 0, SPAN("cd"));
+    house_turn(house); /* begun: it cannot become a refusal any more */
+    close(cell);
+    house_pass(60001);
+    house_get(house, other, "/v1/memories");
+    assert_true(house_closed(house, client));
+    house_find(house, TENANT, 1);
+    cell = house_wake(house, TENANT);
+    cell_answer(cell, house_request(house, cell).id, 200, "{}");
+    house_expect(house, other, 200, NULL);
+    close(client);
+    close(other);
+    close(cell);
+}
+
+/* A busy cell reads a cancellation long after it was sent, and answers what it read before. */
+static void any_number_of_clients_that_go_does_no_harm_to_those_that_stay(void **state)
+{
+    enum { GONE = 2 * RELAY_STREAMS_MAX };
+    struct house *house = *state;
+    struct relayed relayed;
+    static uint32_t ids[GONE];
+    int first = house_dial(house), last = house_dial(house);
+    int cell = house_relayed(house, first, &relayed);
+    for (int i = 0; i < GONE; i++) {
+        int client = house_dial(house);
+        house_get(house, client, "/v1/memories");
+        ids[i] = house_request(house, cell).id;
+        close(client);
+        house_turn(house);
+        assert_int_equal(house_next(house, cell, MESSAGE_RELAY_CANCEL).id, ids[i]);
+    }
+    house_get(house, last, "/v1/memories");
+    uint32_t last_id = house_request(house, cell).id;
+    cell_answer(cell, relayed.id, 200, "{}");
+    for (int i = 0; i < GONE; i++) {
+        cell_respond(cell, ids[i], 0, 200, SPAN("a/b"), (struct span){0}, 4, SPAN("ab"));
+        cell_more(cell, ids[i], FLAG_END, SPAN("cd"));
+        house_turn(house);
+    }
+    cell_answer(cell, last_id, 200, "{}");
+    house_expect(house, first, 200, NULL);
+    house_expect(house, last, 200, NULL);
+    cell_answer(cell, ids[0], 200, "{}"); /* what came later is answered: this is a lie */
+    assert_true(house_closed(house, cell));
+    close(first);
+    close(last);
+    close(cell);
+}
+
 #define HOUSE_TEST(name) cmocka_unit_test_setup_teardown(name, house_setup, house_teardown)
 
 int main(void)
@@ -397,6 +455,8 @@ int main(void)
         HOUSE_TEST(a_new_control_is_asked_what_the_old_one_was_not_answering),
         HOUSE_TEST(control_may_not_say_what_is_not_its_to_say),
         HOUSE_TEST(an_answer_that_does_not_come_is_given_up_on),
+        HOUSE_TEST(a_cell_that_dies_when_patience_ends_costs_its_own_client_only),
+        HOUSE_TEST(any_number_of_clients_that_go_does_no_harm_to_those_that_stay),
     };
     return cmocka_run_group_tests_name("gateway cells", tests, NULL, NULL);
 }
