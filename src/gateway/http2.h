@@ -17,7 +17,9 @@ enum {
     HTTP2_STREAMS_MAX = 100,
     HTTP2_WINDOW = 65535,              /* of a stream: the protocol's first */
     HTTP2_OUTPUT_MAX = KIB(64),        /* framed, and not taken by the socket */
-    HTTP2_HELD_SOFT_MAX = MIB(1),      /* of answers not framed: beyond it new requests get 503 */
+    HTTP2_HELD_SOFT_MAX = CELL_RESPONSE_MAX, /* of answers not framed, as much as HTTP/1.1 may have
+                                              * waiting: beyond it new requests get 503 */
+    HTTP2_HELD_WHEN_FULL = MIB(1),     /* the same, while all buffers together near their bound */
     HTTP2_HELD_MAX = GATEWAY_RELAY_HELD_MAX, /* the same: beyond it the connection ends */
     HTTP2_TRAILERS_MAX = HTTP_LINE_MAX,
     HTTP2_DROPPED_MAX = KIB(256),      /* of the body of a request that was refused */

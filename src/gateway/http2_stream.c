@@ -261,6 +261,12 @@ static const struct carrier carrier = {answer, more,  proceed,  refusing,
 
 /* ---- requests ---- */
 
+static size_t held_max(const struct gateway *gateway)
+{
+    return gateway->memory > GATEWAY_MEMORY_MAX / 2 ? (size_t)HTTP2_HELD_WHEN_FULL
+                                                    : (size_t)HTTP2_HELD_SOFT_MAX;
+}
+
 void http2_stream_begin(struct http2_stream *stream, struct http2_head *head)
 {
     struct http2 *http2 = stream->http2;
@@ -272,7 +278,7 @@ void http2_stream_begin(struct http2_stream *stream, struct http2_head *head)
         .slot = &stream->exchange, .input = &stream->in, .streamed = true,
         .ended = stream->ended};
     status code = http2_head_read(&read, head, stream->ended, &fault);
-    if (code == OK && http2->held > HTTP2_HELD_SOFT_MAX)
+    if (code == OK && http2->held > held_max(gateway))
         code = FAIL(UNAVAILABLE, &fault, "too many answers wait for this client to take them");
     if (code == OK && gateway->memory > GATEWAY_MEMORY_MAX)
         code = FAIL(UNAVAILABLE, &fault, "too many requests at once");
