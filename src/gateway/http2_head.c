@@ -102,6 +102,10 @@ static void begin_lines(struct http2_head *head)
         head->wrong = "HTTP/2: a request without method or path";
         return;
     }
+    if (in_head(head, head->path).data[0] != '/') { /* HTTP/1.1 knows other targets */
+        head->wrong = "HTTP/2: a path that does not begin with '/'";
+        return;
+    }
     if (!buffer_reserve(bytes, bytes->length + FIRST_BYTES)) /* it does not move while it is read */
         return;
     head->line = bytes->length;
