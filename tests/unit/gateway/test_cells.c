@@ -374,7 +374,7 @@ static void an_answer_that_does_not_come_is_given_up_on(void **state)
     close(cell);
 }
 
-/* As after a pause of the machine: the end of the relay and that of the patience are seen at once. */
+/* As after a pause of the machine: the relay's end and that of the patience are seen at once. */
 static void a_cell_that_dies_when_patience_ends_costs_its_own_client_only(void **state)
 {
     struct house *house = *state;

@@ -1,8 +1,8 @@
 /* Everything at once, by dice: clients that come, stammer and go, cells that answer, lie, drain and
- * die, a control that fails and is lost. Whatever happens, no client ever reads a byte of another
+ * die, a control that fails and is lost; half of the clients speak HTTP/2. Whatever happens, no client ever reads a byte of another
  * tenant's, and everything is given back at the end (the sanitizers' builds look). */
 #define _GNU_SOURCE
-#include "house.h"
+#include "client2.h"
 
 #include "base/hex.h"
 #include "gateway/state.h"
@@ -11,12 +11,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TENANTS = 4, CLIENTS = 24, CELLS = 8, STREAMS = 64, ROUNDS = 12000, SEEDS = 4 };
+enum { TENANTS = 4, CLIENTS = 24, CELLS = 8, STREAMS = 1024, ROUNDS = 12000, SEEDS = 4 };
 
 struct visitor {
     int fd; /* -1: none */
     int tenant;
     bool spoilt; /* sent what is no request: read no more than one refusal from */
+    bool http2;
+    int32_t stream;    /* HTTP/2: the next */
+    struct buffer got; /* of a frame: not whole yet */
 };
 
 struct inmate {
@@ -35,7 +38,7 @@ struct chaos {
     char ids[TENANTS][TENANT_ID_TEXT];
     struct visitor visitors[CLIENTS];
     struct inmate inmates[CELLS];
-    uint64_t answers, refusals;
+    uint64_t answers[2], refusals[2]; /* by HTTP/1.1, HTTP/2 */
 };
 
 static uint32_t dice(struct chaos *chaos, uint32_t sides)
@@ -243,34 +246,189 @@ static void say(struct chaos *chaos, struct visitor *visitor)
     }
 }
 
+/* ---- of HTTP/2 ---- */
+
+static void put_frame(struct buffer *out, uint8_t type, uint8_t flags, int32_t stream,
+                      struct span payload)
+{
+    buffer_put_u8(out, (uint8_t)(payload.length >> 16));
+    buffer_put_u16(out, (uint16_t)payload.length);
+    buffer_put_u8(out, type);
+    buffer_put_u8(out, flags);
+    buffer_put_u32(out, (uint32_t)stream);
+    buffer_put(out, payload);
+}
+
+static void put_number(struct buffer *out, uint8_t type, int32_t stream, uint32_t number)
+{
+    uint8_t storage[4];
+    struct buffer payload = buffer_over(storage, sizeof storage);
+    buffer_put_u32(&payload, number);
+    put_frame(out, type, 0, stream, buffer_span(&payload));
+}
+
+static void put_request(struct buffer *out, struct chaos *chaos, struct visitor *visitor,
+                        const char *method, bool end)
+{
+    uint8_t storage[3000];
+    char bearer[2100];
+    struct buffer block = buffer_over(storage, sizeof storage);
+    snprintf(bearer, sizeof bearer, "Bearer %s", chaos->tokens[visitor->tenant]);
+    client2_put_field(&block, ":method", method);
+    client2_put_field(&block, ":scheme", "http");
+    client2_put_field(&block, ":path", dice(chaos, 9) ? "/v1/memories" : "/no/where");
+    client2_put_field(&block, ":authority", "x");
+    client2_put_field(&block, "authorization", bearer);
+    if (dice(chaos, 20) == 0)
+        client2_put_field(&block, "Wrong", "");
+    put_frame(out, NGHTTP2_HEADERS,
+              (uint8_t)(NGHTTP2_FLAG_END_HEADERS | (end ? NGHTTP2_FLAG_END_STREAM : 0)),
+              visitor->stream, buffer_span(&block));
+    visitor->stream += 2;
+}
+
+static void put_data(struct buffer *out, struct chaos *chaos, struct visitor *visitor)
+{
+    static const uint8_t bytes[FRAME_MAX];
+    int32_t stream = visitor->stream - 2;
+    for (uint32_t i = dice(chaos, 8); i > 0 && stream > 0; i--)
+        put_frame(out, NGHTTP2_DATA, dice(chaos, 3) ? 0 : NGHTTP2_FLAG_END_STREAM, stream,
+                  (struct span){bytes, dice(chaos, sizeof bytes)});
+}
+
+static void put_noise(struct buffer *out, struct chaos *chaos)
+{
+    uint8_t bytes[64];
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)dice(chaos, 256);
+    put_frame(out, (uint8_t)dice(chaos, 14), (uint8_t)dice(chaos, 256),
+              (int32_t)dice(chaos, 20), (struct span){bytes, dice(chaos, sizeof bytes)});
+}
+
+/* One that was begun, or will be. */
+static int32_t some_stream(struct chaos *chaos, const struct visitor *visitor)
+{
+    uint32_t back = dice(chaos, 12);
+    return visitor->stream > (int32_t)back * 2 ? visitor->stream - (int32_t)back * 2 : 1;
+}
+
+static void say_frames(struct chaos *chaos, struct visitor *visitor)
+{
+    struct buffer out = buffer_of(MIB(1));
+    for (uint32_t i = 1 + dice(chaos, 6); i > 0; i--) {
+        uint32_t what = dice(chaos, 64);
+        if (what < 24)
+            put_request(&out, chaos, visitor, "GET", true);
+        else if (what < 36)
+            put_request(&out, chaos, visitor, "POST", false);
+        else if (what < 44)
+            put_data(&out, chaos, visitor);
+        else if (what < 50)
+            put_number(&out, NGHTTP2_RST_STREAM, some_stream(chaos, visitor), NGHTTP2_CANCEL);
+        else if (what < 54)
+            put_number(&out, NGHTTP2_WINDOW_UPDATE, some_stream(chaos, visitor),
+                       1 + dice(chaos, 300));
+        else if (what < 58)
+            put_number(&out, NGHTTP2_WINDOW_UPDATE, 0, dice(chaos, 70000));
+        else if (what < 60)
+            put_frame(&out, NGHTTP2_SETTINGS, dice(chaos, 2) ? NGHTTP2_FLAG_ACK : 0, 0,
+                      (struct span){0});
+        else if (what < 61)
+            put_frame(&out, NGHTTP2_GOAWAY, 0, 0, SPAN("\0\0\0\0\0\0\0\0"));
+        else if (what < 62)
+            put_noise(&out, chaos);
+    }
+    house_write(chaos->house, visitor->fd, buffer_span(&out));
+    buffer_free(&out);
+}
+
+/* With a window in which few answers fit, or none. */
+static void greet(struct chaos *chaos, struct visitor *visitor)
+{
+    uint8_t storage[128], settings[6];
+    struct buffer out = buffer_over(storage, sizeof storage);
+    struct buffer payload = buffer_over(settings, sizeof settings);
+    buffer_put_u16(&payload, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
+    buffer_put_u32(&payload, dice(chaos, 2) ? 65535 : dice(chaos, 200));
+    buffer_put(&out, SPAN("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+    put_frame(&out, NGHTTP2_SETTINGS, 0, 0, buffer_span(&payload));
+    put_frame(&out, NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0, (struct span){0});
+    visitor->stream = 1;
+    visitor->got = buffer_of(MIB(1));
+    house_write(chaos->house, visitor->fd, buffer_span(&out));
+}
+
+/* ---- what they read ---- */
+
 /* Every byte of a body is the tenant's letter, or the answer is a problem of the gateway's. */
+static void check_bytes(struct chaos *chaos, const struct visitor *visitor, struct span all)
+{
+    for (size_t i = 0; i + 1 < all.length; i++) {
+        bool run = all.data[i] >= 'A' && all.data[i] < 'A' + TENANTS
+                && all.data[i + 1] == all.data[i];
+        if (!run)
+            continue;
+        assert_int_equal(all.data[i], 'A' + visitor->tenant);
+        chaos->answers[visitor->http2]++;
+    }
+    chaos->refusals[visitor->http2] += memmem(all.data, all.length, "trace_id", 8) != NULL;
+}
+
+/* DATA alone: a head is packed, and any byte can be in it. */
+static void check_frames(struct chaos *chaos, struct visitor *visitor, struct span bytes)
+{
+    struct buffer *got = &visitor->got;
+    buffer_put(got, bytes);
+    assert_false(got->failed);
+    while (got->length >= 9) {
+        size_t length = (size_t)got->data[0] << 16 | (size_t)got->data[1] << 8 | got->data[2];
+        if (got->length < 9 + length)
+            return;
+        if (got->data[3] == NGHTTP2_DATA)
+            check_bytes(chaos, visitor, (struct span){got->data + 9, length});
+        buffer_consume(got, 9 + length);
+    }
+}
+
+static void leave(struct chaos *chaos, struct visitor *visitor)
+{
+    const struct linger at_once = {.l_onoff = 1};
+    if (dice(chaos, 2)) /* a reset, not an orderly end */
+        (void)setsockopt(visitor->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    close(visitor->fd);
+    buffer_free(&visitor->got);
+    visitor->fd = -1;
+}
+
 static void listen_to(struct chaos *chaos, struct visitor *visitor)
 {
     uint8_t bytes[4096];
     ssize_t got;
     while ((got = recv(visitor->fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0) {
         struct span all = {bytes, (size_t)got};
-        for (size_t i = 0; i + 1 < all.length; i++) {
-            bool run = bytes[i] >= 'A' && bytes[i] < 'A' + TENANTS && bytes[i + 1] == bytes[i];
-            if (!run)
-                continue;
-            assert_int_equal(bytes[i], 'A' + visitor->tenant);
-            chaos->answers++;
-        }
-        chaos->refusals += memmem(bytes, all.length, "problem+json", 12) != NULL;
+        if (visitor->http2)
+            check_frames(chaos, visitor, all);
+        else
+            check_bytes(chaos, visitor, all);
     }
-    if (got == 0 || errno != EAGAIN || dice(chaos, 60) == 0) {
-        close(visitor->fd);
-        visitor->fd = -1;
-    }
+    if (got == 0 || errno != EAGAIN || dice(chaos, 60) == 0)
+        leave(chaos, visitor);
+    else if (dice(chaos, 200) == 0)
+        shutdown(visitor->fd, SHUT_WR);
 }
 
 static void play_visitor(struct chaos *chaos, struct visitor *visitor)
 {
-    if (visitor->fd < 0)
+    if (visitor->fd < 0) {
         *visitor = (struct visitor){.fd = house_dial(chaos->house),
-                                    .tenant = (int)dice(chaos, TENANTS)};
-    if (dice(chaos, 3) == 0)
+                                    .tenant = (int)dice(chaos, TENANTS),
+                                    .http2 = dice(chaos, 2)};
+        if (visitor->http2)
+            greet(chaos, visitor);
+    }
+    if (dice(chaos, 3) == 0 && visitor->http2)
+        say_frames(chaos, visitor);
+    else if (dice(chaos, 3) == 0 && !visitor->http2)
         say(chaos, visitor);
     listen_to(chaos, visitor);
 }
@@ -304,14 +462,17 @@ static void whatever_happens_no_tenant_reads_anothers_bytes(void **state)
             house_wait(house, dice(&chaos, 100) == 0 ? 5000 : dice(&chaos, 20));
             assert_false(house_ended(house, &why));
         }
-        assert_true(chaos.answers > 1000 && chaos.refusals > 50);
+        for (int i = 0; i < 2; i++)
+            assert_true(chaos.answers[i] > 1000 && chaos.refusals[i] > 50);
         for (int i = 0; i < CELLS; i++)
             forget_cell(&chaos.inmates[i]);
         for (int i = 0; i < CLIENTS; i++)
             if (chaos.visitors[i].fd >= 0)
-                close(chaos.visitors[i].fd);
+                leave(&chaos, &chaos.visitors[i]);
         house_turn(house);
         assert_int_equal(house->stats->slots[1].connections_open, 0);
+        assert_int_equal(house->gateway->memory, 0);
+        assert_int_equal(house->gateway->wait_lookup + house->gateway->wait_wake, 0);
     }
 }
 
