@@ -141,7 +141,7 @@ status crypt_start(struct fault *fault)
      * then shows that prepared keys work from secret memory. */
     TRY(crypt_self_test(fault));
     TRY(secret_objects_start(fault));
-    TRY(crypt_self_test(fault));
+    TRY(crypt_self_test_keys(fault));
     started = true;
     return OK;
 }

@@ -6,7 +6,8 @@
 
 enum { HASH_BYTES = 32, KEY_BYTES = 32 };
 
-/* Fetches every algorithm once, loads no configuration file, and proves each by known answers. Call
+/* Fetches every algorithm of our own once, loads no configuration file, and proves each by known
+ * answers (those of foreign.h: at the first key). Call
  * before any other use of OpenSSL (its memory functions are replaced, see openssl.h) and before the
  * jail closes: afterwards the room needs the memory calls, futex and getrandom only. Again: OK.
  * INTERNAL when an algorithm is missing or wrong, or secret memory is refused. */

@@ -9,6 +9,7 @@
 #include <openssl/err.h>
 #include <openssl/param_build.h>
 #include <openssl/rsa.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 enum { SCALAR_BYTES = 32, PSS_SALT_BYTES = 32, ECDSA_DER_MAX = 80 };
@@ -110,8 +111,8 @@ static status load_rsa(EVP_PKEY **ret, struct span bytes, struct fault *fault)
     return OK;
 }
 
-status foreign_verifier_create(struct foreign_verifier **ret, enum foreign_alg alg,
-                               struct span key, struct fault *fault)
+status foreign_verifier_make(struct foreign_verifier **ret, enum foreign_alg alg, struct span key,
+                             struct fault *fault)
 {
     struct foreign_verifier *verifier = calloc(1, sizeof *verifier);
     if (!verifier)
@@ -129,6 +130,25 @@ status foreign_verifier_create(struct foreign_verifier **ret, enum foreign_alg a
     else
         foreign_verifier_free(verifier);
     return code;
+}
+
+/* At the first key of an algorithm, not at the start: most processes never see one, and what
+ * OpenSSL makes for it would be time of every start and private memory of every cell. */
+static status prove(enum foreign_alg alg, struct fault *fault)
+{
+    static atomic_bool proven[FOREIGN_ALG_COUNT];
+    if (atomic_load(&proven[alg]))
+        return OK;
+    TRY(foreign_self_test(alg, fault));
+    atomic_store(&proven[alg], true);
+    return OK;
+}
+
+status foreign_verifier_create(struct foreign_verifier **ret, enum foreign_alg alg,
+                               struct span key, struct fault *fault)
+{
+    TRY(prove(alg, fault));
+    return foreign_verifier_make(ret, alg, key, fault);
 }
 
 struct foreign_verifier *foreign_verifier_free(struct foreign_verifier *verifier)

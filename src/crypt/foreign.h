@@ -2,7 +2,8 @@
  * (RFC 7518 section 3) over SHA-256. Verification only; our own signatures are sign.h's.
  *
  * Stricter than OpenSSL: one encoding of a key and of a signature, exact lengths, no weak RSA key,
- * PS256 with a salt of exactly 32 bytes and MGF1 over SHA-256. */
+ * PS256 with a salt of exactly 32 bytes and MGF1 over SHA-256. An algorithm is proven by known
+ * answers when its first key is loaded, which like all here opens no file: in the jail, too. */
 #pragma once
 
 #include "crypt/crypt.h"
@@ -21,7 +22,7 @@ struct foreign_verifier; /* a public key and its one algorithm; for one thread a
 
 /* key: ES256: x and y. RS256, PS256: the exponent (u32, big-endian, odd, at least 65537), then the
  * modulus (odd, no leading zero, 2048 to 4096 bits). BAD_FIELD otherwise, and when the point is not
- * on P-256. */
+ * on P-256; INTERNAL when the algorithm itself is missing or wrong. */
 MUST_CHECK status foreign_verifier_create(struct foreign_verifier **ret, enum foreign_alg alg,
                                           struct span key, struct fault *fault);
 struct foreign_verifier *foreign_verifier_free(struct foreign_verifier *verifier);

@@ -43,39 +43,38 @@ static const char ps256_signature[] =
     "a19570d871c81eddfda9ac5ad20081d2ff75f153d0926843d1627a81a29d5d94";
 
 static const struct {
-    enum foreign_alg alg;
     const char *name;
     struct span key, signature; /* hexadecimal */
-} answers[] = {
-    {FOREIGN_ES256, "ES256", SPAN(p256_key), SPAN(p256_signature)},
-    {FOREIGN_RS256, "RS256", SPAN(rsa_key), SPAN(rs256_signature)},
-    {FOREIGN_PS256, "PS256", SPAN(rsa_key), SPAN(ps256_signature)},
+} answers[FOREIGN_ALG_COUNT] = {
+    [FOREIGN_ES256] = {"ES256", SPAN(p256_key), SPAN(p256_signature)},
+    [FOREIGN_RS256] = {"RS256", SPAN(rsa_key), SPAN(rs256_signature)},
+    [FOREIGN_PS256] = {"PS256", SPAN(rsa_key), SPAN(ps256_signature)},
 };
 
-static status test_one(size_t at, struct foreign_verifier *verifier, struct fault *fault)
+static status test_verifier(enum foreign_alg alg, struct foreign_verifier *verifier,
+                            struct fault *fault)
 {
     uint8_t storage[FOREIGN_SIGNATURE_MAX];
-    struct span signature = {storage, answers[at].signature.length / 2};
+    struct span signature = {storage, answers[alg].signature.length / 2};
     struct fault expected;
-    TRY(hex_decode(storage, signature.length, answers[at].signature, "signature", fault));
+    TRY(hex_decode(storage, signature.length, answers[alg].signature, "signature", fault));
     if (foreign_verifier_check(verifier, SPAN("sample"), signature, &expected) != OK)
-        return FAIL(INTERNAL, fault, "self-test: %s refuses a right signature", answers[at].name);
+        return FAIL(INTERNAL, fault, "self-test: %s refuses a right signature", answers[alg].name);
     if (foreign_verifier_check(verifier, SPAN("simple"), signature, &expected) == OK)
-        return FAIL(INTERNAL, fault, "self-test: %s takes a wrong signature", answers[at].name);
+        return FAIL(INTERNAL, fault, "self-test: %s takes a wrong signature", answers[alg].name);
     return OK;
 }
 
-status foreign_self_test(struct fault *fault)
+status foreign_self_test(enum foreign_alg alg, struct fault *fault)
 {
-    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
-        uint8_t key[4 + FOREIGN_RSA_MIN_BYTES];
-        size_t length = answers[i].key.length / 2;
-        struct foreign_verifier *verifier;
-        TRY(hex_decode(key, length, answers[i].key, "key", fault));
-        TRY(foreign_verifier_create(&verifier, answers[i].alg, (struct span){key, length}, fault));
-        status tested = test_one(i, verifier, fault);
-        foreign_verifier_free(verifier);
-        TRY(tested);
-    }
-    return OK;
+    uint8_t key[4 + FOREIGN_RSA_MIN_BYTES];
+    size_t length = answers[alg].key.length / 2;
+    struct foreign_verifier *verifier;
+    struct fault why;
+    TRY(hex_decode(key, length, answers[alg].key, "key", fault));
+    if (foreign_verifier_make(&verifier, alg, (struct span){key, length}, &why) != OK)
+        return FAIL(INTERNAL, fault, "self-test: %s: %.100s", answers[alg].name, why.detail);
+    status tested = test_verifier(alg, verifier, fault);
+    foreign_verifier_free(verifier);
+    return tested;
 }

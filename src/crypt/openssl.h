@@ -8,6 +8,7 @@
 
 #include "base/span.h"
 #include "base/status.h"
+#include "crypt/foreign.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -39,9 +40,15 @@ void secret_object_give(void *object);
 /* Of the block, for tests: what is taken must be given back. */
 size_t secret_objects_bytes(void);
 
-/* Known answers for every algorithm: INTERNAL names the one that failed. */
+/* Known answers for every algorithm of our own: INTERNAL names the one that failed. The second is of
+ * the part of it in which prepared keys are at work. */
 MUST_CHECK status crypt_self_test(struct fault *fault);
-MUST_CHECK status foreign_self_test(struct fault *fault); /* its part for foreign.h */
+MUST_CHECK status crypt_self_test_keys(struct fault *fault);
+/* One algorithm of foreign.h, by a verifier that is made without having been proven: as
+ * foreign_verifier_create otherwise. */
+MUST_CHECK status foreign_self_test(enum foreign_alg alg, struct fault *fault);
+MUST_CHECK status foreign_verifier_make(struct foreign_verifier **ret, enum foreign_alg alg,
+                                        struct span key, struct fault *fault);
 
 /* For calls that fail only when the library is broken or memory is out, where going on could
  * only leak or lose data. */
