@@ -301,7 +301,7 @@ static status keep_first_charter(struct control *control, const struct tenant *t
 {
     uint8_t storage[TENANT_JSON_MAX];
     struct buffer detail = buffer_over(storage, sizeof storage);
-    struct charter charter = {.sequence = 1, .issued_at = tenant->created_at_us / 1000000,
+    struct charter charter = {.sequence = 1, .issued_at = clock_wall_us() / 1000000,
                               .posture = *posture};
     struct cursor id = cursor_over(SPAN_OF(tenant->id));
     TRY(cursor_copy(charter.id, &id, sizeof charter.id, fault));
@@ -339,20 +339,40 @@ static status make_key_and_sign(struct work *work, struct fault *fault)
                              fault);
 }
 
+/* When a tenant of this name begins. A token that names its tenant must be of that time or later:
+ * where there was another of that name, none that its issuers made may be, their clocks included. */
+static status find_beginning(int64_t *ret_us, struct control *control, struct span name,
+                             struct fault *fault)
+{
+    _cleanup_buffer_ struct buffer receipt = buffer_of(RECEIPT_MAX);
+    status erased = registry_receipt(&receipt, control, name, fault);
+    if (erased != OK && erased != NOT_FOUND)
+        return erased;
+    *ret_us = clock_wall_us();
+    if (erased == OK)
+        *ret_us += (TOKEN_SKEW_SECONDS + 1) * INT64_C(1000000);
+    return OK;
+}
+
 static void create_new(struct control *control, const struct tenant_wish *wish,
                        const struct posture *posture, int kms_admin, struct outcome outcome)
 {
     struct fault fault = {0};
-    struct tenant tenant = {.state = TENANT_CREATING, .created_at_us = clock_wall_us()};
+    struct tenant tenant = {.state = TENANT_CREATING};
     if (!span_to_text(tenant.name, sizeof tenant.name, wish->name)) {
         refuse(outcome, BAD_FIELD, "name: too long");
+        return;
+    }
+    status result = find_beginning(&tenant.created_at_us, control, wish->name, &fault);
+    if (result != OK) {
+        refuse(outcome, result, fault.detail);
         return;
     }
     crypt_random(tenant.id, sizeof tenant.id);
     struct work *work = begin(control, &tenant, kms_admin, wish->operator_uid, outcome);
     if (!work)
         return;
-    status result = record_creating(work, posture, &fault);
+    result = record_creating(work, posture, &fault);
     if (result != OK)
         finish(work, result, fault.detail, (struct span){0});
     else if (make_key_and_sign(work, &fault) != OK)

@@ -90,6 +90,23 @@ describe('issuers', () => {
     assert.match(await node.refused('issuer', 'remove', '--platform', '--iss', iss), /no such issuer/);
   });
 
+  test('a token of before does not name the next tenant of that name', async () => {
+    const iss = 'https://names.example', second_ = Math.floor(Date.now() / 1000);
+    const { id: former } = await node.createTenant('again');
+    await node.ok('issuer', 'add', '--platform', '--iss', iss, '--jwks', jwks(first));
+    const ahead = sign(first, { iss, tenant_id: 'again', iat: second_ + 59 }); // its issuer's clock may be
+    await serves('the former', ahead);
+    await serves('the former, by a clock that is right', sign(first, { iss, tenant_id: 'again' }));
+    await node.ok('tenant', 'erase', 'again');
+    const { id } = await node.createTenant('again');
+    assert.notEqual(id, former);
+    await serves('the new one by its id', sign(first, { iss, tenant_id: id }));
+    assert.equal(await status(ahead), 401);
+    assert.equal(await status(sign(first, { iss, tenant_id: 'again', iat: second_ })), 401);
+    assert.equal(await status(sign(first, { iss, tenant_id: former })), 401);
+    await node.ok('issuer', 'remove', '--platform', '--iss', iss);
+  });
+
   test('a token that serves once serves once', async () => {
     const iss = 'https://once.example';
     await node.ok('issuer', 'add', 'beta', '--iss', iss, '--jwks', jwks(first), '--once');
