@@ -1,5 +1,9 @@
-/* park.c: how a cell comes to rest: memory is given back when it is quiet; when it stays idle or is
- * told to, it drains, puts the silo in its final form, has the kms anchor that, says so, ends. */
+/* park.c: how a cell comes to rest: memory is given back when it is quiet; when it stays idle it
+ * says so; when it is told to park, it drains, puts the silo in its final form, has the kms anchor
+ * that, says so, ends.
+ *
+ * It never parks untold: a gateway's channel that is still on its way here, and the requests in
+ * it, would end with it unread. What the supervisor sent before CELL_PARK is read before it. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "cell/state.h"
@@ -30,6 +34,17 @@ static void look_again(struct cell *cell, int64_t after_us)
     cell_timer(cell, &cell->park.idle_timer, after_us, on_idle, cell);
 }
 
+/* An idle cell can wait for room in the channel. */
+static void ask_to_park(struct cell *cell)
+{
+    struct fault ignored;
+    if (ipc_send(cell->supervisor, MESSAGE_CELL_IDLE, 0, (struct span){0}, NULL, 0, &ignored)
+        == OK)
+        cell->park.phase = PARK_ASKED;
+    else
+        look_again(cell, QUIET_US);
+}
+
 static void on_idle(void *context)
 {
     struct cell *cell = context;
@@ -53,7 +68,7 @@ static void on_idle(void *context)
     else if (cell->kms.trouble_since_us)
         look_again(cell, QUIET_US); /* without the kms the last state could not be anchored */
     else
-        park_begin(cell);
+        ask_to_park(cell);
 }
 
 void park_watch_idle(struct cell *cell)
@@ -78,7 +93,7 @@ static void set_deadline(struct cell *cell, int64_t after_us)
 
 void park_begin(struct cell *cell)
 {
-    if (cell->park.phase != PARK_NOT)
+    if (cell->park.phase >= PARK_DRAIN)
         return;
     cell->park.phase = PARK_DRAIN;
     loop_timer_stop(cell->loop, &cell->park.idle_timer);
@@ -87,14 +102,6 @@ void park_begin(struct cell *cell)
         if (cell->relays[i])
             relay_drain(cell->relays[i]);
     turn_again(cell); /* there may be none to wait for */
-}
-
-void park_relay_added(struct cell *cell, struct relay *relay)
-{
-    if (cell->park.phase == PARK_NOT)
-        return;
-    cell->park.phase = PARK_DRAIN;
-    relay_drain(relay);
 }
 
 static bool drained(struct cell *cell)

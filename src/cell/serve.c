@@ -45,9 +45,9 @@ static status on_channel(struct cell *cell, struct ipc_message *message, struct 
     }
     if (kind != CHANNEL_GATEWAY)
         return FAIL(BAD_REQUEST, fault, "a channel of kind %u", kind);
-    TRY(relay_add(cell, index, take_fd(&message->fds[0]), fault));
-    park_relay_added(cell, cell->relays[index]);
-    return OK;
+    if (cell->park.phase >= PARK_DRAIN)
+        return FAIL(BAD_REQUEST, fault, "a gateway's channel after CELL_PARK");
+    return relay_add(cell, index, take_fd(&message->fds[0]), fault);
 }
 
 static status on_export(struct cell *cell, struct ipc_message *message, struct fault *fault)

@@ -142,6 +142,7 @@ bool turn_finish(struct cell *cell);
 
 enum park_phase {
     PARK_NOT,
+    PARK_ASKED,  /* CELL_IDLE was sent; serves as before until CELL_PARK comes */
     PARK_DRAIN,  /* gateways and exports finish; late requests are served */
     PARK_ANCHOR, /* the state on disk is final; the kms is told of it */
     PARK_DONE,
@@ -156,9 +157,8 @@ struct park_state {
 };
 
 void park_watch_idle(struct cell *cell);
-void park_begin(struct cell *cell);
+void park_begin(struct cell *cell); /* CELL_PARK: no other gateway's channel follows it */
 void park_continue(struct cell *cell); /* at the end of a turn */
-void park_relay_added(struct cell *cell, struct relay *relay); /* a gateway came while parking */
 
 /* ---- export (export.c) ---- */
 

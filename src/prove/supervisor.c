@@ -269,6 +269,7 @@ static const struct attempt attempts[] = {
     FATAL("CELL_READY, four bytes", MESSAGE_CELL_READY, put_four_bytes, 0),
     FATAL("CELL_READY, a byte too many", MESSAGE_CELL_READY, put_nine_bytes, 0),
     FATAL("CELL_READY with a descriptor", MESSAGE_CELL_READY, put_nine_bytes, 1),
+    FATAL("CELL_IDLE before it served", MESSAGE_CELL_IDLE, NULL, 0),
     FATAL("CELL_PARKED before it served", MESSAGE_CELL_PARKED, put_sixteen_bytes, 0),
     FATAL("CELL_FAILED for no reason", MESSAGE_CELL_FAILED, put_status_ok, 0),
     FATAL("CELL_FAILED with an unknown status", MESSAGE_CELL_FAILED, put_status_unknown, 0),

@@ -345,10 +345,19 @@ void cell_ready(struct child *cell)
         park(cell); /* that was asked while it was waking */
 }
 
+status cell_idle(struct child *cell, struct fault *fault)
+{
+    if (cell->idle)
+        return FAIL(BAD_REQUEST, fault, "CELL_IDLE a second time");
+    cell->idle = true;
+    if (cell->state == CHILD_SERVING)
+        park(cell);
+    return OK;
+}
+
 void cell_parked(struct child *cell)
 {
     cell->parked = true;
-    cell->state = CHILD_PARKING;
     set_deadline(cell, PARK_DEADLINE_US);
 }
 

@@ -233,6 +233,14 @@ static status on_cell_failed(struct child *child, struct ipc_message *message,
     return OK; /* it exits by itself, or the wake deadline ends it */
 }
 
+static status on_cell_idle(struct child *child, struct ipc_message *message, struct cursor *body,
+                           struct fault *fault)
+{
+    (void)message;
+    TRY(cursor_end(body, fault));
+    return cell_idle(child, fault);
+}
+
 static status on_cell_parked(struct child *child, struct ipc_message *message,
                              struct cursor *body, struct fault *fault)
 {
@@ -293,7 +301,8 @@ static const struct permit cell_permits[] = {
     {MESSAGE_CELL_BLANK, CHILD_STARTING, CHILD_STARTING, 0, on_blank},
     {MESSAGE_CELL_READY, CHILD_JAILED, CHILD_JAILED, 0, on_cell_ready},
     {MESSAGE_CELL_FAILED, CHILD_CLOSING, CHILD_JAILED, 0, on_cell_failed},
-    {MESSAGE_CELL_PARKED, CHILD_SERVING, CHILD_PARKING, 0, on_cell_parked},
+    {MESSAGE_CELL_IDLE, CHILD_SERVING, CHILD_PARKING, 0, on_cell_idle}, /* may cross CELL_PARK */
+    {MESSAGE_CELL_PARKED, CHILD_PARKING, CHILD_PARKING, 0, on_cell_parked},
     {MESSAGE_CELL_DAMAGE, CHILD_JAILED, CHILD_PARKING, 0, on_cell_damage},
     {0}};
 

@@ -26,7 +26,7 @@ enum child_state {
     CHILD_CLOSING,  /* cells only: told which tenant, closing its jail */
     CHILD_JAILED,   /* the jail was read back and holds */
     CHILD_SERVING,
-    CHILD_PARKING,  /* cells: has said or was told that it ends; services: told to stop */
+    CHILD_PARKING,  /* cells: told to park; services: told to stop */
 };
 
 struct supervisor;
@@ -59,7 +59,7 @@ struct child {
     int kms_end; /* the kms's end of the channel, until the jail was verified */
     struct waiter *waiters;
     struct waiter *stops; /* control's CELL_STOPs, waiting for the end */
-    bool stop_wanted, parked, refused, hostile;
+    bool stop_wanted, idle, parked, refused, hostile; /* idle, parked: it has said so */
     status refusal;
     char detail[200];
     int64_t next_expiry_us;
@@ -164,6 +164,8 @@ void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
 void cell_ended(struct child *cell, int exit_code);
 void cell_verified(struct child *cell);
 void cell_ready(struct child *cell);
+/* It asks to be parked. From CELL_PARK on it gets no relay: who wants one waits for its end. */
+MUST_CHECK status cell_idle(struct child *cell, struct fault *fault);
 void cell_parked(struct child *cell); /* it has said so, and ends */
 void cells_kms_renewed(struct supervisor *supervisor);
 bool cells_park_all(struct supervisor *supervisor); /* false when none is left */

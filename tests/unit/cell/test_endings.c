@@ -122,7 +122,7 @@ static void expect_drain(struct harness *harness, uint32_t gateway)
     assert_int_equal(message.type, MESSAGE_RELAY_DRAIN);
 }
 
-static void a_cell_without_requests_parks_by_itself(void **state)
+static void a_cell_without_requests_asks_to_be_parked(void **state)
 {
     struct harness *harness = *state;
     struct ipc_message message;
@@ -131,8 +131,13 @@ static void a_cell_without_requests_parks_by_itself(void **state)
     int64_t since_us = clock_monotonic_us();
     harness_serve_kms(harness, 1000);
     harness_ask(harness, reading(), 200, NULL); /* then it is not idle */
-    expect_drain(harness, 0);
+    harness_expect(&message, harness, MESSAGE_CELL_IDLE);
+    assert_int_equal(message.body.length, 0);
     assert_true(clock_monotonic_us() - since_us >= 2900000);
+    assert_int_equal(harness_receive(&message, harness, harness->gateways[0], 100), AGAIN);
+    harness_ask(harness, reading(), 200, NULL); /* it serves until it is told */
+    harness_tell(harness, MESSAGE_CELL_PARK, (struct span){0}, NULL, 0);
+    expect_drain(harness, 0);
     assert_true(fake_silo->trims >= 1);
     harness_send_raw(harness, 0, MESSAGE_RELAY_DRAINED, 0, (struct span){0});
     harness_expect(&message, harness, MESSAGE_CELL_PARKED);
@@ -168,14 +173,54 @@ static void what_was_sent_before_the_drain_was_seen_is_answered(void **state)
     assert_int_equal(harness->anchor.log_size, 2);
 }
 
-static void a_gateway_that_comes_while_the_cell_parks_is_drained_too(void **state)
+/* In this order: the cell asks; another gateway is attached, which the cell does not see yet, and
+ * sends; the cell is told to park. */
+static void a_gateway_that_comes_while_the_cell_asks_is_answered(void **state)
 {
     struct harness *harness = *state;
+    struct harness_answer answer;
     struct ipc_message message;
+    harness->idle_seconds = 1;
+    harness_start(harness);
+    harness_expect(&message, harness, MESSAGE_CELL_IDLE);
+    harness_pause(harness);
+    harness_attach(harness, 1);
+    harness_send(harness, 1, 1, adding());
+    harness_tell(harness, MESSAGE_CELL_PARK, (struct span){0}, NULL, 0);
+    harness_resume(harness);
+    expect_drain(harness, 0);
+    expect_drain(harness, 1);
+    harness_send_raw(harness, 0, MESSAGE_RELAY_DRAINED, 0, (struct span){0});
+    harness_send_raw(harness, 1, MESSAGE_RELAY_DRAINED, 0, (struct span){0});
+    harness_answer(&answer, harness, 1);
+    assert_int_equal(answer.http_status, 201);
+    harness_answer_free(&answer);
+    harness_expect(&message, harness, MESSAGE_CELL_PARKED);
+    assert_int_equal(harness_end(harness), 0);
+    assert_int_equal(fake_silo->items, 1);
+}
+
+static void no_gateway_comes_after_the_word_to_park(void **state)
+{
+    struct harness *harness = *state;
     harness_tell(harness, MESSAGE_CELL_PARK, (struct span){0}, NULL, 0);
     expect_drain(harness, 0);
     harness_attach(harness, 1);
+    harness_expect_closed(harness, harness->gateways[1]);
+    assert_int_equal(harness_end(harness), 1);
+    assert_false(fake_silo->closed);
+}
+
+static void a_kms_that_comes_while_the_cell_parks_takes_its_anchor(void **state)
+{
+    struct harness *harness = *state;
+    struct ipc_message message;
+    harness_attach(harness, 1);
+    harness_ask(harness, adding(), 201, NULL);
+    harness_tell(harness, MESSAGE_CELL_PARK, (struct span){0}, NULL, 0);
+    expect_drain(harness, 0);
     expect_drain(harness, 1);
+    harness_new_kms(harness);
     harness_send_raw(harness, 0, MESSAGE_RELAY_DRAINED, 0, (struct span){0});
     harness_send_raw(harness, 1, MESSAGE_RELAY_DRAINED, 0, (struct span){0});
     harness_expect(&message, harness, MESSAGE_CELL_PARKED);
@@ -304,9 +349,11 @@ int main(int count, char **arguments)
         TEST_ASLEEP(a_kms_that_is_gone_fails_the_waking),
         TEST_ASLEEP(only_a_supervisor_that_makes_sense_is_followed),
         TEST(parking_leaves_the_last_state_anchored),
-        TEST_ASLEEP(a_cell_without_requests_parks_by_itself),
+        TEST_ASLEEP(a_cell_without_requests_asks_to_be_parked),
+        TEST_ASLEEP(a_gateway_that_comes_while_the_cell_asks_is_answered),
         TEST(what_was_sent_before_the_drain_was_seen_is_answered),
-        TEST(a_gateway_that_comes_while_the_cell_parks_is_drained_too),
+        TEST(no_gateway_comes_after_the_word_to_park),
+        TEST(a_kms_that_comes_while_the_cell_parks_takes_its_anchor),
         TEST(a_kms_that_knows_a_later_state_ends_the_cell),
         TEST(entries_of_reads_outlive_the_supervisor),
         TEST(an_answer_of_the_kms_that_was_not_asked_for_ends_its_channel),
