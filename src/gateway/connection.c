@@ -145,7 +145,7 @@ void connection_send(struct connection *connection, struct span head, struct spa
         return;
     connection_put(connection, head);
     connection_put(connection, body);
-    holding_add(&connection->holding, from, head.length + body.length);
+    holding_add(&connection->holding, connection, from, head.length + body.length);
     connection_ready(connection);
 }
 

@@ -163,7 +163,7 @@ static void put_output(struct http2_stream *stream, struct span body, struct rel
         return;
     }
     http2->held += body.length;
-    holding_add(&stream->holding, from, body.length);
+    holding_add(&stream->holding, http2->connection, from, body.length);
     if (http2->held > HTTP2_HELD_MAX)
         http2_end(http2, NGHTTP2_ENHANCE_YOUR_CALM);
     http2_stream_ready(stream);

@@ -3,7 +3,8 @@
  * checked values of a head that answer.c writes, or as a body of the length announced.
  *
  * A client that takes its answer slowly lets it pile up here, in memory; beyond a bound this cell
- * is not read until its clients have caught up, which costs nobody but its own tenant. */
+ * is not read for a while, and the clients that hold the most are cut off, so that they cost nobody
+ * else, not even of their own tenant, more than that. */
 #include "base/log.h"
 #include "base/secret.h"
 #include "gateway/state.h"
@@ -394,23 +395,64 @@ static status dispatch(struct relay *relay, const struct ipc_message *message,
     }
 }
 
-static void pause_if_full(struct relay *relay)
+/* The clients that take the least would stop all others of their tenant, for as long as they please:
+ * those that hold the most lose their connections, until half of what may wait is left. */
+static void cut_largest(struct relay *relay)
 {
-    size_t max = relay->gateway->memory > GATEWAY_MEMORY_MAX / 2 ? (size_t)HELD_MAX_WHEN_FULL
-                                                                 : (size_t)GATEWAY_RELAY_HELD_MAX;
-    relay->paused = relay->held > max;
+    size_t left = relay->held;
+    while (left > GATEWAY_RELAY_HELD_MAX / 2) {
+        struct holding *largest = NULL;
+        for (struct holding *at = relay->holders; at; at = at->next)
+            if (!at->connection->broken && (!largest || at->bytes > largest->bytes))
+                largest = at;
+        if (!largest)
+            return;
+        connection_break(largest->connection);
+        for (struct holding *at = relay->holders; at; at = at->next)
+            if (at->connection == largest->connection)
+                left -= at->bytes;
+    }
 }
 
-void holding_add(struct holding *holding, struct relay *from, size_t bytes)
+static void pause_if_full(struct relay *relay)
+{
+    bool pressed = relay->gateway->memory > GATEWAY_MEMORY_MAX / 2;
+    relay->paused = relay->held > (pressed ? (size_t)HELD_MAX_WHEN_FULL
+                                           : (size_t)GATEWAY_RELAY_HELD_MAX);
+    if (relay->held > GATEWAY_RELAY_HELD_MAX)
+        cut_largest(relay);
+}
+
+void holding_add(struct holding *holding, struct connection *connection, struct relay *from,
+                 size_t bytes)
 {
     if (!from || bytes == 0)
         return;
     assert(!holding->relay || holding->relay == from);
-    if (!holding->relay)
-        from->holders++;
-    holding->relay = from;
+    if (!holding->relay) {
+        *holding = (struct holding){.relay = from, .connection = connection,
+                                    .next = from->holders};
+        if (from->holders)
+            from->holders->previous = holding;
+        from->holders = holding;
+    }
     holding->bytes += bytes;
     from->held += bytes;
+}
+
+static void holding_end(struct holding *holding)
+{
+    *(holding->previous ? &holding->previous->next : &holding->relay->holders) = holding->next;
+    if (holding->next)
+        holding->next->previous = holding->previous;
+    *holding = (struct holding){0};
+}
+
+/* Below this a relay that was paused is read again. */
+static size_t resume_below(const struct relay *relay)
+{
+    return relay->gateway->memory > GATEWAY_MEMORY_MAX / 2 ? HELD_MAX_WHEN_FULL / 2
+                                                           : GATEWAY_RELAY_HELD_MAX / 2;
 }
 
 void holding_release(struct holding *holding, size_t bytes)
@@ -420,12 +462,10 @@ void holding_release(struct holding *holding, size_t bytes)
         return;
     assert(bytes <= holding->bytes && bytes <= relay->held);
     holding->bytes -= bytes;
-    if (holding->bytes == 0) {
-        holding->relay = NULL;
-        relay->holders--;
-    }
+    if (holding->bytes == 0)
+        holding_end(holding);
     relay->held -= bytes;
-    if (!relay->paused || relay->dead || relay->held > HELD_MAX_WHEN_FULL / 2)
+    if (!relay->paused || relay->dead || relay->held > resume_below(relay))
         return;
     relay->paused = false;
     watch(relay);

@@ -192,7 +192,9 @@ struct transport {
 /* Bytes of a relay's answers in memory, since their client has not taken them yet. */
 struct holding {
     struct relay *relay; /* NULL: none */
+    struct connection *connection; /* whose they are */
     size_t bytes;
+    struct holding *next, *previous; /* of the relay's */
 };
 
 struct connection {
@@ -653,7 +655,7 @@ struct relay {
     struct stream *buckets[STREAM_BUCKETS];
     struct exchange_list uploads;
     size_t held;                /* bytes of its answers that its clients have not taken */
-    uint32_t holders;           /* holdings of some: they keep it in memory */
+    struct holding *holders;    /* those of some: they keep it in memory */
     struct relay *next, *previous, *next_dead;
 };
 
@@ -668,7 +670,8 @@ void relay_body(struct exchange *exchange);   /* the next fragment */
 void relay_cancel(struct exchange *exchange); /* its client is gone, or was refused */
 void relay_end(struct relay *relay, const char *why); /* its requests get 503; NULL: not logged */
 void relay_detach(struct relay *relay);       /* no new requests; closed when it has answered all */
-void holding_add(struct holding *holding, struct relay *from, size_t bytes); /* from: NULL too */
+void holding_add(struct holding *holding, struct connection *connection, struct relay *from,
+                 size_t bytes); /* from: NULL too */
 void holding_release(struct holding *holding, size_t bytes); /* taken, or dropped; at most all */
 void relays_sweep(struct gateway *gateway);
 

@@ -157,6 +157,7 @@ test('answers wait for a window that stays shut, without much memory, and others
     if (i % 10 === 0) await others();
   }
   await others();
+  await front.works(); // nor is anybody else of the same tenant kept waiting
   const more = await resident() - base;
   assert.ok(more < 2 * MEMORY_MAX, `${Math.round(more / 1024)} KiB more than before`); // 20 * 50 * 1.2 MB were asked for
   for (const connection of shut)
