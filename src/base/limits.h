@@ -60,7 +60,7 @@ enum {
     GATEWAY_USER_TABLES_MAX = 64,    /* tenants whose users it counts one by one */
     GATEWAY_VOUCHED_MAX = MIB(64),   /* of the charters of the tenants it remembers, about */
     GATEWAY_UNPROVEN_SLOTS = 1024,   /* groups of addresses, for questions of unproven tokens */
-    GATEWAY_UNPROVEN_MAX = 2000,     /* such questions to control a second */
+    GATEWAY_UNPROVEN_MAX = 2000,     /* such tokens a second, about which control is asked */
     GATEWAY_UNPROVEN_EACH_MAX = 100, /* the same, of one group of addresses */
     GATEWAY_CALLS_MAX = 4096,        /* questions to control that wait for their answer */
     GATEWAY_INPUT_MAX = KIB(48),     /* read from one connection and not yet taken */
