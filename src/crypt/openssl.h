@@ -40,7 +40,7 @@ void secret_object_give(void *object);
 /* Of the block, for tests: what is taken must be given back. */
 size_t secret_objects_bytes(void);
 
-/* Known answers for every algorithm of our own: INTERNAL names the one that failed. The second is of
+/* Known answers for every algorithm of our own: INTERNAL names the one that failed. The second is
  * the part of it in which prepared keys are at work. */
 MUST_CHECK status crypt_self_test(struct fault *fault);
 MUST_CHECK status crypt_self_test_keys(struct fault *fault);

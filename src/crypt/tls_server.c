@@ -55,9 +55,12 @@ static int on_ticket(SSL *ssl, unsigned char name[16], unsigned char iv[EVP_MAX_
             name[i] = keys->key[0][i];
         return ticket_key(keys->key[0], iv, cipher, mac, 1) ? 1 : -1;
     }
+    /* 2: the client gets a new one. One of TLS 1.3 shows each ticket once, so that nobody can tell
+     * that two connections are its own (RFC 8446, C.4): it would resume every other time only. */
+    bool once = SSL_version(ssl) == TLS1_3_VERSION;
     for (uint32_t i = 0; i < keys->count; i++)
         if (span_equal((struct span){keys->key[i], 16}, (struct span){name, 16}))
-            return !ticket_key(keys->key[i], iv, cipher, mac, 0) ? -1 : i == 0 ? 1 : 2;
+            return !ticket_key(keys->key[i], iv, cipher, mac, 0) ? -1 : i == 0 && !once ? 1 : 2;
     return 0; /* sealed under a key that is gone: a whole handshake */
 }
 

@@ -223,6 +223,29 @@ static void tickets_resume_wherever_their_key_is_known(void **state)
     tls_server_free(second);
 }
 
+static void a_client_that_shows_each_ticket_once_resumes_every_time(void **state)
+{
+    (void)state;
+    struct meeting meeting;
+    char byte;
+    for (int i = 0; i < 4; i++) {
+        SSL_SESSION *session = take_ptr(kept);
+        assert_int_equal(session != NULL, i > 0);
+        meet(&meeting, server);
+        only_version(&meeting, TLS1_3_VERSION);
+        keep_tickets(&meeting);
+        if (session)
+            assert_int_equal(SSL_set_session(meeting.client, session), 1);
+        assert_int_equal(shake(&meeting), OK);
+        assert_int_equal(client_read(&meeting, &byte, 1), -1);
+        assert_int_equal(tls_resumed(meeting.session), i > 0);
+        SSL_shutdown(meeting.client);
+        part(&meeting);
+        SSL_SESSION_free(session);
+    }
+    SSL_SESSION_free(take_ptr(kept));
+}
+
 static void a_ticket_of_the_former_key_is_renewed(void **state)
 {
     (void)state;
@@ -316,6 +339,7 @@ int main(void)
         cmocka_unit_test(the_protocol_is_agreed_or_refused),
         cmocka_unit_test(the_name_that_was_asked_for_is_known),
         cmocka_unit_test(tickets_resume_wherever_their_key_is_known),
+        cmocka_unit_test(a_client_that_shows_each_ticket_once_resumes_every_time),
         cmocka_unit_test(a_ticket_of_the_former_key_is_renewed),
         cmocka_unit_test(sessions_outlive_the_server_that_was_replaced),
         cmocka_unit_test(renegotiation_ends_the_connection),
