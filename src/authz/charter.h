@@ -15,7 +15,7 @@
 
 enum tier { TIER_STANDARD = 0, TIER_REGULATED = 1 };
 
-#define QUOTA_MAX 9007199254740991ll /* 2^53 - 1: exact for every reader of JSON */
+#define QUOTA_MAX 9007199254740991LL /* 2^53 - 1: exact for every reader of JSON */
 
 /* 0: none. bytes_stored: of the silo's files. */
 struct quotas {

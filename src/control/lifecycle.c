@@ -340,7 +340,8 @@ static status make_key_and_sign(struct work *work, struct fault *fault)
 }
 
 /* When a tenant of this name begins. A token that names its tenant must be of that time or later:
- * where there was another of that name, none that its issuers made may be, their clocks included. */
+ * where there was another of that name, none that its issuers made may be, their clocks
+ * included. */
 static status find_beginning(int64_t *ret_us, struct control *control, struct span name,
                              struct fault *fault)
 {

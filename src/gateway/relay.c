@@ -395,8 +395,8 @@ static status dispatch(struct relay *relay, const struct ipc_message *message,
     }
 }
 
-/* The clients that take the least would stop all others of their tenant, for as long as they please:
- * those that hold the most lose their connections, until half of what may wait is left. */
+/* The clients that take the least would stop all others of their tenant for as long as they
+ * please: those that hold the most lose their connections, until half of what may wait is left. */
 static void cut_largest(struct relay *relay)
 {
     size_t left = relay->held;

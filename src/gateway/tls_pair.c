@@ -77,14 +77,16 @@ static status answer(int supervisor, uint32_t id, status result, const struct fa
 static status take(struct tls_server **server, int supervisor, const struct ipc_message *message,
                    struct span keys, struct fault *fault)
 {
-    struct tls_server *fresh;
-    struct fault why;
-    status result = OK;
+    struct tls_server *fresh = NULL;
+    struct fault why = {0};
     if (message->fd_count) {
-        result = read_pair(&fresh, message->fds, &why);
-        TRY(answer(supervisor, message->id, result, &why, fresh, fault));
+        status result = read_pair(&fresh, message->fds, &why);
+        status told = answer(supervisor, message->id, result, &why, fresh, fault);
+        if (told != OK)
+            tls_server_free(fresh);
+        TRY(told);
     }
-    if (message->fd_count && result == OK) {
+    if (fresh) {
         tls_server_free(*server); /* what shakes hands keeps it until it is done */
         *server = fresh;
     }

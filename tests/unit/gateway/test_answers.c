@@ -321,7 +321,8 @@ static void clients_that_do_not_read_are_cut_off_before_they_stop_the_others(voi
         house_get(house, clients[i], "/v1/memories");
         ids[i] = house_request(house, cell).id;
     }
-    assert_int_equal(pour(house, cell, ids, CLIENTS), CLIENTS * (fragments - 1) * RELAY_FRAGMENT_MAX);
+    assert_int_equal(pour(house, cell, ids, CLIENTS),
+                     CLIENTS * (fragments - 1) * RELAY_FRAGMENT_MAX);
     house_turn(house);
     assert_true(house->gateway->relays->held <= GATEWAY_RELAY_HELD_MAX + RELAY_FRAGMENT_MAX);
     uint64_t open = house->stats->slots[1].connections_open;
