@@ -1,7 +1,7 @@
 /* Everything at once, by dice: clients that come, stammer and go, half of them by HTTP/2, cells
- * that answer, lie, drain and die, a control that fails and is lost. Whatever happens, no client ever
- * reads a byte of another tenant's, and everything is given back at the end (the sanitizers' builds
- * look). */
+ * that answer, lie, drain and die, a control that fails and is lost. Whatever happens, no client
+ * ever reads a byte of another tenant's, and everything is given back at the end (the
+ * sanitizers' builds look). */
 #define _GNU_SOURCE
 #include "client2.h"
 
