@@ -184,10 +184,11 @@ static status verify(struct caller *caller, struct exchange *exchange, int64_t n
                              : refuse_token(exchange, TOKEN_BAD_ISS, fault);
     if (verify_with(caller, &reason, gateway->verifier, exchange, now, fault) == OK)
         return OK;
-    /* A tenant may have an issuer of the same name as the platform's, with other keys. */
-    bool other_key = reason == TOKEN_BAD_KID || reason == TOKEN_BAD_SIGNATURE
-                  || reason == TOKEN_BAD_ALG;
-    if (guesses.count && other_key && !span_is(iss, TOKEN_BUILTIN_ISSUER))
+    /* A tenant may have an issuer of the same name as the platform's, with other keys, or the same
+     * for another audience. */
+    bool other = reason == TOKEN_BAD_KID || reason == TOKEN_BAD_SIGNATURE
+              || reason == TOKEN_BAD_ALG || reason == TOKEN_BAD_AUD;
+    if (guesses.count && other && !span_is(iss, TOKEN_BUILTIN_ISSUER))
         return verify_foreign(caller, &guesses, exchange, now, fault);
     return refuse_token(exchange, reason, fault);
 }

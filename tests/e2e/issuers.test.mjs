@@ -90,6 +90,19 @@ describe('issuers', () => {
     assert.match(await node.refused('issuer', 'remove', '--platform', '--iss', iss), /no such issuer/);
   });
 
+  test('one issuer may be the platform\'s and a tenant\'s, each for its own audience', async () => {
+    const iss = 'https://both.example', { acme, beta } = node.tenants;
+    await node.ok('issuer', 'add', '--platform', '--iss', iss, '--jwks', jwks(first));
+    await node.ok('issuer', 'add', 'acme', '--iss', iss, '--jwks', jwks(first), '--aud', 'acme-api');
+    await serves('the platform\'s', sign(first, { iss, tenant_id: beta.id }));
+    await serves('the tenant\'s', sign(first, { iss, tenant_id: acme.id, aud: 'acme-api' }));
+    assert.equal(await status(sign(first, { iss, tenant_id: acme.id })), 200);
+    assert.equal(await status(sign(first, { iss, tenant_id: beta.id, aud: 'acme-api' })), 401);
+    assert.equal(await status(sign(first, { iss, tenant_id: acme.id, aud: 'other' })), 401);
+    await node.ok('issuer', 'remove', 'acme', '--iss', iss);
+    await node.ok('issuer', 'remove', '--platform', '--iss', iss);
+  });
+
   test('a token of before does not name the next tenant of that name', async () => {
     const iss = 'https://names.example', second_ = Math.floor(Date.now() / 1000);
     const { id: former } = await node.createTenant('again');
