@@ -87,6 +87,19 @@ static void charter_cleanup(struct charter **charter)
     *charter = charter_free(*charter);
 }
 
+status signed_charter_read(struct charter **ret, const struct signed_charter *charter,
+                           struct fault *fault)
+{
+    __attribute__((cleanup(charter_cleanup))) struct charter *opened = NULL;
+    TRY(charter_read(&opened, charter->document, fault));
+    if (!span_equal(SPAN_OF(opened->id), SPAN_OF(charter->id))
+        || opened->sequence != charter->sequence)
+        return FAIL(BAD_FIELD, fault, "charter: not of the id and sequence that were signed");
+    *ret = opened;
+    opened = NULL;
+    return OK;
+}
+
 status signed_charter_open(struct charter **ret, struct verifier *platform,
                            const struct signed_charter *charter, struct fault *fault)
 {
@@ -97,14 +110,7 @@ status signed_charter_open(struct charter **ret, struct verifier *platform,
     if (bytes.failed)
         return FAIL(INTERNAL, fault, "charter: out of memory");
     TRY(verifier_check(platform, buffer_span(&bytes), charter->signature, fault));
-    __attribute__((cleanup(charter_cleanup))) struct charter *opened = NULL;
-    TRY(charter_read(&opened, charter->document, fault));
-    if (!span_equal(SPAN_OF(opened->id), SPAN_OF(charter->id))
-        || opened->sequence != charter->sequence)
-        return FAIL(BAD_FIELD, fault, "charter: not of the id and sequence that were signed");
-    *ret = opened;
-    opened = NULL;
-    return OK;
+    return signed_charter_read(ret, charter, fault);
 }
 
 void charter_head_put(struct buffer *out, const struct charter_head *head)

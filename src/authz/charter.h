@@ -115,6 +115,9 @@ MUST_CHECK status signed_charter_get(struct signed_charter *ret, struct cursor *
  * UNAUTHENTICATED, BAD_FIELD. */
 MUST_CHECK status signed_charter_open(struct charter **ret, struct verifier *platform,
                                       const struct signed_charter *charter, struct fault *fault);
+/* Content only, for bytes whose signature was found good before. BAD_FIELD. */
+MUST_CHECK status signed_charter_read(struct charter **ret, const struct signed_charter *charter,
+                                      struct fault *fault);
 
 struct charter_head { /* what the kms keeps: sequence 0 and a zero hash when none was signed */
     uint64_t sequence;

@@ -60,10 +60,12 @@ static struct charter_head head_of(const struct signed_charter *charter)
     return head;
 }
 
-/* NOT_FOUND when these bytes are not the charter of that head. */
+/* NOT_FOUND when these bytes are not the charter of that head. proven: this silo has kept a charter
+ * of that head, so its signature was found good at an earlier waking: the hash says it is the same
+ * one, and a verification is a good part of the processor time of a waking. */
 static status open_candidate(struct charter **ret, struct signed_charter *ret_signed,
                              struct cell *cell, enum silo_charter scope, struct span bytes,
-                             const struct charter_head *head, struct fault *fault)
+                             const struct charter_head *head, bool proven, struct fault *fault)
 {
     struct signed_charter charter;
     enum silo_charter found;
@@ -77,7 +79,9 @@ static status open_candidate(struct charter **ret, struct signed_charter *ret_si
     if (!same_head(&own, head))
         return FAIL(NOT_FOUND, fault, "the charter in force of the %s, %llu, was not handed in",
                     name_of(scope), (unsigned long long)head->sequence);
-    status opened = signed_charter_open(ret, cell->charters.platform, &charter, &why);
+    status opened = proven
+        ? signed_charter_read(ret, &charter, &why)
+        : signed_charter_open(ret, cell->charters.platform, &charter, &why);
     if (opened != OK)
         return FAIL(NOT_FOUND, fault, "the charter of the %s: %.100s", name_of(scope),
                     why.detail);
@@ -92,7 +96,8 @@ static status open_own(struct charter **ret, struct cell *cell, enum silo_charte
     struct buffer copy = buffer_of(FIELD_MAX);
     status opened = silo_charter(&copy, cell->silo, scope, fault);
     if (opened == OK)
-        opened = open_candidate(ret, &charter, cell, scope, buffer_span(&copy), head, fault);
+        opened = open_candidate(ret, &charter, cell, scope, buffer_span(&copy), head, false,
+                                fault);
     buffer_free(&copy);
     return opened;
 }
@@ -111,11 +116,12 @@ static status choose(struct charter **ret, struct cell *cell, enum silo_charter 
         return FAIL(UNAVAILABLE, fault, "the kms has signed no charter for this tenant");
     if (silo_charter_head(&own, cell->silo, scope, &ignored) != OK)
         own = (struct charter_head){0}; /* damaged: as if there were no copy */
+    bool kept = same_head(&own, head);
     status opened = open_candidate(ret, &charter, cell, scope,
-                                   buffer_span(&cell->charters.handed[scope]), head, fault);
-    if (opened == OK && !same_head(&own, head))
+                                   buffer_span(&cell->charters.handed[scope]), head, kept, fault);
+    if (opened == OK && !kept)
         silo_keep_charter(cell->silo, scope, &charter);
-    if (opened != OK && same_head(&own, head)) {
+    if (opened != OK && kept) {
         log_event(LOG_WARN, "charter.own", "%s", fault->detail);
         opened = open_own(ret, cell, scope, head, &ignored);
     }

@@ -65,6 +65,13 @@ static void sign_twice(struct harness *harness)
 
 /* ---- waking ---- */
 
+static void keep_copy(const struct harness_charter *charter)
+{
+    fake_silo->copy_head = charter->head;
+    fake_silo->copy_length = charter->length;
+    memcpy(fake_silo->copy, charter->bytes, charter->length);
+}
+
 static void it_serves_under_the_charter_that_the_kms_names(void **state)
 {
     struct harness *harness = *state;
@@ -107,6 +114,29 @@ static void the_right_words_need_the_signature_of_the_platform(void **state)
     harness_forge(&other, harness, SILO_CHARTER_TENANT, 1, harness->stranger);
     assert_memory_equal(other.head.hash, harness->in_force[SILO_CHARTER_TENANT].head.hash,
                         HASH_BYTES);
+    harness->handed[SILO_CHARTER_TENANT] = &other;
+    must_not_serve(harness);
+}
+
+/* Its signature was found good when the silo kept it. Other words still are other words. */
+static void what_the_silo_has_kept_needs_no_signature_again(void **state)
+{
+    struct harness *harness = *state;
+    keep_copy(&harness->in_force[SILO_CHARTER_TENANT]);
+    harness_forge(&other, harness, SILO_CHARTER_TENANT, 1, harness->stranger);
+    harness->handed[SILO_CHARTER_TENANT] = &other;
+    harness_start(harness);
+    harness_ask(harness, read_with(token), 200, NULL);
+    assert_int_equal(fake_silo->sequence, 1);
+}
+
+static void a_kept_copy_vouches_for_no_other_charter(void **state)
+{
+    struct harness *harness = *state;
+    keep_copy(&harness->in_force[SILO_CHARTER_TENANT]);
+    of_tenant(harness)->posture.retention_days = 9;
+    harness_forge(&other, harness, SILO_CHARTER_TENANT, 2, harness->stranger);
+    harness->in_force[SILO_CHARTER_TENANT].head = other.head;
     harness->handed[SILO_CHARTER_TENANT] = &other;
     must_not_serve(harness);
 }
@@ -159,13 +189,6 @@ static void the_platforms_charter_cannot_be_withheld_either(void **state)
     harness->handed[SILO_CHARTER_PLATFORM] = NULL;
     harness_start(harness);
     harness_ask(harness, read_with(token), 200, NULL);
-}
-
-static void keep_copy(const struct harness_charter *charter)
-{
-    fake_silo->copy_head = charter->head;
-    fake_silo->copy_length = charter->length;
-    memcpy(fake_silo->copy, charter->bytes, charter->length);
 }
 
 static void its_own_copy_serves_when_control_withholds_the_charter(void **state)
@@ -456,6 +479,8 @@ int main(int count, char **arguments)
         TEST(a_newer_one_than_the_kms_names_is_not_served_under),
         TEST(other_words_under_the_same_number_are_not_served_under),
         TEST(the_right_words_need_the_signature_of_the_platform),
+        TEST(what_the_silo_has_kept_needs_no_signature_again),
+        TEST(a_kept_copy_vouches_for_no_other_charter),
         TEST(the_charter_of_another_tenant_is_not_served_under),
         TEST(nothing_at_all_or_rubbish_is_not_served_under),
         TEST(a_tenant_without_any_charter_is_not_served),
