@@ -1,4 +1,4 @@
-/* Everything at once, by dice: clients that come, stammer and go, half of them by HTTP/2, cells
+/* Everything at once, by dice: clients that come, stammer and go, half by HTTP/2, cells
  * that answer, lie, drain and die, a control that fails and is lost. Whatever happens, no client
  * ever reads a byte of another tenant's, and everything is given back at the end (the
  * sanitizers' builds look). */
