@@ -62,6 +62,7 @@ enum {
     GATEWAY_UNPROVEN_SLOTS = 1024,   /* groups of addresses, for questions of unproven tokens */
     GATEWAY_UNPROVEN_MAX = 2000,     /* such tokens a second, about which control is asked */
     GATEWAY_UNPROVEN_EACH_MAX = 100, /* the same, of one group of addresses */
+    GATEWAY_ROUTES_MAX = 100,        /* questions for routes a second: each is in the ledger */
     GATEWAY_CALLS_MAX = 4096,        /* questions to control that wait for their answer */
     GATEWAY_INPUT_MAX = KIB(48),     /* read from one connection and not yet taken */
     GATEWAY_PIPELINED_MAX = KIB(8),  /* the same while a request is in flight */

@@ -1,5 +1,6 @@
 /* routes.c: GET /v1/routes/{kind}/{value}: a platform's own back end asks which tenant a phone
  * number or a customer number is of. Control knows, and writes who asked into the ledger. */
+#include "base/clock.h"
 #include "base/hex.h"
 #include "gateway/state.h"
 #include "silo/actions.h"
@@ -48,10 +49,23 @@ status route_question(struct exchange *exchange, const struct route *route,
     return buffer_check(&exchange->question, "route", fault);
 }
 
+/* A stolen token of the platform must not fill the ledger. */
+static status take_turn(struct gateway *gateway, struct fault *fault)
+{
+    int64_t now_us = clock_monotonic_us();
+    uint32_t retry_after;
+    rate_set(&gateway->route_rate, GATEWAY_ROUTES_MAX, now_us);
+    return rate_take(&gateway->route_rate, now_us, "routes a second", &retry_after, fault);
+}
+
 void route_dispatch(struct exchange *exchange)
 {
     struct fault fault;
     exchange->phase = EXCHANGE_ROUTE;
+    if (take_turn(exchange->connection->gateway, &fault) != OK) {
+        exchange_refuse(exchange, QUOTA_EXCEEDED, fault.detail, NULL);
+        return;
+    }
     if (control_ask(&exchange->route_call, exchange->connection->gateway, CALL_ROUTE,
                     MESSAGE_ROUTE_FIND, buffer_span(&exchange->question), exchange, &fault) != OK)
         exchange_refuse(exchange, UNAVAILABLE, "the route could not be looked up: try again",

@@ -704,6 +704,7 @@ struct gateway {
     int64_t distrust_logged_us;
     struct control control;
     struct lookups lookups;
+    struct rate route_rate; /* of questions for routes */
     struct standings standings;
     struct crowd crowd;
     uint32_t wait_lookup, wait_wake, with_cells; /* exchanges */

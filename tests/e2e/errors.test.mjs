@@ -156,6 +156,16 @@ describe('documented errors', () => {
       }, { every: 1 }));
   });
 
+  test('429: more questions for routes than the ledger should hold', async () => {
+    const route = operations.find(({ operationId }) => operationId === 'route.read');
+    const refused = await eventually('a question is one too many', async () => {
+      const answers = await Promise.all(Array.from({ length: 300 }, () => ask(route)));
+      for (const { status } of answers) assert.ok([404, 429].includes(status), `${status}`);
+      return answers.find(({ status }) => status === 429);
+    }, { every: 1 });
+    check(route, 429, refused);
+  });
+
   test('501: what this version does not have', async () => {
     for (const one of operations.filter(({ responses }) => responses[501]))
       check(one, 501, await ask(one, { body: { query: 'a', vector: [1] } }));
