@@ -318,9 +318,12 @@ static bool wants_input(const struct connection *connection)
 static void set_events(struct connection *connection)
 {
     struct fault fault;
+    /* while shaking hands a client's end is met by reading; level-triggered, it would spin here */
+    bool heeds_end = !connection->peer_done && !connection->lingering
+                  && !connection->transport.shaking;
     uint32_t events = transport_events(connection, wants_input(connection),
                                        connection_output_waits(connection))
-                    | (connection->peer_done || connection->lingering ? 0u : EPOLLRDHUP);
+                    | (heeds_end ? EPOLLRDHUP : 0u);
     if (events == connection->events)
         return;
     connection->events = events;
