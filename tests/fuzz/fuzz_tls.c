@@ -1,6 +1,6 @@
-/* Whatever a client sends before it is anybody: a handshake goes on, or ends with a reason, whole
- * or in pieces; none is ever done without the keys, and all of it is given back. The first byte of the
- * input says into what pieces the rest is cut, and whether the client then leaves. */
+/* Whatever a client sends before it is anybody: a handshake goes on, or ends with a reason,
+ * whole or in pieces; none is ever done without the keys, and all of it is given back. The first
+ * byte of the input says into what pieces the rest is cut, and whether the client then leaves. */
 #include "fuzz.h"
 
 #include "../unit/crypt/tls_support.h"
