@@ -117,10 +117,12 @@ class Visitor {
     return Math.max(1, this.stream - 2 * dice(20));
   }
 
-  // With a reset, or properly, or leaving the other half open.
+  // With a reset, or properly, or leaving the other half open. One that was ended is not reset: libuv never closes
+  // such a handle, and Node.js then waits for it for ever at its exit.
   leave(how = dice(3)) {
+    const { encrypted, writableEnded, connecting } = this.socket;
     if (how === 0) this.socket.destroy();
-    else if (how === 1 && this.socket.resetAndDestroy && !this.socket.encrypted) this.socket.resetAndDestroy();
+    else if (how === 1 && !encrypted && !writableEnded && !connecting) this.socket.resetAndDestroy?.();
     else this.socket.end();
   }
 
