@@ -41,7 +41,7 @@ before(async () => {
   console.log(`# seed ${seed}`);
   await node.start();
   for (const tenant of [victim, neighbour]) {
-    tenant.id = (await node.createTenant(tenant.name)).id;
+    tenant.id = (await node.createBusyTenant(tenant.name)).id;
     tenant.token = await node.token(tenant.name, 'ada', { scope: EVERY_SCOPE, ttl: '2h' });
     tenant.directory = path.join(node.data, 'silos', tenant.id);
     await remember(tenant, 12);
@@ -446,7 +446,7 @@ test('a registry that is flipped, older, foreign or gone lets nobody in', { time
   const directory = path.join(node.data, 'control');
   const earlier = filesOf(directory);
   await node.start();
-  await node.createTenant('later');
+  await node.createBusyTenant('later');
   await node.stop();
   const right = filesOf(directory);
   const attempts = [['the whole registry as it was', earlier], ['an empty one', new Map()]];

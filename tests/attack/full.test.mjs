@@ -38,7 +38,7 @@ async function fullDisk(t) {
   const tenants = ['acme', 'bolt'];
   const tokens = {}, written = { acme: new Map(), bolt: new Map() };
   for (const name of tenants) {
-    await node.createTenant(name);
+    await node.createBusyTenant(name);
     tokens[name] = await node.token(name, 'ada', { scope: EVERY_SCOPE, ttl: '1h' });
   }
   const write = async (name, text) => {

@@ -20,7 +20,7 @@ let stranger;
 const others = () => front.node.want(200, 'GET', '/v1/tenant', { token: stranger });
 before(async () => {
   await front.start();
-  await front.node.createTenant('zeta');
+  await front.node.createBusyTenant('zeta');
   stranger = await front.node.token('zeta', 'zoe', { scope: 'tenant:read', ttl: '1h' });
 });
 after(() => front.destroy());

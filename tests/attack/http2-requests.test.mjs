@@ -227,7 +227,7 @@ test('answers are those of HTTP/1.1, but for trace and date', async () => {
 });
 
 test('streams of one connection have each their own token', async () => {
-  await front.node.createTenant('zeta');
+  await front.node.createBusyTenant('zeta');
   const other = await front.node.token('zeta', 'zoe', { scope: 'memory:read memory:write tenant:read' });
   const tokens = { acme: front.token, zeta: other };
   const connection = await front.open();

@@ -36,7 +36,7 @@ const actions = {
 const onAnItem = ['memory.read', 'memory.update', 'memory.delete', 'memory.history'];
 
 async function fill(name, tenant) {
-  tenant.id = (await node.createTenant(name)).id;
+  tenant.id = (await node.createBusyTenant(name)).id;
   tenant.all = await node.token(name, 'platform', { scope: EVERY_SCOPE, ttl: '1h' });
   tenant.tokens = {};
   tenant.items = {};
@@ -235,7 +235,7 @@ test('each log names its own tenant and users only', async () => {
 test('unknown, erased and paused tenants and a wrong signature read alike, byte by byte', async () => {
   const created = {};
   for (const name of ['gamma', 'delta']) {
-    created[name] = await node.createTenant(name);
+    created[name] = await node.createBusyTenant(name);
     created[name].token = await node.token(name, 'eve', { scope: EVERY_SCOPE });
     await node.want(201, 'POST', '/v1/memories',
                     { token: created[name].token, body: { text: `of ${name}` } });

@@ -61,7 +61,7 @@ let scanner, keyScanner;
 
 before(async () => {
   await node.start();
-  id = (await node.createTenant('acme')).id;
+  id = (await node.createBusyTenant('acme')).id;
   const user = marker('user'), agent = marker('agent');
   const token = await node.token('acme', user, { agent, scope: EVERY_SCOPE, ttl: '1h' });
   tokens.push(token);

@@ -155,11 +155,11 @@ class Storm {
     await this.node.start();
     this.tokens = [];
     for (let i = 0; i < TENANTS; i++) {
-      await this.node.createTenant(`tenant-${i}`);
+      await this.node.createBusyTenant(`tenant-${i}`);
       this.tokens.push(await this.node.token(`tenant-${i}`, 'ada', {
         scope: 'memory:read memory:write tenant:read', ttl: '1h' }));
     }
-    await this.node.createTenant('calm');
+    await this.node.createBusyTenant('calm');
     this.calm = await this.node.token('calm', 'zoe', { scope: 'memory:read memory:write', ttl: '1h' });
     this.memory = await this.ask('POST', '/v1/memories', '{"text":"stays calm"}');
     assert.equal(this.memory.status, 201, this.memory.text);

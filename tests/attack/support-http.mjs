@@ -144,7 +144,7 @@ export class Front {
 
   async start() {
     await this.node.start();
-    await this.node.createTenant('acme');
+    await this.node.createBusyTenant('acme');
     this.port = this.node.port;
     this.token = await this.node.token('acme', 'ada', { scope: EVERY_SCOPE, ttl: '1h' });
     for (const text of ['stays as it is', 'and so does this'])

@@ -29,7 +29,7 @@ async function mint() {
 before(async () => {
   console.log(`# seed ${seed}, ${rounds} rounds`);
   await node.start();
-  for (const tenant of tenants) tenant.id = (await node.createTenant(tenant.name)).id;
+  for (const tenant of tenants) tenant.id = (await node.createBusyTenant(tenant.name)).id;
   await mint();
 });
 after(() => node.destroy());

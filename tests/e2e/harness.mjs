@@ -238,6 +238,11 @@ export class Node {
     return this.json('tenant', 'create', name, ...options);
   }
 
+  // One whose load is the test's matter, not its quotas.
+  createBusyTenant(name, ...options) {
+    return this.createTenant(name, '--quota', 'requests_per_second=0', '--quota', 'concurrent_requests=0', ...options);
+  }
+
   async token(name, user = 'ada', { agent, scope, clearance, ttl } = {}) {
     const words = ['token', name, '--user', user];
     if (agent !== undefined) words.push('--agent', agent);
