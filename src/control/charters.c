@@ -230,10 +230,7 @@ static status keep(struct control *control, const struct charter *charter,
 {
     TRY(registry_begin(control, fault));
     status kept = charter_keep_next(control, charter, note, fault);
-    if (kept == OK)
-        return registry_commit(control, fault);
-    registry_undo(control);
-    return kept;
+    return registry_end(control, kept, fault);
 }
 
 static status drop_next(struct control *control, const uint8_t id[TENANT_ID_BYTES],
@@ -241,10 +238,7 @@ static status drop_next(struct control *control, const uint8_t id[TENANT_ID_BYTE
 {
     TRY(registry_begin(control, fault));
     status dropped = drop_row(control, id, true, fault);
-    if (dropped == OK)
-        return registry_commit(control, fault);
-    registry_undo(control);
-    return dropped;
+    return registry_end(control, dropped, fault);
 }
 
 /* It is signed, so it is in force already: from here on nothing but the disk can be in the way. */

@@ -103,6 +103,8 @@ MUST_CHECK status registry_begin(struct control *control, struct fault *fault);
 /* Commits and anchors; on failure everything since begin is undone. */
 MUST_CHECK status registry_commit(struct control *control, struct fault *fault);
 void registry_undo(struct control *control);
+/* What every transaction ends with: result OK: committed; else undone, and result is returned. */
+MUST_CHECK status registry_end(struct control *control, status result, struct fault *fault);
 MUST_CHECK status registry_by_id(struct tenant *ret, struct control *control,
                                  const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
 MUST_CHECK status registry_by_name(struct tenant *ret, struct control *control, struct span name,

@@ -169,10 +169,7 @@ static status write_denials(struct control *control, struct span detail, struct 
 {
     TRY(registry_begin(control, fault));
     status result = ledger_append(control, "requests.denied", NULL, -1, detail, fault);
-    if (result == OK)
-        return registry_commit(control, fault);
-    registry_undo(control);
-    return result;
+    return registry_end(control, result, fault);
 }
 
 static void on_denials(void *context)

@@ -129,11 +129,7 @@ static status record(struct control *control, const struct tenant *tenant, const
     status result = change(control, tenant, fault);
     if (result == OK && event)
         result = ledger_append(control, event, tenant, operator_uid, detail, fault);
-    if (result != OK) {
-        registry_undo(control);
-        return result;
-    }
-    return registry_commit(control, fault);
+    return registry_end(control, result, fault);
 }
 
 static status change_state(struct control *control, const struct tenant *tenant,
@@ -202,10 +198,7 @@ static status record_created(struct work *work, struct fault *fault)
     status result = registry_set_state(control, work->tenant.id, TENANT_ACTIVE, fault);
     if (result == OK)
         result = charter_promote(control, &work->tenant, work->tenant.id, work->signature, fault);
-    if (result == OK)
-        return registry_commit(control, fault);
-    registry_undo(control);
-    return result;
+    return registry_end(control, result, fault);
 }
 
 static void on_silo_made(void *context, status code, const char *detail, struct cursor *result,
@@ -324,10 +317,7 @@ static status record_creating(struct work *work, const struct posture *posture,
     status result = registry_insert(&work->tenant, control, fault);
     if (result == OK)
         result = keep_first_charter(control, &work->tenant, posture, work->operator_uid, fault);
-    if (result == OK)
-        return registry_commit(control, fault);
-    registry_undo(control);
-    return result;
+    return registry_end(control, result, fault);
 }
 
 static status make_key_and_sign(struct work *work, struct fault *fault)
@@ -469,11 +459,7 @@ static status record_erased(struct work *work, struct span document, struct span
     if (result == OK)
         result = ledger_append(control, "tenant.erase", &work->tenant, work->operator_uid, receipt,
                                fault);
-    if (result != OK) {
-        registry_undo(control);
-        return result;
-    }
-    return registry_commit(control, fault);
+    return registry_end(control, result, fault);
 }
 
 static void on_silo_removed(void *context, status code, const char *detail,

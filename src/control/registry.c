@@ -81,6 +81,14 @@ status registry_commit(struct control *control, struct fault *fault)
     return OK;
 }
 
+status registry_end(struct control *control, status result, struct fault *fault)
+{
+    if (result == OK)
+        return registry_commit(control, fault);
+    registry_undo(control);
+    return result;
+}
+
 static status row(struct tenant *ret, struct control *control, struct statement *statement,
                   struct fault *fault)
 {

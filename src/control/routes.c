@@ -317,10 +317,7 @@ static status write_questions(struct control *control, struct fault *fault)
     const struct route_question *question = control->route_questions;
     for (; question && result == OK; question = question->next)
         result = write_question(control, question, fault);
-    if (result == OK)
-        return registry_commit(control, fault);
-    registry_undo(control);
-    return result;
+    return registry_end(control, result, fault);
 }
 
 static void answer_question(const struct route_question *question, bool written)

@@ -67,11 +67,7 @@ static status write_notes(struct control *control, struct fault *fault)
     for (struct awake *note = control->awake; note && result == OK; note = note->next)
         if (note->dirty)
             result = write_note(control, note, fault);
-    if (result != OK) {
-        registry_undo(control);
-        return result;
-    }
-    return registry_commit(control, fault);
+    return registry_end(control, result, fault);
 }
 
 static void on_flush(void *context);

@@ -15,7 +15,7 @@ describe('HTTP/2', () => {
   const node = nodeOfSuite({ before, after }, { config });
   let token, session;
   before(async () => {
-    await node.createTenant('acme', '--quota', 'requests_per_second=0', '--quota', 'concurrent_requests=0');
+    await node.createBusyTenant('acme');
     token = await node.token('acme');
     session = http2.connect(node.url);
     session.on('error', () => {});
