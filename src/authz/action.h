@@ -16,6 +16,10 @@ enum {
 
 enum action_body { ACTION_BODY_NONE, ACTION_BODY_JSON, ACTION_BODY_NDJSON, ACTION_BODY_BYTES };
 
+/* Bodies that no process holds whole (docs/protocols.md, the relay). In: NDJSON, a line at a time,
+ * or bytes. */
+enum { ACTION_STREAMS_IN = 1, ACTION_STREAMS_OUT = 2 };
+
 struct action {
     const char *name;     /* "memory.search", as policy and the audit log know it */
     const char *method;   /* "POST" */
@@ -24,7 +28,8 @@ struct action {
     enum scope scope;
     bool mutates;         /* evidence before effect; POST then honours Idempotency-Key */
     enum action_body body;
-    uint32_t body_max;    /* bytes; 0 for ACTION_BODY_NONE */
+    uint64_t body_max;    /* bytes; 0 for ACTION_BODY_NONE */
+    uint8_t streams;      /* ACTION_STREAMS_IN, ACTION_STREAMS_OUT */
     const char *const *query; /* the query parameters it knows, NULL-terminated; NULL for none */
 };
 

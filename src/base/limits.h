@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <stdint.h>
 
+#define OBJECT_BYTES_MAX (UINT64_C(64) << 30) /* one object */
+
 #define KIB(n) ((uint32_t)(n) * 1024u)
 #define MIB(n) ((uint32_t)(n) * 1024u * 1024u)
 
@@ -53,6 +55,7 @@ enum {
     IPC_WAITING_FDS_MAX = 1024, /* that wait for one slow peer: it must not cost all of ours */
     RELAY_FRAGMENT_MAX = KIB(56), /* body bytes in one frame between gateway and cell */
     RELAY_STREAMS_MAX = 1024,     /* requests in flight from one gateway to one cell */
+    RELAY_WINDOW = KIB(512),      /* of a streamed body, under way beyond the credit given */
 
     /* a gateway */
     GATEWAY_LOOKUPS_MAX = 8192,      /* tenants it remembers, each for a second */
@@ -81,6 +84,8 @@ enum {
     CELL_BODIES_MAX = MIB(32),      /* of requests that are still arriving, all gateways together */
     CELL_WRAPPED_MAX = KIB(4),      /* silo.keys */
     CELL_EXPORTS_MAX = 4,           /* running at once */
+    CELL_UPLOADS_MAX = 32,          /* streamed bodies that are arriving at once */
+    CELL_DOWNLOADS_MAX = 64,        /* streamed answers that are leaving at once */
 
     /* memory */
     MEMORY_TEXT_MAX = KIB(64),
@@ -92,6 +97,20 @@ enum {
     LIST_LIMIT_MAX = 500,
     RETENTION_DAYS_MAX = 36500,
     TTL_SECONDS_MAX = 10 * 365 * 24 * 3600,
+
+    /* knowledge */
+    DOCUMENT_TEXT_MAX = MIB(4),     /* of one document */
+    DOCUMENT_BODY_MAX = MIB(6),     /* its JSON: a body, or a line of a batch */
+    DOCUMENT_TITLE_MAX = KIB(1),
+    DOCUMENT_METADATA_MAX = KIB(16),
+    CHUNK_BYTES_DEFAULT = 1200,     /* a chunk ends at the border nearest below this */
+    CHUNK_OVERLAP_DEFAULT = 150,
+    FILTER_NODES_MAX = 64,
+    FILTER_DEPTH_MAX = 8,
+
+    /* objects */
+    OBJECT_KEY_MAX = 1024,
+    OBJECT_CHUNK_BYTES = KIB(64),   /* sealed apart */
 
     /* audit */
     AUDIT_ENTRY_MAX = KIB(8),

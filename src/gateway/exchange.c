@@ -231,8 +231,8 @@ static status check_length(const struct exchange *exchange, struct fault *fault)
         return OK;
     if (exchange->body_max == 0)
         return FAIL(BAD_REQUEST, fault, "this action takes no body");
-    return FAIL(TOO_LARGE, fault, "this action takes a body of at most %u bytes",
-                exchange->body_max);
+    return FAIL(TOO_LARGE, fault, "this action takes a body of at most %llu bytes",
+                (unsigned long long)exchange->body_max);
 }
 
 /* The first fragment shares its message with the head. */
@@ -298,8 +298,8 @@ static status pull_streamed(struct exchange *exchange, struct buffer *in, struct
 {
     size_t length = exchange->body.max - exchange->body.length;
     if (exchange->body_taken + in->length > exchange->body_max)
-        return FAIL(TOO_LARGE, fault, "this action takes a body of at most %u bytes",
-                    exchange->body_max);
+        return FAIL(TOO_LARGE, fault, "this action takes a body of at most %llu bytes",
+                    (unsigned long long)exchange->body_max);
     if (length > in->length)
         length = in->length;
     buffer_put(&exchange->body, (struct span){in->data, length});

@@ -123,7 +123,7 @@ struct exchange {
     uint64_t body_taken; /* when streamed */
     struct http_chunks chunks;
     struct buffer body;  /* the next fragment */
-    uint32_t body_max;   /* of the action */
+    uint64_t body_max;   /* of the action */
     struct address address;    /* of the client, as far as it is known */
     char host[HOST_NAME_TEXT]; /* asked for: lower case, no port; "" for none, or no name */
     uint8_t tenant_id[TENANT_ID_BYTES]; /* once decided; all zero for an action of the gateway's */

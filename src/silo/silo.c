@@ -433,6 +433,19 @@ status silo_commit(struct silo *silo, struct fault *fault)
     return OK;
 }
 
+status silo_download_read(struct buffer *out, bool *ret_end, struct silo_download *download,
+                          size_t max, struct fault *fault)
+{
+    return download->read(out, ret_end, download, max, fault);
+}
+
+struct silo_download *silo_download_close(struct silo_download *download)
+{
+    if (download != NULL)
+        download->close(download);
+    return NULL;
+}
+
 /* ---- anchor, expiry, what the supervisor wants to know ---- */
 
 static status prove(struct hash_value *proof, uint32_t *ret_count, struct silo *silo,

@@ -22,16 +22,56 @@ struct silo_request {
     struct span ids[4];         /* from the path pattern, decoded */
     struct span query;          /* raw query string; the row names what is allowed in it */
     struct span content_type, body, idempotency_key;
+    const struct span *headers; /* RELAY_HEADERS of them, by kind; empty: not sent. NULL: none */
+    bool head_only;             /* HEAD: what the answer would be, without its body */
+    uint64_t line;              /* of NDJSON, from 1: body is that line. 0: body is the whole */
+    struct silo_upload *upload; /* the body of an action that takes streamed bytes, complete; taken
+                                   when the handler succeeds, else still the caller's to drop */
     struct span token_once;     /* names a token that serves one request; empty: any other token */
     int64_t token_until;        /* seconds: it is of no use from then on */
     struct arena *arena;        /* of this request */
     int64_t now_us;             /* wall; the same for the whole turn */
 };
 
+enum { SILO_HEADER_MAX = 256 };
+
+struct silo_header {
+    uint8_t kind; /* enum relay_header */
+    char value[SILO_HEADER_MAX];
+};
+
 struct silo_response {
     int http_status;     /* 200, 201, 204 ... when the handler returned OK */
-    struct buffer *body; /* JSON; given empty */
+    struct buffer *body; /* JSON unless a Content-Type is among the headers; given empty */
+    struct silo_header headers[6]; /* ascending kinds */
+    uint32_t header_count;
+    struct silo_download *download; /* then body stays empty; the caller's to close */
+    uint64_t length;                /* of the download; RELAY_LENGTH_UNKNOWN */
 };
+
+/* ---- bodies that nobody holds whole ----
+ *
+ * An upload is given its bytes outside of turns, then is the `upload` of a request; what it wrote
+ * counts for nothing until that request's turn is committed. A download is opened by a handler and
+ * read outside of turns: what it reads is the state of that moment, whatever is changed later. */
+
+/* request: without body. Refuses early what the handler would refuse (scope of the path, clearance,
+ * headers, quota with body_length, -1: not known). */
+MUST_CHECK status silo_upload_begin(struct silo_upload **ret, struct silo *silo,
+                                    const struct silo_request *request, int64_t body_length,
+                                    struct fault *fault);
+/* TOO_LARGE, QUOTA_EXCEEDED, OUT_OF_SPACE, INTERNAL: then only drop is allowed. */
+MUST_CHECK status silo_upload_put(struct silo_upload *upload, struct span bytes,
+                                  struct fault *fault);
+/* All bytes have come: makes them durable. */
+MUST_CHECK status silo_upload_end(struct silo_upload *upload, struct fault *fault);
+struct silo_upload *silo_upload_drop(struct silo_upload *upload); /* returns NULL; takes NULL */
+
+/* Appends up to max bytes; *ret_end with the last. CORRUPT: what follows cannot be read. */
+MUST_CHECK status silo_download_read(struct buffer *out, bool *ret_end,
+                                     struct silo_download *download, size_t max,
+                                     struct fault *fault);
+struct silo_download *silo_download_close(struct silo_download *download); /* takes NULL */
 
 /* What opening needs from the kms besides the key. */
 struct silo_opening {

@@ -106,6 +106,13 @@ struct call {
     bool hidden;            /* not_found because of the caller's clearance or user: a denial */
 };
 
+/* Each kind of download begins with it. */
+struct silo_download {
+    status (*read)(struct buffer *out, bool *ret_end, struct silo_download *download, size_t max,
+                   struct fault *fault);
+    void (*close)(struct silo_download *download); /* frees */
+};
+
 typedef status silo_handler(struct call *call, struct fault *fault);
 
 /* silo.c: begins the store's transaction for a turn that writes. */

@@ -24,6 +24,10 @@ enum message_type {
     /* cell (or control, for its own registry) -> kms */
     MESSAGE_KEY_OPEN = 0x0301,
     MESSAGE_ANCHOR_MOVE = 0x0302,
+    /* cell -> kms: versions of the data key */
+    MESSAGE_KEY_NEXT = 0x0304,
+    MESSAGE_KEY_DROP = 0x0305,
+    MESSAGE_KEY_KEPT = 0x0306,
     /* kms -> cell */
     MESSAGE_CHARTER = 0x0303, /* a signed charter, in force from now on; no reply */
     /* control -> kms, standing channel */
@@ -34,6 +38,10 @@ enum message_type {
     MESSAGE_KEY_CREATE = 0x0321,
     MESSAGE_KEY_SHRED = 0x0322,
     MESSAGE_TOKEN_MINT = 0x0323,
+    MESSAGE_KEK_ROTATE = 0x0325,
+    MESSAGE_KEY_DISABLE = 0x0326,
+    MESSAGE_KEY_ENABLE = 0x0327,
+    MESSAGE_ANCHOR_RESTORE = 0x0328,
     /* the same; and over the standing channel for the newest one once more */
     MESSAGE_CHARTER_SIGN = 0x0324,
 
@@ -75,10 +83,12 @@ enum message_type {
     MESSAGE_RELAY_BODY = 0x0702,
     MESSAGE_RELAY_CANCEL = 0x0703,
     MESSAGE_RELAY_DRAINED = 0x0704,
+    MESSAGE_RELAY_CREDIT = 0x0705, /* both ways */
     /* cell -> gateway */
     MESSAGE_RELAY_RESPONSE = 0x0711,
     MESSAGE_RELAY_MORE = 0x0712,
     MESSAGE_RELAY_DRAIN = 0x0713,
+    MESSAGE_RELAY_BREAK = 0x0714,
 
     /* CLI -> control, over admin.sock, and back */
     MESSAGE_ADMIN_CALL = 0x0801,
@@ -93,6 +103,28 @@ enum channel_kind {
 };
 
 enum { FLAG_END = 1 }; /* the last fragment of a body */
+
+/* The headers that pass between gateway and cell: in requests (Q), in answers (A). */
+enum relay_header {
+    RELAY_CONTENT_TYPE = 1,     /* Q A */
+    RELAY_IDEMPOTENCY_KEY,      /* Q */
+    RELAY_RANGE,                /* Q */
+    RELAY_IF_RANGE,             /* Q */
+    RELAY_IF_MATCH,             /* Q */
+    RELAY_IF_NONE_MATCH,        /* Q */
+    RELAY_IF_MODIFIED_SINCE,    /* Q */
+    RELAY_IF_UNMODIFIED_SINCE,  /* Q */
+    RELAY_ALLOW,                /* A: of 405 */
+    RELAY_ETAG,                 /* A */
+    RELAY_LAST_MODIFIED,        /* A */
+    RELAY_CONTENT_RANGE,        /* A: of 206 and 416 */
+    RELAY_ACCEPT_RANGES,        /* A */
+    RELAY_CONTENT_DISPOSITION,  /* A */
+    RELAY_IDEMPOTENT_REPLAYED,  /* A: "true": the answer to an earlier request of this key */
+    RELAY_HEADERS
+};
+
+#define RELAY_LENGTH_UNKNOWN UINT64_MAX
 
 enum cell_gone_reason {
     CELL_GONE_PARKED = 1,
