@@ -70,7 +70,8 @@ class Node:
     def create(self, name):
         """Without quotas: the defaults bound requests a second."""
         return self.call('tenant.create', name=name,
-                         quotas={'requests_per_second': 0, 'concurrent_requests': 0})['id']
+                         quotas={'requests_per_second': 0, 'concurrent_requests': 0,
+                                 'bytes_stored': 0})['id']
 
     def token(self, name, scope='memory:read memory:write audit:read tenant:read'):
         return self.call('token.mint', name=name, user='ada', scope=scope,

@@ -89,6 +89,34 @@ http {{
         self.process.wait(10)
 
 
+class NginxDav:
+    """nginx that takes files by PUT and gives them by sendfile: neither sealed nor synced."""
+
+    def __init__(self, directory):
+        self.directory = os.path.join(directory, 'nginx-dav')
+        os.makedirs(os.path.join(self.directory, 'www'))
+        self.port = free_port()
+        with open(os.path.join(self.directory, 'nginx.conf'), 'w') as file:
+            file.write(f'''user root; daemon off; worker_processes {os.cpu_count()}; pid nginx.pid;
+error_log stderr error; events {{ worker_connections 256; }}
+http {{
+  access_log off; sendfile on; tcp_nodelay on; client_max_body_size 0; client_body_temp_path www/t1;
+  proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+  server {{ listen 127.0.0.1:{self.port}; root {self.directory}/www;
+            location / {{ dav_methods PUT DELETE; client_body_buffer_size 1m; }} }}
+}}
+''')
+        self.process = subprocess.Popen(
+            ['/usr/sbin/nginx', '-p', self.directory, '-c', 'nginx.conf', '-e', 'stderr'],
+            stderr=open(os.path.join(self.directory, 'log'), 'w'))
+        _await_port(self.port, self.process, 'nginx')
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        remove_directory(self.directory)
+
+
 def _await_port(port, process, name):
     for _ in range(100):
         if process.poll() is not None:
@@ -205,7 +233,8 @@ class Backend:
         self.pid = None
         self._until_ready()
 
-    def _until_ready(self):
+    def _until_ready(self, values=None):
+        """How many rows came; their first columns go into `values`."""
         rows = 0
         while True:
             while len(self.buffer) < 5:
@@ -219,6 +248,8 @@ class Backend:
             if kind == b'K':
                 self.pid = struct.unpack('>II', body)[0]
             rows += kind == b'D'
+            if kind == b'D' and values is not None:
+                values.append(body[6:6 + struct.unpack_from('>I', body, 2)[0]].decode())
             if kind == b'Z':
                 return rows
 
@@ -228,10 +259,16 @@ class Backend:
             raise RuntimeError('PostgreSQL closed the connection')
         self.buffer += piece
 
-    def query(self, text):
+    def query(self, text, values=None):
         body = text.encode() + b'\0'
         self.socket.sendall(b'Q' + struct.pack('>I', len(body) + 4) + body)
-        return self._until_ready()
+        return self._until_ready(values)
+
+    def rows(self, text):
+        """The first column of every row."""
+        values = []
+        self.query(text, values)
+        return values
 
     def close(self):
         self.socket.sendall(b'X' + struct.pack('>I', 4))

@@ -1,4 +1,4 @@
-"""run.py [engine|front|serving|lifecycle]...: measures, prints the table, writes bench/results.json.
+"""run.py [engine|front|serving|lifecycle|holdings]...: measures, prints the table, writes bench/results.json.
 
 BENCH_QUICK=1: a small run that shows that all of it works; its figures mean little and go to
 build/bench-part.json, as those of some parts only do. BENCH_DIR: where data is kept while measuring
@@ -14,12 +14,13 @@ import time
 import common
 import engine
 import front
+import holdings
 import lifecycle
 import peers
 import serving
 import table
 
-PARTS = ('engine', 'front', 'serving', 'lifecycle')
+PARTS = ('engine', 'front', 'serving', 'lifecycle', 'holdings')
 
 
 def _sync_times(directory):
@@ -69,13 +70,15 @@ def _measure(parts, directory):
         figures['engine'] = engine.measure()
     if 'front' in parts:
         figures['front'] = front.measure()
-    if 'serving' in parts or 'lifecycle' in parts:
+    if {'serving', 'lifecycle', 'holdings'} & set(parts):
         postgres = peers.Postgres(directory)
         try:
             if 'serving' in parts:
                 figures['serving'] = serving.measure(postgres)
             if 'lifecycle' in parts:
                 figures['lifecycle'] = lifecycle.measure(postgres)
+            if 'holdings' in parts:
+                figures['holdings'] = holdings.measure(postgres)
         finally:
             postgres.stop()
     return figures

@@ -198,6 +198,73 @@ def _erase_rows(erase):
              '', '']]
 
 
+def _mb(figures, name='mb_per_second'):
+    return f'{figures[name]:,.0f}{_spread(figures, name)} MB/s'
+
+
+def _quality_rows(quality):
+    rows = []
+    for kind, corpora in quality.items():
+        what = kind.replace('_', ' ')
+        for name, sides in corpora.items():
+            ours, peer = (sides[side] for side in ('bulkhead', 'postgres'))
+            rows.append([f'title -> page, {what}, {name} ({ours["queries"]} queries): nDCG@10 / recall@10',
+                         f'{ours["ndcg_10"]:.3f} / {ours["recall_10"]:.3f}',
+                         f'PostgreSQL ts_rank_cd {peer["ndcg_10"]:.3f} / {peer["recall_10"]:.3f}', '', ''])
+    return rows
+
+
+def _knowledge_rows(knowledge):
+    ingest, search = knowledge['ingest'], knowledge['search']
+    ours, peer = ingest['bulkhead'], ingest['postgres']
+    return [[f'documents taken in a second ({_count(ingest["documents"])} pages, '
+             f'{ingest["bytes"] / 1e6:.0f} MB)',
+             f'{_count(ours["per_second"])}; {ours["mb_per_second"]:.1f} MB/s',
+             f'PostgreSQL tsvector, GIN, RLS {_count(peer["per_second"])}; '
+             f'{peer["mb_per_second"]:.1f} MB/s', '', ''],
+            ['search over all of them, ten best, p50 / p99', _pair(search['bulkhead']),
+             f'PostgreSQL {_pair(search["postgres"])}', '', ''],
+            *_quality_rows(knowledge['quality'])]
+
+
+def _object_rows(objects):
+    engine = objects['engine']
+    gib = objects['bytes'] / 2**30
+    rows = []
+    for way, what in (('write', 'written'), ('read', 'read')):
+        sealed, plain = engine[f'sealed_{way}_mb_per_second'], engine[f'aes_gcm_{way}_mb_per_second']
+        percent = (1 - sealed / plain) * 100
+        rows.append([f'an object of {gib:.0f} GiB sealed chunk by chunk, {what}', f'{sealed:,.0f} MB/s',
+                     f'AES-256-GCM, one file {plain:,.0f} MB/s', 'at most 20 % slower',
+                     _verdict([(percent, 20)])])
+    for way in ('put', 'get'):
+        rows.append([f'the same over HTTP, {way.upper()}', _mb(objects[way]['bulkhead']),
+                     f'nginx, plain files, {"not synced" if way == "put" else "sendfile"} '
+                     f'{_mb(objects[way]["nginx"])}', '', ''])
+    rows.append(['one byte in the middle of it, p50 / p99', _pair(objects['range']['bulkhead']),
+                 f'nginx {_pair(objects["range"]["nginx"])}', '', ''])
+    return rows
+
+
+def _care_rows(care, proofs):
+    return [[f'backup of {_count(care["stored_mb"])} MB, in use',
+             f'{care["backup_mb_per_second"]:,.0f} MB/s', f'cp -r, sync '
+             f'{care["copy_mb_per_second"]:,.0f} MB/s', '', ''],
+            [f'the next one, {care["incremental"]["mb"]:.1f} MB',
+             f'{care["incremental"]["seconds"]:.2f} s', '', '', ''],
+            ['check of every page, chunk and proof of it', f'{care["check_mb_per_second"]:,.0f} MB/s', '',
+             '', ''],
+            ['restore of it, every page and chunk verified',
+             f'{care["restore_mb_per_second"]:,.0f} MB/s', '', '', ''],
+            [f'erase a tenant with 1 GB stored, p50 / max of {care["erase_1_gb"]["count"]}',
+             f'{_ms(care["erase_1_gb"]["p50_ms"])} / {_ms(care["erase_1_gb"]["max_ms"])}',
+             f'rm -r {_ms(care["rm_1_gb"]["p50_ms"])} / {_ms(care["rm_1_gb"]["max_ms"])}', '10 ms',
+             _verdict([(care['erase_1_gb']['p50_ms'], 10)])],
+            [f'audit proof at {_count(proofs["entries"])} entries, p50 / max',
+             f'{_us(proofs["proof_p50_us"])} / {_us(proofs["proof_max_us"])}', '', '10 ms',
+             _verdict([(proofs['proof_max_us'], 10000)])]]
+
+
 def rows(results):
     """[what, Bulkhead, peers, budget, met or not met]"""
     figures = results['figures']
@@ -218,6 +285,10 @@ def rows(results):
         found += _erase_rows(life['erase'])
         found.append(['create a tenant; mint a token, p50 / p99', f'{_pair(life["control"]["create"])};'
                       f' {_pair(life["control"]["mint"])}', '', '', ''])
+    if 'holdings' in figures:
+        held = figures['holdings']
+        found += _knowledge_rows(held['knowledge']) + _object_rows(held['objects'])
+        found += _care_rows(held['care'], held['audit_large'])
     if 'engine' in figures:
         found += _engine_rows(figures['engine'])
     return found
@@ -228,7 +299,7 @@ HEADER = ['figure', 'Bulkhead', 'beside it', 'budget', '']
 
 def is_headline(row):
     """What the README shows: every figure with a budget, met or not, and every rate."""
-    return bool(row[3]) or ' a second' in row[0]
+    return bool(row[3]) or ' a second' in row[0] or 'search over' in row[0] or 'backup of' in row[0]
 
 
 def markdown(results, headlines_only):
