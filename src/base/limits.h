@@ -55,6 +55,7 @@ enum {
     IPC_WAITING_FDS_MAX = 1024, /* that wait for one slow peer: it must not cost all of ours */
     RELAY_FRAGMENT_MAX = KIB(56), /* body bytes in one frame between gateway and cell */
     RELAY_STREAMS_MAX = 1024,     /* requests in flight from one gateway to one cell */
+    RELAY_HEADER_MAX = KIB(1),    /* the value of one header that passes between them */
     RELAY_WINDOW = KIB(512),      /* of a streamed body, under way beyond the credit given */
 
     /* a gateway */

@@ -1,5 +1,7 @@
 #include "wire/messages.h"
 
+#include <assert.h>
+
 void anchor_put(struct buffer *out, const struct anchor *anchor)
 {
     buffer_put_u64(out, anchor->epoch);
@@ -53,4 +55,48 @@ status reply_send(int fd, uint32_t id, status code, const char *detail, struct f
     reply_put_head(&body, code, detail);
     TRY(buffer_check(&body, "reply", fault));
     return ipc_send(fd, MESSAGE_REPLY, id, buffer_span(&body), NULL, 0, fault);
+}
+
+/* A tab is a blank (RFC 9110 5.5). */
+bool relay_header_fits(struct span value)
+{
+    for (size_t i = 0; i < value.length; i++)
+        if ((value.data[i] < ' ' && value.data[i] != '\t') || value.data[i] > '~')
+            return false;
+    return value.length > 0 && value.length <= RELAY_HEADER_MAX;
+}
+
+void relay_headers_put(struct buffer *out, const struct span headers[RELAY_HEADERS])
+{
+    uint8_t count = 0;
+    for (int kind = 1; kind < RELAY_HEADERS; kind++)
+        if (headers[kind].length)
+            count++;
+    buffer_put_u8(out, count);
+    for (int kind = 1; kind < RELAY_HEADERS; kind++) {
+        if (headers[kind].length == 0)
+            continue;
+        assert(relay_header_fits(headers[kind]));
+        buffer_put_u8(out, (uint8_t)kind);
+        buffer_put_field(out, headers[kind]);
+    }
+}
+
+status relay_headers_get(struct span ret[RELAY_HEADERS], struct cursor *cursor, uint32_t kinds,
+                         struct fault *fault)
+{
+    struct span headers[RELAY_HEADERS] = {0};
+    uint8_t count, kind, before = 0;
+    TRY(cursor_u8(&count, cursor, fault));
+    for (uint8_t i = 0; i < count; i++, before = kind) {
+        TRY(cursor_u8(&kind, cursor, fault));
+        if (kind <= before || kind >= RELAY_HEADERS || !(kinds & (UINT32_C(1) << kind)))
+            return FAIL(BAD_REQUEST, fault, "a header of kind %u", kind);
+        TRY(cursor_field(&headers[kind], cursor, RELAY_HEADER_MAX, "header", fault));
+        if (!relay_header_fits(headers[kind]))
+            return FAIL(BAD_REQUEST, fault, "header %u: what no header can be", kind);
+    }
+    for (int i = 0; i < RELAY_HEADERS; i++)
+        ret[i] = headers[i];
+    return OK;
 }

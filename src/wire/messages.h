@@ -126,6 +126,20 @@ enum relay_header {
 
 #define RELAY_LENGTH_UNKNOWN UINT64_MAX
 
+/* Sets of kinds: bit 1 << kind. */
+enum {
+    RELAY_REQUEST_HEADERS = (1 << RELAY_ALLOW) - (1 << RELAY_CONTENT_TYPE),
+    RELAY_ANSWER_HEADERS = 1 << RELAY_CONTENT_TYPE | ((1 << RELAY_HEADERS) - (1 << RELAY_ALLOW)),
+};
+
+/* May this be the value of one? 1..RELAY_HEADER_MAX bytes of visible ASCII and blanks. */
+bool relay_header_fits(struct span value);
+/* By kind; empty: not sent. Each must fit. */
+void relay_headers_put(struct buffer *out, const struct span headers[RELAY_HEADERS]);
+/* Borrowed. BAD_REQUEST, TRUNCATED for anything but kinds of that set in ascending order. */
+MUST_CHECK status relay_headers_get(struct span ret[RELAY_HEADERS], struct cursor *cursor,
+                                    uint32_t kinds, struct fault *fault);
+
 enum cell_gone_reason {
     CELL_GONE_PARKED = 1,
     CELL_GONE_STOPPED,
