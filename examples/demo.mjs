@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { bulkhead, eventually, Node, sleep } from '../tests/e2e/harness.mjs';
 import { frontDoor } from './front_door.mjs';
+import { holdings } from './holdings.mjs';
 import { loadDocs } from './load_docs.mjs';
 
 const TENANTS = {
@@ -309,6 +310,7 @@ async function main() {
   const [, took] = await timed(() => node.stop());
   fact(`SIGTERM: cells parked, keys closed, every process gone, exit 0: ${ms(took)}`);
   await frontDoor(chapter, fact);
+  await holdings(chapter, fact);
 }
 
 try {
