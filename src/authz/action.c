@@ -8,8 +8,9 @@
 enum { SEGMENTS_MAX = 8 };
 
 struct segments {
-    struct span items[SEGMENTS_MAX];
-    uint32_t count;
+    struct span path;
+    struct span items[SEGMENTS_MAX]; /* the first of them */
+    uint32_t count;                  /* of all: those beyond are only {name...}'s to take */
 };
 
 const char *const *action_query_names(const struct action *action)
@@ -40,9 +41,9 @@ const struct action *action_numbered(const struct action_table *table, uint32_t 
 static bool split(struct segments *ret, struct span path)
 {
     size_t at = 0;
-    *ret = (struct segments){0};
+    *ret = (struct segments){.path = path};
     while (at < path.length) {
-        if (path.data[at] != '/' || ret->count == SEGMENTS_MAX)
+        if (path.data[at] != '/')
             return false;
         size_t from = ++at;
         while (at < path.length && path.data[at] != '/')
@@ -50,7 +51,9 @@ static bool split(struct segments *ret, struct span path)
         struct span segment = {path.data + from, at - from};
         if (segment.length == 0 || span_is(segment, ".") || span_is(segment, ".."))
             return false;
-        ret->items[ret->count++] = segment;
+        if (ret->count < SEGMENTS_MAX)
+            ret->items[ret->count] = segment;
+        ret->count++;
     }
     return ret->count > 0;
 }
@@ -61,9 +64,25 @@ static bool is_placeholder(struct span segment)
         && segment.data[segment.length - 1] == '}';
 }
 
-static bool is_id(struct span segment)
+/* {name...}: the last of a pattern. */
+static bool takes_the_rest(struct span segment)
 {
-    return segment.length <= ACTION_ID_MAX && span_is_plain_text(segment);
+    static const struct span dots = {(const uint8_t *)"...}", 4};
+    return is_placeholder(segment) && segment.length > dots.length + 1
+        && span_equal((struct span){segment.data + segment.length - dots.length, dots.length},
+                      dots);
+}
+
+/* What the path has from that segment on. */
+static struct span rest_from(const struct segments *path, uint32_t segment)
+{
+    const uint8_t *from = path->items[segment].data, *end = path->path.data + path->path.length;
+    return (struct span){from, (size_t)(end - from)};
+}
+
+static bool is_text(struct span bytes, size_t max)
+{
+    return bytes.length <= max && span_is_plain_text(bytes);
 }
 
 /* The next segment of a row's pattern, which is a constant of ours; empty at its end. */
@@ -76,29 +95,49 @@ static struct span next_segment(const char **pattern)
     return (struct span){(const uint8_t *)from, (size_t)(to - from)};
 }
 
-/* ret_literals: one bit a literal segment, the first the highest, so that the pattern that is
- * literal earlier is the greater number. */
-static bool fits(uint32_t *ret_literals, const char *pattern, const struct segments *path)
+/* How close a pattern is to a path. */
+struct fit {
+    uint32_t literals; /* one bit a literal segment, the first the highest, so that the pattern that
+                          is literal earlier is the greater number */
+    bool whole;        /* every segment of the path has its own in the pattern */
+};
+
+static bool is_closer(struct fit one, struct fit other)
 {
-    uint32_t literals = 0;
-    for (uint32_t i = 0; i < path->count; i++) {
-        struct span wanted = next_segment(&pattern);
-        bool placeholder = is_placeholder(wanted);
-        if (placeholder ? !is_id(path->items[i]) : !span_equal(wanted, path->items[i]))
-            return false;
-        literals |= placeholder ? 0 : UINT32_C(1) << (SEGMENTS_MAX - 1 - i);
-    }
-    *ret_literals = literals;
-    return *pattern == '\0';
+    return one.literals != other.literals ? one.literals > other.literals
+                                          : one.whole && !other.whole;
 }
 
-static void take_ids(struct route *route, const struct segments *path, uint32_t literals)
+static bool fits(struct fit *ret, const char *pattern, const struct segments *path)
 {
-    for (uint32_t i = 0; i < path->count; i++) {
-        if (literals & UINT32_C(1) << (SEGMENTS_MAX - 1 - i))
+    struct fit fit = {.whole = true};
+    for (uint32_t i = 0; i < path->count && i < SEGMENTS_MAX; i++) {
+        struct span wanted = next_segment(&pattern);
+        if (takes_the_rest(wanted)) {
+            fit.whole = false;
+            *ret = fit;
+            return is_text(rest_from(path, i), OBJECT_KEY_MAX);
+        }
+        bool placeholder = is_placeholder(wanted);
+        if (placeholder ? !is_text(path->items[i], ACTION_ID_MAX)
+                        : !span_equal(wanted, path->items[i]))
+            return false;
+        fit.literals |= placeholder ? 0 : UINT32_C(1) << (SEGMENTS_MAX - 1 - i);
+    }
+    *ret = fit;
+    return *pattern == '\0' && path->count <= SEGMENTS_MAX;
+}
+
+static void take_ids(struct route *route, const struct segments *path)
+{
+    const char *pattern = route->action->path;
+    for (uint32_t i = 0; i < SEGMENTS_MAX && *pattern; i++) {
+        struct span wanted = next_segment(&pattern);
+        if (!is_placeholder(wanted))
             continue;
         assert(route->id_count < ACTION_IDS_MAX);
-        route->ids[route->id_count++] = path->items[i];
+        route->ids[route->id_count++] =
+            takes_the_rest(wanted) ? rest_from(path, i) : path->items[i];
     }
 }
 
@@ -125,20 +164,21 @@ status authz_route(struct route *ret, char allow[ACTION_ALLOW_MAX],
     struct segments segments;
     struct route route = {0};
     struct buffer methods = buffer_over((uint8_t *)allow, ACTION_ALLOW_MAX - 1);
-    uint32_t best = 0, number = 0;
+    struct fit best = {0};
+    uint32_t number = 0;
     bool known = split(&segments, path), exists = false;
     allow[0] = '\0';
     for (uint32_t set = 0; known && set < table->count; set++) {
         for (uint32_t row = 0; row < table->sets[set].count; row++) {
             const struct action *action = &table->sets[set].rows[row];
-            uint32_t literals;
+            struct fit fit;
             number++;
-            if (!fits(&literals, action->path, &segments) || (exists && literals < best))
+            if (!fits(&fit, action->path, &segments) || (exists && is_closer(best, fit)))
                 continue;
-            if (!exists || literals > best) { /* a path closer to what was asked */
+            if (!exists || is_closer(fit, best)) { /* a path closer to what was asked */
                 buffer_clear(&methods);
                 route = (struct route){0};
-                best = literals;
+                best = fit;
                 exists = true;
             }
             put_methods(&methods, action);
@@ -152,7 +192,7 @@ status authz_route(struct route *ret, char allow[ACTION_ALLOW_MAX],
         return FAIL(NOT_FOUND, fault, "there is nothing at this path");
     if (!route.action)
         return FAIL(METHOD_NOT_ALLOWED, fault, "this path allows %s", allow);
-    take_ids(&route, &segments, best);
+    take_ids(&route, &segments);
     *ret = route;
     return OK;
 }
@@ -170,14 +210,24 @@ static const char *path_defect(const char *path)
 {
     struct segments segments;
     uint32_t ids = 0;
-    if (!split(&segments, span_of_text(path)))
+    if (!split(&segments, span_of_text(path)) || segments.count > SEGMENTS_MAX)
         return "its path is not in normal form";
     for (uint32_t i = 0; i < segments.count; i++) {
         if (!span_is_plain_text(segments.items[i]))
             return "its path is no text";
+        if (takes_the_rest(segments.items[i]) && i + 1 < segments.count)
+            return "its path goes on behind the rest";
         ids += is_placeholder(segments.items[i]);
     }
     return ids > ACTION_IDS_MAX ? "its path has too many placeholders" : NULL;
+}
+
+/* What is held whole is small; what streams is as long as an object. */
+static uint64_t body_limit(const struct action *action)
+{
+    if (action->streams & ACTION_STREAMS_IN)
+        return OBJECT_BYTES_MAX;
+    return DOCUMENT_BODY_MAX > HTTP_BODY_MAX ? DOCUMENT_BODY_MAX : HTTP_BODY_MAX;
 }
 
 static const char *row_defect(const struct action *action)
@@ -189,7 +239,7 @@ static const char *row_defect(const struct action *action)
     if ((unsigned)action->scope >= SCOPE_COUNT)
         return "its scope is unknown";
     if ((action->body == ACTION_BODY_NONE) != (action->body_max == 0)
-        || action->body_max > HTTP_BODY_MAX)
+        || action->body_max > body_limit(action))
         return "its body has no bound";
     struct span method = span_of_text(action->method);
     if ((span_is(method, "GET") || span_is(method, "HEAD"))
@@ -205,7 +255,8 @@ static bool same_shape(const char *left, const char *right)
         || one.count != other.count)
         return false;
     for (uint32_t i = 0; i < one.count; i++)
-        if (!(is_placeholder(one.items[i]) && is_placeholder(other.items[i]))
+        if (!(is_placeholder(one.items[i]) && is_placeholder(other.items[i])
+              && takes_the_rest(one.items[i]) == takes_the_rest(other.items[i]))
             && !span_equal(one.items[i], other.items[i]))
             return false;
     return true;

@@ -23,7 +23,8 @@ enum { ACTION_STREAMS_IN = 1, ACTION_STREAMS_OUT = 2 };
 struct action {
     const char *name;     /* "memory.search", as policy and the audit log know it */
     const char *method;   /* "POST" */
-    const char *path;     /* "/v1/memories/{id}": literal segments and whole-segment placeholders */
+    const char *path;     /* "/v1/memories/{id}": literal segments and whole-segment placeholders;
+                             the last may be {name...}: all that follows, up to OBJECT_KEY_MAX */
     const char *resource; /* the kind it acts on: "memory" */
     enum scope scope;
     bool mutates;         /* evidence before effect; POST then honours Idempotency-Key */
@@ -53,7 +54,8 @@ struct route {
 };
 
 /* path: percent-decoded once (http_decode_path: an escaped '/' or NUL is refused there), no query.
- * Where a literal and a placeholder both fit, the literal names the path, whatever the method.
+ * Where a literal and a placeholder both fit, the literal names the path, whatever the method; so
+ * does {name} before {name...}.
  * HEAD is served by the row of GET (RFC 9110 9.3.2); whoever writes the answer leaves its body out.
  * NOT_FOUND for an unknown path (also "//", a closing slash, "." or "..", an id that is empty, too
  * long, not UTF-8 or has control characters); METHOD_NOT_ALLOWED where only other methods exist:

@@ -30,7 +30,7 @@ struct envelope {
     char agent[USER_MAX + 1]; /* "" when there is none */
     const struct action *action;
     uint32_t id_count;
-    char ids[ACTION_IDS_MAX][ACTION_ID_MAX + 1];
+    struct span ids[ACTION_IDS_MAX]; /* borrowed from the route's path: valid as long as that is */
     scope_set scopes;
     enum clearance clearance;
     bool clearance_given;

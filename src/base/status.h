@@ -22,8 +22,10 @@ typedef enum status {
     METHOD_NOT_ALLOWED,  /* 405 */
     TIMED_OUT,           /* 408 */
     CONFLICT,            /* 409 */
+    PRECONDITION_FAILED, /* 412: If-Match and its like */
     TOO_LARGE,           /* 413: a limit of limits.h was reached */
     UNSUPPORTED_MEDIA,   /* 415 */
+    RANGE_NOT_SATISFIABLE, /* 416 */
     WRONG_REGION,        /* 421 */
     HEADERS_TOO_LARGE,   /* 431 */
     TENANT_PAUSED,       /* 423 */

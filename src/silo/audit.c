@@ -56,7 +56,7 @@ static void put_request_hash(struct json_writer *writer, const struct call *call
     };
     uint32_t count = 4;
     for (uint32_t i = 0; i < envelope->id_count && count < REQUEST_PARTS; i++)
-        parts[count++] = span_of_text(envelope->ids[i]);
+        parts[count++] = envelope->ids[i];
     uint8_t storage[REQUEST_PARTS * (4 + HASH_BYTES)];
     struct buffer digests = buffer_over(storage, sizeof storage);
     for (uint32_t i = 0; i < count; i++) {

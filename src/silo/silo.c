@@ -354,7 +354,7 @@ status silo_refuse(struct silo *silo, const struct silo_request *request, status
     assert(why != OK);
     assert(span_is(span_of_text(request->envelope->tenant), silo->tenant_text));
     if (request->envelope->id_count > 0)
-        call.item = span_of_text(request->envelope->ids[0]);
+        call.item = request->envelope->ids[0];
     return audit_request(&call, why, fault);
 }
 

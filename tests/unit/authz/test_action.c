@@ -177,6 +177,80 @@ static void the_earlier_literal_wins_in_any_order_of_rows(void **state)
     }
 }
 
+static const struct action of_keys[] = {
+    {.name = "read", .method = "GET", .path = "/o/{key...}", .resource = "r"},
+    {.name = "list", .method = "GET", .path = "/o", .resource = "r"},
+    {.name = "one", .method = "DELETE", .path = "/o/{id}", .resource = "r"},
+    {.name = "tags", .method = "GET", .path = "/o/{id}/tags", .resource = "r"},
+};
+static const struct action_set set_of_keys = {"r", of_keys, 4};
+static const struct action_table table_of_keys = {&set_of_keys, 1};
+
+static void the_last_placeholder_may_take_the_rest_of_a_path(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *name, *id; /* name NULL: there is nothing at this path */
+    } expected[] = {
+        {"/o/a/b", "read", "a/b"},
+        {"/o/a/b/c/d/e/f/g/h/i/j/k", "read", "a/b/c/d/e/f/g/h/i/j/k"},
+        {"/o/a b/\xc3\xa9.txt", "read", "a b/\xc3\xa9.txt"},
+        {"/o/a/tags", "tags", "a"}, /* more of it is literal */
+        {"/o/a/tags/b", "read", "a/tags/b"},
+        {"/o", "list", NULL},
+        {"/o/", NULL, NULL}, {"/o/a/", NULL, NULL}, {"/o/a//b", NULL, NULL},
+        {"/o/a/./b", NULL, NULL}, {"/o/a/..", NULL, NULL}, {"/o/../o/a", NULL, NULL},
+        {"/o/a/b/c/d/e/f/g/h/i/j/..", NULL, NULL}, {"/o/a/b/c/d/e/f/g/h/i//k", NULL, NULL},
+        {"/o/a/b\n", NULL, NULL}, {"/o/a/\xff", NULL, NULL}, {"/p/a/b", NULL, NULL},
+    };
+    struct fault fault;
+    assert_int_equal(action_table_check(&table_of_keys, &fault), OK);
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        struct route found;
+        char allow[ACTION_ALLOW_MAX];
+        status code = authz_route(&found, allow, &table_of_keys, SPAN("GET"),
+                                  span_of_text(expected[i].path), &fault);
+        assert_int_equal(code, expected[i].name ? OK : NOT_FOUND);
+        if (!expected[i].name)
+            continue;
+        assert_string_equal(found.action->name, expected[i].name);
+        assert_int_equal(found.id_count, expected[i].id ? 1 : 0);
+        if (expected[i].id)
+            assert_true(span_is(found.ids[0], expected[i].id));
+    }
+}
+
+static void a_single_segment_goes_to_the_placeholder_of_one(void **state)
+{
+    (void)state;
+    struct route found;
+    struct fault fault;
+    char allow[ACTION_ALLOW_MAX];
+    assert_int_equal(authz_route(&found, allow, &table_of_keys, SPAN("DELETE"), SPAN("/o/a"),
+                                 &fault), OK);
+    assert_int_equal(authz_route(&found, allow, &table_of_keys, SPAN("GET"), SPAN("/o/a"),
+                                 &fault), METHOD_NOT_ALLOWED);
+    assert_string_equal(allow, "DELETE");
+}
+
+static void the_rest_of_a_path_has_its_bound(void **state)
+{
+    (void)state;
+    char path[64 + OBJECT_KEY_MAX] = "/o/";
+    size_t head = strlen(path);
+    struct route found;
+    struct fault fault;
+    char allow[ACTION_ALLOW_MAX];
+    memset(path + head, 'k', OBJECT_KEY_MAX + 1);
+    path[head + 1] = '/';
+    struct span longest = {(const uint8_t *)path, head + OBJECT_KEY_MAX};
+    struct span longer = {(const uint8_t *)path, head + OBJECT_KEY_MAX + 1};
+    assert_int_equal(authz_route(&found, allow, &table_of_keys, SPAN("GET"), longest, &fault), OK);
+    assert_int_equal(found.ids[0].length, OBJECT_KEY_MAX);
+    assert_int_equal(authz_route(&found, allow, &table_of_keys, SPAN("GET"), longer, &fault),
+                     NOT_FOUND);
+}
+
 static void a_row_knows_its_query_parameters(void **state)
 {
     (void)state;
@@ -195,8 +269,8 @@ static void a_defect_of_a_table_is_found(void **state)
 {
     (void)state;
     const struct action good = {.name = "r.x", .method = "GET", .path = "/v1/x", .resource = "r"};
-    struct action bad[12];
-    for (size_t i = 0; i < 12; i++)
+    struct action bad[14];
+    for (size_t i = 0; i < 14; i++)
         bad[i] = good;
     bad[0].name = NULL;
     bad[1].method = "TRACE";
@@ -209,12 +283,15 @@ static void a_defect_of_a_table_is_found(void **state)
     bad[8].path = "/1/2/3/4/5/6/7/8/9";
     bad[9].path = "v1/x";
     bad[10].method = "POST", bad[10].body = ACTION_BODY_JSON;
-    bad[10].body_max = HTTP_BODY_MAX + 1;
+    bad[10].body_max = DOCUMENT_BODY_MAX + 1;
     bad[11].path = "/v1/\x01";
+    bad[12].path = "/v1/{a...}/b";
+    bad[13].method = "PUT", bad[13].body = ACTION_BODY_BYTES;
+    bad[13].streams = ACTION_STREAMS_IN, bad[13].body_max = OBJECT_BYTES_MAX + 1;
     struct fault fault;
     const struct action_set good_set = {"r", &good, 1};
     assert_int_equal(action_table_check(&(struct action_table){&good_set, 1}, &fault), OK);
-    for (size_t i = 0; i < 12; i++) {
+    for (size_t i = 0; i < 14; i++) {
         const struct action_set set = {"r", &bad[i], 1};
         assert_int_equal(action_table_check(&(struct action_table){&set, 1}, &fault), INTERNAL);
     }
@@ -242,6 +319,9 @@ int main(void)
         cmocka_unit_test(an_id_has_its_bound),
         cmocka_unit_test(another_method_is_told_which_are_allowed),
         cmocka_unit_test(the_earlier_literal_wins_in_any_order_of_rows),
+        cmocka_unit_test(the_last_placeholder_may_take_the_rest_of_a_path),
+        cmocka_unit_test(a_single_segment_goes_to_the_placeholder_of_one),
+        cmocka_unit_test(the_rest_of_a_path_has_its_bound),
         cmocka_unit_test(a_row_knows_its_query_parameters),
         cmocka_unit_test(a_defect_of_a_table_is_found),
     };

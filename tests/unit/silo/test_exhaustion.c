@@ -97,10 +97,8 @@ static status handle(struct room *room, const char *method, const char *path, co
     if (body)
         request.content_type = SPAN("application/json");
     hex_encode(envelope.tenant, SPAN_OF(room->opening.tenant_id));
-    for (uint32_t i = 0; i < route.id_count; i++) {
-        request.ids[i] = route.ids[i];
-        span_to_text(envelope.ids[i], sizeof envelope.ids[i], route.ids[i]);
-    }
+    for (uint32_t i = 0; i < route.id_count; i++)
+        envelope.ids[i] = request.ids[i] = route.ids[i];
     silo_begin(room->silo, START_US);
     status handled = WITHOUT_MEMORY(silo_handle(&response, room->silo, &request, &room->fault));
     if (silo_must_commit(room->silo)) {

@@ -180,7 +180,7 @@ static void a_refusal_before_the_handler_has_its_entry(void **state)
     struct house *house = *state;
     struct envelope envelope = {.action = &memory_actions[MEMORY_READ], .id_count = 1,
                                 .tenant = "616e206964206f66207369787465656e", .user = "mallory",
-                                .ids = {"01ARZ3NDEKTSV4RRFFQ69G5FAV"}};
+                                .ids = {SPAN("01ARZ3NDEKTSV4RRFFQ69G5FAV")}};
     struct silo_request request = {.envelope = &envelope, .action = envelope.action,
                                    .arena = &house->arena, .now_us = house->now_us};
     silo_begin(house->silo, house->now_us);
