@@ -59,6 +59,31 @@ class Scanner {
 
 let scanner, keyScanner;
 
+// Documents, objects, searches, batches; some stay, some are replaced or deleted.
+async function fillLibrary(token) {
+  for (let i = 0; i < 6; i++) {
+    const id_ = marker('document'), key = `${marker('folder')}/${marker('object')}`;
+    const document = () => ({ title: marker('title'), text: `# ${marker('heading')}\n\n${marker('text')} ${marker('word')}`,
+                              metadata: { [marker('key')]: [marker('value')] } });
+    await node.want(201, 'PUT', `/v1/documents/${id_}`, { token, body: document() });
+    await node.want(200, 'PUT', `/v1/documents/${id_}`, { token, body: document() });
+    await node.want(200, 'POST', '/v1/search', { token, headers: { 'idempotency-key': marker('idempotency') },
+      body: { query: marker('query'), filter: { [marker('field')]: marker('wanted') } } });
+    const lines = `${JSON.stringify({ id: marker('document'), ...document() })}\n{"id":"${marker('broken')}`;
+    const batch = await node.http('POST', '/v1/documents/batch', { token, body: lines, headers: {
+      'content-type': 'application/x-ndjson', 'idempotency-key': marker('idempotency') } });
+    assert.equal(batch.status, 200, batch.text);
+    const bytes = Buffer.alloc(200000, `${marker('bytes')} `);
+    const put = await node.http('PUT', `/v1/objects/${key}`, { token, body: bytes, headers: { 'content-type': 'text/plain' } });
+    assert.equal(put.status, 201, put.text);
+    await node.want(200, 'GET', `/v1/objects?prefix=${marker('prefix')}`, { token });
+    if (i % 3 !== 0) continue;
+    for (const target of [`/v1/documents/${id_}`, `/v1/objects/${key}`])
+      assert.equal((await node.http('DELETE', target, { token })).status, 204);
+  }
+  await node.want(200, 'POST', '/v1/audit/hash', { token, body: { text: marker('guess') } });
+}
+
 before(async () => {
   await node.start();
   id = (await node.createBusyTenant('acme')).id;
@@ -78,6 +103,7 @@ before(async () => {
     await node.want(200, 'GET', `/v1/memories?user_id=${marker('asked')}`, { token });
     if (i % 3 === 0) await node.want(204, 'DELETE', `/v1/memories/${item.id}`, { token });
   }
+  await fillLibrary(token);
   await node.problem(400, 'bad_field', 'POST', '/v1/memories', { token, body: { text: 'x', kind: marker('kind') } });
   await node.problem(400, 'bad_field', 'POST', '/v1/memories', { token, body: { text: 'x', [marker('member')]: 1 } });
   await node.http('GET', `/v1/${marker('path')}`, { token });

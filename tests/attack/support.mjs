@@ -6,8 +6,9 @@ import path from 'node:path';
 
 import { bulkhead, eventually, sleep } from '../e2e/harness.mjs';
 
-export const EVERY_SCOPE = 'memory:read memory:write memory:any-user tenant:read audit:read';
-export const PLAIN_SCOPE = 'memory:read memory:write tenant:read audit:read';
+export const EVERY_SCOPE = 'memory:read memory:write memory:any-user knowledge:read knowledge:write objects:read ' +
+                           'objects:write tenant:read audit:read';
+export const PLAIN_SCOPE = 'memory:read memory:write knowledge:read knowledge:write objects:read objects:write tenant:read audit:read';
 
 const toBase64 = (value) => Buffer.from(value).toString('base64url');
 

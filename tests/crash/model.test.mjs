@@ -14,7 +14,6 @@ const seed = Number(process.env.BULKHEAD_SEED ?? Date.now() % 1000000);
 const KEYS = 12, ACTORS = 2;
 const node = new Node({ config: { idle_seconds: 1, blank_cells: 3 } });
 const tenants = ['acme', 'bolt'].map((name) => ({ name }));
-const SCOPES = `${EVERY_SCOPE} knowledge:read knowledge:write objects:read objects:write`;
 
 let state = seed;
 function random(below) {
@@ -29,7 +28,7 @@ before(async () => {
   await node.start();
   for (const tenant of tenants) {
     tenant.id = (await node.createBusyTenant(tenant.name)).id;
-    tenant.token = await node.token(tenant.name, 'ada', { scope: SCOPES, ttl: '4h' });
+    tenant.token = await node.token(tenant.name, 'ada', { scope: EVERY_SCOPE, ttl: '4h' });
   }
 });
 after(() => node.destroy());
