@@ -431,15 +431,14 @@ static status send_answer(struct relay *relay, uint32_t id, const struct answer 
                           struct span body, struct fault *fault)
 {
     struct buffer *frame = &relay->cell->turn.frame;
-    uint32_t total = (uint32_t)body.length;
+    uint64_t total = body.length;
     struct span piece = cut(&body);
     buffer_clear(frame);
     buffer_put_u8(frame, body.length ? 0 : FLAG_END);
     buffer_put_u16(frame, (uint16_t)answer->http_status);
     buffer_put_u32(frame, answer->retry_after);
-    buffer_put_text_field(frame, answer->content_type);
-    buffer_put_text_field(frame, answer->allow);
-    buffer_put_u32(frame, total);
+    buffer_put_u64(frame, total);
+    relay_headers_put(frame, answer->headers);
     buffer_put_field(frame, piece);
     TRY(send(relay, MESSAGE_RELAY_RESPONSE, id, frame, fault));
     while (body.length) {

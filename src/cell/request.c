@@ -33,6 +33,7 @@ status request_head_get(struct request_head *ret, struct span body, struct fault
 {
     struct cursor cursor = cursor_over(body);
     struct request_head head;
+    uint64_t length;
     TRY(cursor_u8(&head.flags, &cursor, fault));
     if (head.flags & ~FLAG_END)
         return FAIL(BAD_REQUEST, fault, "flags %#x", head.flags);
@@ -40,8 +41,11 @@ status request_head_get(struct request_head *ret, struct span body, struct fault
     TRY(get_text(&head.method, &cursor, "method", fault));
     TRY(get_text(&head.path, &cursor, "path", fault));
     TRY(get_text(&head.query, &cursor, "query", fault));
-    TRY(get_text(&head.content_type, &cursor, "content_type", fault));
-    TRY(get_text(&head.idempotency_key, &cursor, "idempotency_key", fault));
+    TRY(cursor_u64(&length, &cursor, fault));
+    head.length = (int64_t)length;
+    if (head.length < -1)
+        return FAIL(BAD_REQUEST, fault, "a body of %lld bytes", (long long)head.length);
+    TRY(relay_headers_get(head.headers, &cursor, RELAY_REQUEST_HEADERS, fault));
     TRY(cursor_field(&head.token, &cursor, TOKEN_MAX, "token", fault));
     TRY(cursor_field(&head.fragment, &cursor, RELAY_FRAGMENT_MAX, "fragment", fault));
     TRY(cursor_end(&cursor, fault));
@@ -54,10 +58,9 @@ static uint8_t lower(uint8_t character)
     return character >= 'A' && character <= 'Z' ? (uint8_t)(character - 'A' + 'a') : character;
 }
 
-/* application/json, any case, with or without parameters (RFC 9110 8.3.1). */
-static bool is_json(struct span content_type)
+/* That media type, in any case, with or without parameters (RFC 9110 8.3.1). */
+static bool is_media(struct span content_type, struct span wanted)
 {
-    const struct span wanted = SPAN("application/json");
     size_t end = wanted.length;
     if (content_type.length < end)
         return false;
@@ -152,6 +155,7 @@ static status open_request(struct request *request, struct cell *cell, struct ar
     status routed = find_route(&route, request, arena, head, &not_routed);
     if (routed != OK)
         route = (struct route){.action = &no_action};
+    request->body_max = route.action->body_max;
     TRY(keep(&request->token, arena, head->token, fault));
     TRY(identify(request, cell, &route, head->trace_id, now_us, fault));
     TRY(quota_admit(request, cell, fault));
@@ -161,14 +165,12 @@ static status open_request(struct request *request, struct cell *cell, struct ar
         return routed;
     }
     request->action = route.action;
-    request->body_max = route.action->body_max;
     request->id_count = route.id_count;
     for (uint32_t i = 0; i < route.id_count; i++)
         request->ids[i] = route.ids[i];
-    request->json = is_json(head->content_type);
     TRY(keep(&request->query, arena, head->query, fault));
-    TRY(keep(&request->content_type, arena, head->content_type, fault));
-    TRY(keep(&request->idempotency_key, arena, head->idempotency_key, fault));
+    for (int kind = 1; kind < RELAY_HEADERS; kind++)
+        TRY(keep(&request->headers[kind], arena, head->headers[kind], fault));
     request->known = true;
     TRY(decide(request, cell, fault));
     return check_query(request, arena, fault);
@@ -194,6 +196,8 @@ void request_open(struct request *ret, struct cell *cell, struct arena *arena,
     *ret = (struct request){.verdict = INTERNAL, /* until proven otherwise */
                             .denial = DENIAL_NONE};
     hex_encode(ret->trace_text, SPAN_OF(head->trace_id));
+    ret->length = head->length;
+    ret->head_only = span_is(head->method, "HEAD");
     ret->verdict = open_request(ret, cell, arena, head, now_us, &ret->fault);
     if (ret->verdict == UNAUTHENTICATED)
         ret->allow[0] = '\0'; /* not even which paths exist */
@@ -215,7 +219,8 @@ void request_complete(struct request *request, struct span body, int64_t now_us)
         request_refuse(request, UNAUTHENTICATED, TOKEN_REFUSED);
         return;
     }
-    if (request->action->body == ACTION_BODY_JSON && body.length && !request->json)
+    if (request->action->body == ACTION_BODY_JSON && body.length
+        && !is_media(request->headers[RELAY_CONTENT_TYPE], SPAN("application/json")))
         request_refuse(request, UNSUPPORTED_MEDIA, "content-type must be application/json");
 }
 
@@ -241,11 +246,13 @@ struct answer request_problem(struct buffer *body, const struct request *request
     buffer_clear(body);
     problem_put(body, code, detail_for_client(code, detail), request->trace_text);
     int http = status_http(code);
-    return (struct answer){
+    struct answer answer = {
         .http_status = http,
         .retry_after = code == QUOTA_EXCEEDED && request->retry_after ? request->retry_after
                      : http == 503 || http == 429 ? RETRY_AFTER_SECONDS : 0,
-        .content_type = PROBLEM_MEDIA_TYPE,
-        .allow = code == METHOD_NOT_ALLOWED ? request->allow : "",
+        .headers[RELAY_CONTENT_TYPE] = SPAN(PROBLEM_MEDIA_TYPE),
     };
+    if (code == METHOD_NOT_ALLOWED)
+        answer.headers[RELAY_ALLOW] = span_of_text(request->allow);
+    return answer;
 }

@@ -4,6 +4,7 @@
 
 #include "authz/envelope.h"
 #include "base/arena.h"
+#include "wire/messages.h"
 
 struct cell;
 
@@ -11,7 +12,10 @@ struct cell;
 struct request_head {
     uint8_t flags;
     uint8_t trace_id[TRACE_ID_BYTES];
-    struct span method, path, query, content_type, idempotency_key, token, fragment;
+    struct span method, path, query;
+    int64_t length; /* of the body; -1: not known */
+    struct span headers[RELAY_HEADERS];
+    struct span token, fragment;
 };
 
 /* What is denied so often that entries only count it (quota.c). */
@@ -29,7 +33,6 @@ struct request {
     status verdict;          /* OK: to be handled; else the answer, with fault */
     struct fault fault;
     bool known;              /* the envelope stands: a refusal has a name for the log */
-    bool json;               /* the content type is JSON */
     bool admitted;           /* holds a slot of concurrent_requests */
     enum denial denial;      /* then envelope.user is known, and no entry of its own is due */
     uint32_t retry_after;    /* seconds, with QUOTA_EXCEEDED */
@@ -41,19 +44,20 @@ struct request {
     const struct action *action; /* NULL until routed */
     uint32_t id_count;
     struct span ids[ACTION_IDS_MAX]; /* this and the rest live in the stream's arena */
-    struct span query, content_type, idempotency_key;
+    struct span query, headers[RELAY_HEADERS];
     char allow[ACTION_ALLOW_MAX];
     char trace_text[2 * TRACE_ID_BYTES + 1];
     int64_t usable_until;    /* of the token, seconds since 1970 */
-    size_t body_max;
+    bool head_only;
+    int64_t length;          /* of the body, as said; -1: not known */
+    uint64_t body_max;
     struct span body;        /* when complete */
 };
 
 struct answer {
     int http_status;
     uint32_t retry_after; /* seconds, 0: none */
-    const char *content_type; /* "" without a body */
-    const char *allow;
+    struct span headers[RELAY_HEADERS]; /* by kind; they live as long as the request */
 };
 
 /* BAD_REQUEST, TRUNCATED, ... when it is no RELAY_REQUEST: the channel then ends. */

@@ -9,6 +9,8 @@
 #include "base/secret.h"
 #include "cell/state.h"
 
+#include <assert.h>
+
 enum {
     COMMIT_AFTER_US = AUDIT_DELAY_MAX_MS * 1000 / 2,
     COMMIT_RETRY_US = 1000 * 1000,
@@ -50,9 +52,9 @@ static struct silo_request asked_in(struct stream *stream, const struct turn *tu
     const struct request *request = &stream->request;
     struct silo_request asked = {
         .envelope = &request->envelope, .action = request->action, .query = request->query,
-        .content_type = request->content_type, .body = request->body,
-        .idempotency_key = request->idempotency_key, .arena = &stream->arena,
-        .now_us = turn->now_us,
+        .content_type = request->headers[RELAY_CONTENT_TYPE], .body = request->body,
+        .idempotency_key = request->headers[RELAY_IDEMPOTENCY_KEY], .headers = request->headers,
+        .head_only = request->head_only, .arena = &stream->arena, .now_us = turn->now_us,
     };
     if (request->serves_once) {
         asked.token_once = SPAN_OF(request->token_id);
@@ -79,6 +81,25 @@ static status judge(struct cell *cell, const struct turn *turn, struct request *
     return quota_check_bytes(request, cell, fault);
 }
 
+/* The headers live as long as the stream. */
+static status answer_of(struct answer *ret, struct stream *stream,
+                        const struct silo_response *response, struct fault *fault)
+{
+    struct answer answer = {.http_status = response->http_status};
+    if (response->body->length)
+        answer.headers[RELAY_CONTENT_TYPE] = SPAN("application/json");
+    for (uint32_t i = 0; i < response->header_count; i++) {
+        const struct silo_header *header = &response->headers[i];
+        struct span value = arena_copy(&stream->arena, span_of_text(header->value));
+        assert(header->kind < RELAY_HEADERS && RELAY_ANSWER_HEADERS >> header->kind & 1);
+        if (!value.data || !relay_header_fits(value))
+            return FAIL(INTERNAL, fault, "header %u of an answer", header->kind);
+        answer.headers[header->kind] = value;
+    }
+    *ret = answer;
+    return OK;
+}
+
 static struct answer run(struct cell *cell, const struct turn *turn, struct stream *stream,
                          struct buffer *body)
 {
@@ -99,10 +120,12 @@ static struct answer run(struct cell *cell, const struct turn *turn, struct stre
         if (code == INTERNAL || code == CORRUPT)
             complain(cell, "cell.request", &fault);
     }
+    struct answer answer;
+    if (code == OK)
+        code = answer_of(&answer, stream, &response, &fault);
     if (code != OK)
         return request_problem(body, request, code, fault.detail);
-    return (struct answer){.http_status = response.http_status,
-                           .content_type = body->length ? "application/json" : "", .allow = ""};
+    return answer;
 }
 
 static void run_read(struct cell *cell, struct turn *turn, struct stream *stream)

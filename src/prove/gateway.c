@@ -20,7 +20,7 @@ struct response { /* RELAY_RESPONSE, each member as it is to be */
     uint16_t http_status;
     uint32_t retry_after;
     struct span content_type, allow;
-    uint32_t length;
+    uint64_t length;
     struct span fragment;
 };
 
@@ -31,6 +31,14 @@ static struct response good_response(void)
                              .fragment = SPAN("{}")};
 }
 
+static void put_header(struct buffer *body, uint8_t kind, struct span value)
+{
+    if (value.length == 0)
+        return;
+    buffer_put_u8(body, kind);
+    buffer_put_field(body, value);
+}
+
 static void send_response(int relay, uint32_t stream, const struct response *response,
                           uint32_t fds)
 {
@@ -39,9 +47,10 @@ static void send_response(int relay, uint32_t stream, const struct response *res
     buffer_put_u8(&body, response->flags);
     buffer_put_u16(&body, response->http_status);
     buffer_put_u32(&body, response->retry_after);
-    buffer_put_field(&body, response->content_type);
-    buffer_put_field(&body, response->allow);
-    buffer_put_u32(&body, response->length);
+    buffer_put_u64(&body, response->length);
+    buffer_put_u8(&body, (uint8_t)(!!response->content_type.length + !!response->allow.length));
+    put_header(&body, RELAY_CONTENT_TYPE, response->content_type);
+    put_header(&body, RELAY_ALLOW, response->allow);
     buffer_put_field(&body, response->fragment);
     channel_send(relay, MESSAGE_RELAY_RESPONSE, stream, buffer_span(&body), fds);
 }
@@ -101,8 +110,11 @@ static void put_request(struct buffer *body, const struct target *target)
     buffer_put(body, SPAN_OF(trace));
     buffer_put_text_field(body, "GET");
     buffer_put_text_field(body, "/v1/memories");
-    for (int i = 0; i < 5; i++) /* query, content type, idempotency key, token, fragment */
-        buffer_put_text_field(body, "");
+    buffer_put_text_field(body, ""); /* query */
+    buffer_put_u64(body, 0);
+    buffer_put_u8(body, 0); /* headers */
+    buffer_put_text_field(body, ""); /* token */
+    buffer_put_text_field(body, ""); /* fragment */
 }
 
 static void put_fragment(struct buffer *body, const struct target *target)
@@ -118,6 +130,9 @@ static void put_text_of_4_gib(struct buffer *body, const struct target *target)
     buffer_put_u8(body, FLAG_END);
     buffer_put_u16(body, 200);
     buffer_put_u32(body, 0);
+    buffer_put_u64(body, 0);
+    buffer_put_u8(body, 1);
+    buffer_put_u8(body, RELAY_CONTENT_TYPE);
     buffer_put_u32(body, UINT32_MAX);
     buffer_put_text(body, "text/plain");
 }

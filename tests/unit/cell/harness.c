@@ -554,6 +554,19 @@ void harness_send_raw(struct harness *harness, uint32_t gateway, uint32_t type, 
          &fault);
 }
 
+static void put_headers(struct buffer *frame, const struct harness_request *request)
+{
+    struct span headers[RELAY_HEADERS];
+    for (int kind = 0; kind < RELAY_HEADERS; kind++)
+        headers[kind] = span_of_text(request->headers[kind]);
+    if (request->content_type)
+        headers[RELAY_CONTENT_TYPE] = span_of_text(request->content_type);
+    else if (request->body.length)
+        headers[RELAY_CONTENT_TYPE] = SPAN("application/json");
+    buffer_put_u64(frame, request->open || request->chunked ? UINT64_MAX : request->body.length);
+    relay_headers_put(frame, headers);
+}
+
 void harness_send(struct harness *harness, uint32_t gateway, uint32_t id,
                   struct harness_request request)
 {
@@ -572,9 +585,7 @@ void harness_send(struct harness *harness, uint32_t gateway, uint32_t id,
             buffer_put_text_field(&frame, request.method);
             buffer_put_text_field(&frame, request.path);
             buffer_put_text_field(&frame, request.query);
-            buffer_put_text_field(&frame, request.content_type ? request.content_type
-                                        : request.body.length ? "application/json" : "");
-            buffer_put_text_field(&frame, "");
+            put_headers(&frame, &request);
             buffer_put_text_field(&frame, request.token);
         }
         buffer_put_field(&frame, piece);
@@ -584,23 +595,24 @@ void harness_send(struct harness *harness, uint32_t gateway, uint32_t id,
     buffer_free(&frame);
 }
 
-static void read_head(struct harness_answer *answer, struct cursor *cursor, uint32_t *total)
+static void read_head(struct harness_answer *answer, struct cursor *cursor)
 {
+    struct span headers[RELAY_HEADERS];
     struct fault fault;
     uint16_t http_status;
     must(cursor_u16(&http_status, cursor, &fault), &fault);
     must(cursor_u32(&answer->retry_after, cursor, &fault), &fault);
-    must(cursor_text(answer->content_type, sizeof answer->content_type, cursor, "content_type",
-                     &fault), &fault);
-    must(cursor_text(answer->allow, sizeof answer->allow, cursor, "allow", &fault), &fault);
-    must(cursor_u32(total, cursor, &fault), &fault);
+    must(cursor_u64(&answer->length, cursor, &fault), &fault);
+    must(relay_headers_get(headers, cursor, RELAY_ANSWER_HEADERS, &fault), &fault);
+    for (int kind = 0; kind < RELAY_HEADERS; kind++)
+        assert_true(span_to_text(answer->headers[kind], sizeof answer->headers[kind],
+                                 headers[kind]));
     answer->http_status = http_status;
 }
 
 void harness_answer(struct harness_answer *ret, struct harness *harness, uint32_t gateway)
 {
     struct fault fault;
-    uint32_t total = 0;
     uint8_t flags = 0;
     *ret = (struct harness_answer){.body = buffer_of(MIB(64))};
     while (!(flags & FLAG_END)) {
@@ -614,7 +626,7 @@ void harness_answer(struct harness_answer *ret, struct harness *harness, uint32_
         if (ret->fragments++ == 0) {
             assert_int_equal(message.type, MESSAGE_RELAY_RESPONSE);
             ret->id = message.id;
-            read_head(ret, &cursor, &total);
+            read_head(ret, &cursor);
         } else {
             assert_int_equal(message.type, MESSAGE_RELAY_MORE);
             assert_int_equal(message.id, ret->id);
@@ -623,7 +635,8 @@ void harness_answer(struct harness_answer *ret, struct harness *harness, uint32_
         must(cursor_end(&cursor, &fault), &fault);
         buffer_put(&ret->body, piece);
     }
-    assert_int_equal(ret->body.length, total);
+    if (ret->length != RELAY_LENGTH_UNKNOWN)
+        assert_int_equal(ret->body.length, ret->length);
     buffer_put_u8(&ret->body, 0);
     ret->body.length--;
 }

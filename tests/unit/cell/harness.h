@@ -98,9 +98,11 @@ struct token_issuer harness_issuer(struct harness *harness);
 
 struct harness_request {
     const char *method, *path, *query, *content_type, *token;
+    const char *headers[RELAY_HEADERS]; /* by kind; content_type is also here */
     struct span body;
     size_t first;   /* bytes of the body in RELAY_REQUEST and each RELAY_BODY; 0: as many as fit */
     bool open;      /* no FLAG_END: the body stays unfinished */
+    bool chunked;   /* its length is not said, as when open */
 };
 void harness_send(struct harness *harness, uint32_t gateway, uint32_t id,
                   struct harness_request request);
@@ -111,7 +113,8 @@ struct harness_answer {
     uint32_t id;
     int http_status;
     uint32_t retry_after;
-    char content_type[64], allow[64];
+    char headers[RELAY_HEADERS][SILO_HEADER_MAX];
+    uint64_t length; /* as announced */
     uint32_t fragments;
     struct buffer body; /* NUL behind it */
 };

@@ -44,6 +44,9 @@ static struct harness_request adding(void)
 struct frame {
     uint8_t flags;
     struct span method, token;
+    int64_t length;
+    uint32_t header_count;
+    struct span headers;
     uint32_t token_length_lie;
     size_t surplus, cut;
 };
@@ -55,8 +58,10 @@ static void put_frame(struct buffer *out, struct frame frame)
     buffer_put(out, SPAN_OF(trace_id));
     buffer_put_field(out, frame.method);
     buffer_put_text_field(out, "/v1/memories");
-    for (int i = 0; i < 3; i++)
-        buffer_put_text_field(out, "");
+    buffer_put_text_field(out, "");
+    buffer_put_u64(out, (uint64_t)frame.length);
+    buffer_put_u8(out, (uint8_t)frame.header_count);
+    buffer_put(out, frame.headers);
     buffer_put_u32(out, (uint32_t)frame.token.length + frame.token_length_lie);
     buffer_put(out, frame.token);
     buffer_put_text_field(out, "");
@@ -85,6 +90,13 @@ static void a_malformed_message_ends_its_relay_and_no_other(void **state)
         {.flags = FLAG_END, .method = SPAN("GET"), .token_length_lie = 1},
         {.flags = FLAG_END, .method = SPAN("GET"), .token_length_lie = 0x7FFFFFFF},
         {.flags = FLAG_END, .method = SPAN("GET"), .token = SPAN_OF(long_token)},
+        {.flags = FLAG_END, .method = SPAN("GET"), .length = -2},
+        {.flags = FLAG_END, .method = SPAN("GET"), .length = INT64_MIN},
+        {.flags = FLAG_END, .method = SPAN("GET"), .header_count = 1},
+        {.flags = FLAG_END, .method = SPAN("GET"), .header_count = 1,
+         .headers = SPAN("\11\0\0\0\1x")}, /* Allow: of answers only */
+        {.flags = FLAG_END, .method = SPAN("GET"), .header_count = 1,
+         .headers = SPAN("\1\0\0\0\3a\nb")},
     };
     struct buffer body = buffer_of(IPC_BODY_MAX);
     harness_attach(harness, 1);

@@ -59,7 +59,7 @@ static void an_error_is_a_problem_document_with_the_trace_of_the_request(void **
     const char *body = (const char *)answer.body.data;
     assert_int_equal(answer.id, 7);
     assert_int_equal(answer.http_status, 401);
-    assert_string_equal(answer.content_type, "application/problem+json");
+    assert_string_equal(answer.headers[RELAY_CONTENT_TYPE], "application/problem+json");
     assert_non_null(strstr(body, "\"code\":\"unauthenticated\""));
     assert_non_null(strstr(body, "\"trace_id\":\"abcd0000000000000000000000000007\""));
     harness_answer_free(&answer);
@@ -98,14 +98,14 @@ static void what_exists_is_told_only_to_those_who_belong(void **state)
     struct harness_answer answer;
     harness_answer(&answer, harness, 0);
     assert_int_equal(answer.http_status, 405);
-    assert_non_null(strstr(answer.allow, "POST"));
+    assert_non_null(strstr(answer.headers[RELAY_ALLOW], "POST"));
     harness_answer_free(&answer);
     unknown.token = wrong.token = foreign;
     harness_ask(harness, unknown, 401, NULL);
     harness_send(harness, 0, 1, wrong);
     harness_answer(&answer, harness, 0);
     assert_int_equal(answer.http_status, 401);
-    assert_string_equal(answer.allow, "");
+    assert_string_equal(answer.headers[RELAY_ALLOW], "");
     harness_answer_free(&answer);
     struct harness_request climbing = {.method = "GET", .path = "/v1/../memories", .token = token};
     harness_ask(harness, climbing, 400, "bad_request");
