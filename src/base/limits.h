@@ -118,6 +118,10 @@ enum {
     AUDIT_SALT_BYTES = 16,
     AUDIT_PENDING_MAX = 4096,       /* entries of reads not yet durable; then reads wait too */
     AUDIT_DELAY_MAX_MS = 100,
+    IDEMPOTENCY_KEYS_MAX = 1000000, /* of 24 hours, a line of NDJSON counts as one: then 429 */
+    IDEMPOTENCY_REFERENCE_MAX = 64, /* what the answer to a mutation is made of again */
+    IDEMPOTENCY_ANSWERS_MAX = 1024, /* of reads; then the oldest go */
+    IDEMPOTENCY_ANSWER_MAX = KIB(256), /* a larger one is not kept */
     USED_TOKENS_MAX = 100000,       /* alive, of issuers whose tokens serve once: then 503 */
     CONSISTENCY_PROOF_MAX = 128,    /* hashes */
 

@@ -170,14 +170,14 @@ void relay_sweep(struct cell *cell)
     }
 }
 
-/* A refusal leaves an entry, a token that serves once a row; a denial that is only counted nothing,
- * and never waits for a commit of others. */
+/* A refusal leaves an entry, a token that serves once or an Idempotency-Key a row; a denial that is
+ * only counted nothing, and never waits for a commit of others. */
 static enum ready_kind kind_of(const struct request *request)
 {
     if (request->denial != DENIAL_NONE || !request->known)
         return READY_READ;
     return request->verdict != OK || request->action->mutates || request->serves_once
-               ? READY_MUTATION : READY_READ;
+                   || request_keeps_answer(request) ? READY_MUTATION : READY_READ;
 }
 
 /* The request can go to the turn: its body is one piece. */

@@ -224,6 +224,12 @@ void request_complete(struct request *request, struct span body, int64_t now_us)
         request_refuse(request, UNSUPPORTED_MEDIA, "content-type must be application/json");
 }
 
+bool request_keeps_answer(const struct request *request)
+{
+    return request->idempotency_key.length > 0
+           && span_is(span_of_text(request->action->method), "POST");
+}
+
 /* Reasons of ours are for the log; the client of a failure that is not its own needs none. */
 static const char *detail_for_client(status code, const char *detail)
 {

@@ -71,6 +71,9 @@ void request_open(struct request *ret, struct cell *cell, struct arena *arena,
 /* The body has come: what could not be known before. */
 void request_complete(struct request *request, struct span body, int64_t now_us);
 
+/* An answer that is kept for a repeat: durable before it leaves. */
+bool request_keeps_answer(const struct request *request);
+
 /* Its turn has come: judges it again when other charters are in force by now. */
 MUST_CHECK status request_renew(struct request *request, struct cell *cell, int64_t now_us,
                                 struct fault *fault);

@@ -133,6 +133,10 @@ static void put_entry(struct buffer *out, const struct call *call, status why)
     put_count(&writer, call->count);
     put_request_hash(&writer, call);
     put_result(&writer, call, why);
+    if (call->prompt.length > 0)
+        put_keyed(&writer, "prompt_hash", call->silo, call->prompt);
+    if (call->replayed)
+        json_put_bool(&writer, "replayed", true);
     json_close_object(&writer);
 }
 
@@ -171,7 +175,7 @@ status audit_request(const struct call *call, status why, struct fault *fault)
     struct buffer entry = buffer_over(storage, sizeof storage - 32);
     put_entry(&entry, call, why);
     TRY(buffer_check(&entry, "audit entry", fault));
-    bool wrote = why == OK && call->request->envelope->action->mutates;
+    bool wrote = why == OK && call->writes;
     return keep(call->silo, wrote ? EFFECT_WROTE : EFFECT_NONE, buffer_span(&entry), fault);
 }
 

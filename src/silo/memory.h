@@ -3,10 +3,9 @@
  * only silo.c and tenant.c include it.
  *
  * Tables: memory_users gives every user of the tenant a short number, so that an index can hold it;
- * memories has one row an item; memory_versions the texts that were replaced; memory_keys what
- * Idempotency-Keys made. One FTS5 index a classification
- * (memory_index_<classification>_<generation>) covers the texts and, as a word of its own, the
- * user: its statistics must not mix what callers may and may not see. */
+ * memories has one row an item; memory_versions the texts that were replaced. One FTS5 index a
+ * classification (memory_index_<classification>_<generation>) covers the texts and, as a word of
+ * its own, the user: its statistics must not mix what callers may and may not see. */
 #pragma once
 
 #include "silo/state.h"
@@ -24,9 +23,6 @@ MUST_CHECK status memory_kind_read(enum memory_kind *ret, struct span text, cons
                                    struct fault *fault);
 
 enum { MEMORY_ID_BYTES = 16 };
-
-/* So long an Idempotency-Key is remembered. */
-#define MEMORY_KEY_LIFE_US ((int64_t)24 * 3600 * 1000000)
 
 struct memory_id {
     uint8_t bytes[MEMORY_ID_BYTES];
@@ -63,7 +59,6 @@ MUST_CHECK status memory_know_indexes(struct silo *silo, struct fault *fault);
 /* Makes the tables, inside the open transaction. */
 MUST_CHECK status memory_make(struct silo *silo, struct fault *fault);
 MUST_CHECK status memory_make_versions(struct silo *silo, struct fault *fault);
-MUST_CHECK status memory_make_keys(struct silo *silo, struct fault *fault);
 /* Something was taken back: what is known of tables and indexes may be wrong. */
 void memory_forget(struct silo *silo);
 
@@ -128,6 +123,7 @@ bool memory_index_is_complete(const struct silo *silo, enum clearance classifica
 
 /* memory_write.c, memory_forget.c */
 silo_handler memory_add, memory_update, memory_delete, memory_forget_user;
+silo_replay memory_add_again;
 /* The row and all that belongs to it, from every table and index. */
 MUST_CHECK status memory_remove(struct silo *silo, const struct memory_row *row,
                                 struct fault *fault);

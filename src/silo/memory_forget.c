@@ -29,8 +29,6 @@ status memory_remove(struct silo *silo, const struct memory_row *row, struct fau
     TRY(remove_by_number(silo, "DELETE FROM memories WHERE n = ?1", row->n, fault));
     if (silo->memory.has_versions)
         TRY(remove_by_number(silo, "DELETE FROM memory_versions WHERE n = ?1", row->n, fault));
-    if (silo->memory.has_keys)
-        TRY(remove_by_number(silo, "DELETE FROM memory_keys WHERE n = ?1", row->n, fault));
     silo->memory.due_known = false;
     return remove_by_number(silo, "DELETE FROM memory_users WHERE k = ?1 AND NOT EXISTS "
                             "(SELECT 1 FROM memories WHERE user = ?1)", row->user, fault);
@@ -187,16 +185,6 @@ static status expire_in_savepoint(bool *ret_more, struct silo *silo, struct faul
     return undone == OK ? expired : FAIL(undone, fault, "%s", undo_fault.detail);
 }
 
-static status expire_keys(struct silo *silo, struct fault *fault)
-{
-    if (!silo->memory.has_keys)
-        return OK;
-    TRY(remove_by_number(silo, "DELETE FROM memory_keys WHERE made_at <= ?1",
-                         silo->now_us - MEMORY_KEY_LIFE_US, fault));
-    silo->wrote |= store_changes(silo->store) > 0;
-    return OK;
-}
-
 static bool is_stale(const struct silo *silo)
 {
     for (uint32_t k = 0; k < CLEARANCE_COUNT; k++)
@@ -239,7 +227,6 @@ status memory_expire(bool *ret_more, struct silo *silo, bool parking, struct fau
         return memory_index_rebuild(ret_more, silo, REBUILD_STEP, fault);
     }
     TRY(expire_in_savepoint(ret_more, silo, fault));
-    TRY(expire_keys(silo, fault));
     bool due = parking || silo->memory.rewritten_us + REWRITE_PAUSE_US <= silo->now_us;
     if (*ret_more || !is_stale(silo) || !due)
         return OK;

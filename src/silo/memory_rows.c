@@ -34,8 +34,9 @@ static const char *const keys_sql[] = {
     " id BLOB NOT NULL, made_at INTEGER NOT NULL, PRIMARY KEY (key)) WITHOUT ROWID;"
     "CREATE INDEX memory_keys_by_item ON memory_keys (n);"
     "CREATE INDEX memory_keys_by_time ON memory_keys (made_at);",
+    "DROP TABLE memory_keys;", /* idempotency.c keeps them for all kinds */
 };
-static const struct store_schema keys_schema = {"memory_keys", keys_sql, 1};
+static const struct store_schema keys_schema = {"memory_keys", keys_sql, 2};
 
 static status read_indexes(struct memory_state *state, struct silo *silo, struct fault *fault)
 {
@@ -111,17 +112,13 @@ static status make(bool *has, struct silo *silo, const struct store_schema *sche
 
 status memory_make(struct silo *silo, struct fault *fault)
 {
-    return make(&silo->memory.exists, silo, &memory_schema, fault);
+    TRY(make(&silo->memory.exists, silo, &memory_schema, fault));
+    return silo->memory.has_keys ? store_migrate(silo->store, &keys_schema, fault) : OK;
 }
 
 status memory_make_versions(struct silo *silo, struct fault *fault)
 {
     return make(&silo->memory.has_versions, silo, &history_schema, fault);
-}
-
-status memory_make_keys(struct silo *silo, struct fault *fault)
-{
-    return make(&silo->memory.has_keys, silo, &keys_schema, fault);
 }
 
 #define ROW_COLUMNS                                                                        \

@@ -389,6 +389,7 @@ status memory_search(struct call *call, struct fault *fault)
     search->call = call;
     TRY(call_body(&body, call, fault));
     TRY(read_search(&search->query, call, &body, fault));
+    call->prompt = search->query.text;
     TRY(search_rows(search, fault));
     json_close_array(&search->writer);
     json_put_null(&search->writer, "next_cursor");

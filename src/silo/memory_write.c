@@ -2,10 +2,6 @@
 
 #include "wire/json.h"
 
-enum {
-    IDEMPOTENCY_KEY_MAX = 255, /* bytes of the header */
-    KEY_HASH_PARTS_MAX = USER_MAX + IDEMPOTENCY_KEY_MAX + 16,
-};
 #define US_PER_SECOND ((int64_t)1000000)
 
 /* The members of a body that both writes know. */
@@ -180,31 +176,15 @@ static void answer(struct call *call, int http_status, const struct memory_row *
     memory_row_put(&writer, call->silo, row, NULL);
 }
 
-struct idempotency {
-    bool wanted;
-    uint8_t key[HASH_BYTES], body[HASH_BYTES]; /* both keyed: neither can be guessed at rest */
-};
-
-static status read_idempotency(struct idempotency *ret, const struct call *call,
-                               struct fault *fault)
+/* For the entry, and for a repeat of the request. */
+static status name_item(struct call *call, const struct memory_id *id, struct fault *fault)
 {
-    struct span header = call->request->idempotency_key;
-    struct idempotency idempotency = {.wanted = header.length > 0};
-    if (header.length > IDEMPOTENCY_KEY_MAX)
-        return FAIL(BAD_FIELD, fault, "Idempotency-Key: at most %d bytes are allowed",
-                    (int)IDEMPOTENCY_KEY_MAX);
-    if (idempotency.wanted) {
-        struct span key = SPAN_OF(call->silo->keys->idempotency);
-        uint8_t storage[KEY_HASH_PARTS_MAX];
-        struct buffer named = buffer_over(storage, sizeof storage);
-        buffer_put_text_field(&named, call->request->envelope->user);
-        buffer_put_field(&named, header);
-        TRY(buffer_check(&named, "Idempotency-Key", fault));
-        hash_keyed(idempotency.key, key, buffer_span(&named));
-        hash_keyed(idempotency.body, key, call->request->body);
-    }
-    *ret = idempotency;
-    return OK;
+    char text[ITEM_ID_TEXT];
+    memory_id_text(text, id);
+    call->item = arena_copy(call->request->arena, span_of_text(text));
+    call->reference = arena_copy(call->request->arena, SPAN_OF(id->bytes));
+    return call->reference.data != NULL ? OK
+        : FAIL(TOO_LARGE, fault, "the item does not fit the memory of one request");
 }
 
 /* The answer of the first request: the item as it was made, from the history when it has changed.
@@ -233,84 +213,39 @@ static status first_version(struct memory_row *row, struct statement **ret_state
     return OK;
 }
 
-static status repeat_answer(struct call *call, const struct memory_id *id, struct fault *fault)
+status memory_add_again(struct call *call, int http_status, struct span reference,
+                        struct fault *fault)
 {
     _cleanup_statement_ struct statement *rows = NULL, *first = NULL;
+    struct cursor stored = cursor_over(reference);
+    struct memory_id id;
     struct memory_row row;
     bool hidden = false;
-    status found = memory_row_find(&row, &rows, call->silo, id, fault);
+    TRY(cursor_copy(id.bytes, &stored, sizeof id.bytes, fault));
+    TRY(cursor_end(&stored, fault));
+    status found = memory_row_find(&row, &rows, call->silo, &id, fault);
     if (found != OK && found != NOT_FOUND)
         return found;
     if (found == NOT_FOUND || !memory_row_visible(call, &row, &hidden))
         return FAIL(CONFLICT, fault, "Idempotency-Key: what it made is gone");
+    TRY(name_item(call, &id, fault));
     TRY(first_version(&row, &first, call->silo, fault));
-    answer(call, 201, &row);
+    answer(call, http_status, &row);
     return OK;
-}
-
-/* NOT_FOUND: this key made nothing within the last 24 hours. */
-static status repeat(struct call *call, const struct idempotency *idempotency,
-                     struct fault *fault)
-{
-    struct fault inner;
-    struct memory_id id;
-    if (!idempotency->wanted || !call->silo->memory.has_keys)
-        return NOT_FOUND;
-    _cleanup_statement_ struct statement *find = NULL;
-    TRY(statement_open(&find, call->store,
-                       "SELECT body, id FROM memory_keys WHERE key = ?1 AND made_at > ?2", fault));
-    statement_bind_blob(find, 1, SPAN_OF(idempotency->key));
-    statement_bind_int(find, 2, call->request->now_us - MEMORY_KEY_LIFE_US);
-    status found = statement_step(find, &inner);
-    if (found == NOT_FOUND)
-        return NOT_FOUND;
-    if (found != OK)
-        return FAIL(found, fault, "%s", inner.detail);
-    struct cursor stored = cursor_over(statement_span(find, 1));
-    TRY(cursor_copy(id.bytes, &stored, sizeof id.bytes, fault));
-    if (!span_equal(statement_span(find, 0), SPAN_OF(idempotency->body)))
-        return FAIL(CONFLICT, fault, "Idempotency-Key: was used with another body");
-    return repeat_answer(call, &id, fault);
-}
-
-static status remember(struct call *call, const struct idempotency *idempotency,
-                       const struct memory_row *row, struct fault *fault)
-{
-    if (!idempotency->wanted)
-        return OK;
-    TRY(memory_make_keys(call->silo, fault));
-    _cleanup_statement_ struct statement *put = NULL;
-    TRY(statement_open(&put, call->store,
-                       "INSERT OR REPLACE INTO memory_keys (key, body, n, id, made_at) "
-                       "VALUES (?1, ?2, ?3, ?4, ?5)", fault));
-    statement_bind_blob(put, 1, SPAN_OF(idempotency->key));
-    statement_bind_blob(put, 2, SPAN_OF(idempotency->body));
-    statement_bind_int(put, 3, row->n);
-    statement_bind_blob(put, 4, SPAN_OF(row->id.bytes));
-    statement_bind_int(put, 5, call->request->now_us);
-    return statement_run(put, fault);
 }
 
 status memory_add(struct call *call, struct fault *fault)
 {
     struct json body;
     struct memory_row row;
-    struct idempotency idempotency;
     TRY(call_body(&body, call, fault));
     TRY(read_new(&row, call, &body, fault));
-    TRY(read_idempotency(&idempotency, call, fault));
     TRY(memory_make(call->silo, fault));
-    status repeated = repeat(call, &idempotency, fault);
-    if (repeated != NOT_FOUND)
-        return repeated;
-    char id[ITEM_ID_TEXT];
     row.id = memory_id_new(call->silo);
-    memory_id_text(id, &row.id);
-    call->item = arena_copy(call->request->arena, span_of_text(id));
+    TRY(name_item(call, &row.id, fault));
     TRY(number_user(&row.user, call->silo, row.user_id, fault));
     TRY(insert_row(&row, call->silo, fault));
     TRY(memory_index_add(call->silo, &row, fault));
-    TRY(remember(call, &idempotency, &row, fault));
     call->silo->memory.due_known = false;
     answer(call, 201, &row);
     return OK;

@@ -5,6 +5,7 @@
 #include "base/secret.h"
 #include "silo/audit.h"
 #include "silo/charters.h"
+#include "silo/idempotency.h"
 #include "silo/memory.h"
 #include "silo/tenant.h"
 #include "silo/used_tokens.h"
@@ -38,14 +39,26 @@ static silo_handler *const *const handlers[ACTION_KINDS] = {
     [ACTIONS_TENANT] = tenant_handlers,
 };
 
-/* NULL: not a row of the table. */
-static silo_handler *find_handler(const struct action *action)
+/* Of each POST that mutates. */
+static silo_replay *const memory_replays[MEMORY_ACTIONS] = {
+    [MEMORY_ADD] = memory_add_again,
+};
+static silo_replay *const *const replays[ACTION_KINDS] = {
+    [ACTIONS_MEMORY] = memory_replays,
+};
+
+struct task {
+    silo_handler *handler; /* NULL: not a row of the table */
+    silo_replay *replay;
+};
+
+static struct task find_task(const struct action *action)
 {
     for (uint32_t i = 0; i < action_table.count; i++)
         for (uint32_t row = 0; row < action_table.sets[i].count; row++)
             if (&action_table.sets[i].rows[row] == action)
-                return handlers[i][row];
-    return NULL;
+                return (struct task){handlers[i][row], replays[i] ? replays[i][row] : NULL};
+    return (struct task){0};
 }
 
 /* ---- opening ---- */
@@ -244,15 +257,29 @@ static void end_idle(struct silo *silo)
         store_rollback(silo->store);
         memory_index_return(silo, (struct memory_mark){0});
         used_tokens_forget(silo);
+        idempotency_forget(silo);
     }
 }
 
+/* Did it do more than add? Then no stored answer may show what was there. */
+static bool has_replaced(const struct call *call)
+{
+    return call->response->http_status != 201
+           || !span_is(span_of_text(call->request->action->method), "POST");
+}
+
+static status carry_out(struct call *call, const struct task *task, struct fault *fault)
+{
+    TRY(idempotency_run(call, task->handler, task->replay, fault));
+    return has_replaced(call) ? idempotency_drop_answers(call->silo, fault) : OK;
+}
+
 /* What a mutation did stays only together with its entry. It runs in the savepoint of prepare. */
-static status mutate(struct call *call, silo_handler *handler, struct fault *fault)
+static status mutate(struct call *call, const struct task *task, struct fault *fault)
 {
     struct silo *silo = call->silo;
     struct fault entry_fault;
-    status done = handler(call, fault);
+    status done = carry_out(call, task, fault);
     status noted = audit_request(call, done, &entry_fault);
     if (done == OK && noted == OK) {
         silo->wrote = true;
@@ -260,6 +287,7 @@ static status mutate(struct call *call, silo_handler *handler, struct fault *fau
     }
     memory_forget(silo);
     memory_index_return(silo, call->mark);
+    idempotency_forget(silo);
     struct fault undo_fault;
     status undone = store_undo(silo->store, &undo_fault);
     end_idle(silo);
@@ -268,10 +296,10 @@ static status mutate(struct call *call, silo_handler *handler, struct fault *fau
     return undone == OK || done != OK ? done : FAIL(undone, fault, "%s", undo_fault.detail);
 }
 
-static status look(struct call *call, silo_handler *handler, struct fault *fault)
+static status look(struct call *call, const struct task *task, struct fault *fault)
 {
     struct fault entry_fault;
-    status done = handler(call, fault);
+    status done = idempotency_run(call, task->handler, NULL, fault);
     end_idle(call->silo); /* a search may have begun to repair an index, in vain */
     call->silo->read_strictly |= call->silo->posture.audit_strict;
     status noted = audit_request(call, done, &entry_fault);
@@ -323,21 +351,22 @@ static status turn_away(struct call *call, status why, struct fault *fault)
 
 static status handle(struct call *call, struct fault *fault)
 {
-    silo_handler *handler = find_handler(call->request->action);
-    assert(handler != NULL);
+    const struct task task = find_task(call->request->action);
+    assert(task.handler != NULL);
     TRY(audit_has_room(call->silo, fault));
     status ready = prepare(call, fault);
     if (ready != OK)
         return turn_away(call, ready, fault);
-    return call->request->action->mutates ? mutate(call, handler, fault)
-                                          : look(call, handler, fault);
+    return call->request->action->mutates ? mutate(call, &task, fault)
+                                          : look(call, &task, fault);
 }
 
 status silo_handle(struct silo_response *response, struct silo *silo,
                    const struct silo_request *request, struct fault *fault)
 {
     struct call call = {.silo = silo, .request = request, .response = response,
-                        .classification = -1, .count = -1};
+                        .classification = -1, .count = -1,
+                        .writes = request->action->mutates || idempotency_is_asked(request)};
     /* the wall between tenants, once more: an envelope of another tenant must never come so far */
     assert(span_is(span_of_text(request->envelope->tenant), silo->tenant_text));
     assert(request->envelope->action == request->action);
@@ -408,6 +437,7 @@ static void take_back(struct silo *silo)
     memory_forget(silo);
     memory_index_return(silo, (struct memory_mark){0});
     used_tokens_forget(silo);
+    idempotency_forget(silo);
     silo->has_state = silo->had_state;
 }
 
@@ -497,6 +527,21 @@ void silo_keep_checkpoint(struct silo *silo, struct span note)
     silo->note_is_new = true;
 }
 
+int64_t silo_content_due_us(struct silo *silo)
+{
+    return memory_due_us(silo);
+}
+
+/* What goes now may stand in an answer. */
+static status drop_stale_answers(struct silo *silo, struct fault *fault)
+{
+    int64_t due_us = silo_content_due_us(silo);
+    if (due_us == 0 || due_us > silo->now_us || !idempotency_has_answers(silo))
+        return OK;
+    TRY(silo_write(silo, fault));
+    return idempotency_drop_answers(silo, fault);
+}
+
 status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
                    struct fault *fault)
 {
@@ -504,11 +549,18 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
     *ret_more = false;
     if (silo->store == NULL)
         return OK;
-    status done = memory_expire(ret_more, silo, parking, fault);
+    status done = drop_stale_answers(silo, fault);
+    if (done == OK)
+        done = memory_expire(ret_more, silo, parking, fault);
     if (done == OK && !*ret_more && used_tokens_due(silo)) {
         done = silo_write(silo, fault);
         if (done == OK)
             done = used_tokens_expire(ret_more, silo, fault);
+    }
+    if (done == OK && !*ret_more && idempotency_is_due(silo)) {
+        done = silo_write(silo, fault);
+        if (done == OK)
+            done = idempotency_expire(ret_more, silo, fault);
     }
     end_idle(silo);
     return done;
@@ -516,7 +568,12 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
 
 int64_t silo_next_expiry_us(struct silo *silo)
 {
-    return silo->store != NULL ? memory_due_us(silo) : 0;
+    if (silo->store == NULL)
+        return 0;
+    int64_t content_us = silo_content_due_us(silo), keys_us = idempotency_due_us(silo);
+    if (content_us == 0 || keys_us == 0)
+        return content_us + keys_us;
+    return content_us < keys_us ? content_us : keys_us;
 }
 
 void silo_trim(struct silo *silo)

@@ -49,7 +49,8 @@ struct memory_mark {
 struct memory_state {
     bool known; /* read from the store; forgotten whenever something is taken back */
     bool indexes_known;
-    bool exists, has_versions, has_keys; /* their tables */
+    bool exists, has_versions; /* their tables */
+    bool has_keys;             /* a table of an earlier version was made, and may be there yet */
     struct memory_index_sql *sql; /* of memory_index.c */
     struct memory_index indexes[CLEARANCE_COUNT];
     struct memory_additions additions;
@@ -64,6 +65,14 @@ struct memory_state {
 struct used_tokens {
     bool known, exists;
     int64_t count, first_until; /* seconds; of the one that expires first */
+};
+
+/* What Idempotency-Keys made; what is known of their table. */
+struct idempotency_state {
+    bool known, exists;
+    int64_t first, next;   /* numbers of rows: the oldest, the next */
+    int64_t first_made_us; /* of the oldest */
+    int64_t answers;       /* stored, at most */
 };
 
 enum { SIGNED_CHARTER_MAX = CHARTER_MAX + 128 };
@@ -90,6 +99,7 @@ struct silo {
     uint8_t note[NOTE_MAX]; /* the newest signed checkpoint */
     struct buffer charters[SILO_CHARTERS]; /* signed; to be stored with the next commit */
     struct used_tokens used_tokens;
+    struct idempotency_state idempotency;
     struct memory_state memory;
 };
 
@@ -103,6 +113,11 @@ struct call {
     int classification;     /* of the item; -1: none */
     int64_t count;          /* items returned, made, changed or deleted; -1: does not apply */
     struct memory_mark mark; /* of a mutation */
+    struct span prompt;     /* the text that was asked with, for its hash; empty: none */
+    struct span reference;  /* of a POST that mutates: what silo_replay makes its answer of again,
+                               at most IDEMPOTENCY_REFERENCE_MAX bytes, no content */
+    bool writes;            /* its answer waits for the commit */
+    bool replayed;          /* the answer to an earlier request of the same Idempotency-Key */
     bool hidden;            /* not_found because of the caller's clearance or user: a denial */
 };
 
@@ -114,6 +129,14 @@ struct silo_download {
 };
 
 typedef status silo_handler(struct call *call, struct fault *fault);
+
+/* The answer to a POST that mutated, once more: it succeeded with http_status and left reference.
+ * CONFLICT: what it made is gone, or not for this caller. Writes nothing. */
+typedef status silo_replay(struct call *call, int http_status, struct span reference,
+                           struct fault *fault);
+
+/* silo.c: when something of the silo's content goes by itself; wall, 0: never. */
+int64_t silo_content_due_us(struct silo *silo);
 
 /* silo.c: begins the store's transaction for a turn that writes. */
 MUST_CHECK status silo_write(struct silo *silo, struct fault *fault);

@@ -16,7 +16,7 @@ struct statement {
     struct statement *next; /* in the store's list, last used first */
 };
 
-enum { MIGRATED_MAX = 16 };
+enum { MIGRATED_MAX = 32 };
 
 struct store {
     struct files *files;

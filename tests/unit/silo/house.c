@@ -84,16 +84,21 @@ status ask_in_turn(struct house *house, const struct who *who, const char *metho
     struct silo_request request = {
         .envelope = &envelope, .action = route.action, .query = span_of_text(query),
         .arena = &house->arena, .now_us = house->now_us,
-        .idempotency_key = house->idempotency_key};
+        .idempotency_key = house->idempotency_key, .line = house->line};
     for (uint32_t i = 0; i < route.id_count; i++)
         request.ids[i] = route.ids[i];
     if (body != NULL) {
-        request.content_type = SPAN("application/json; charset=utf-8");
+        request.content_type = house->content_type ? span_of_text(house->content_type)
+                                                   : SPAN("application/json; charset=utf-8");
         request.body = span_of_text(keep(house, body));
     }
     struct silo_response response = {.body = &house->body};
     status done = silo_handle(&response, house->silo, &request, &house->fault);
     house->http_status = response.http_status;
+    house->replayed = false;
+    for (uint32_t i = 0; i < response.header_count; i++)
+        house->replayed |= response.headers[i].kind == RELAY_IDEMPOTENT_REPLAYED
+                           && strcmp(response.headers[i].value, "true") == 0;
     if (done == OK && house->body.length > 0)
         assert_ok(house, json_parse(&house->answer, &house->arena,
                                     arena_copy(&house->arena, buffer_span(&house->body)),

@@ -31,8 +31,11 @@ struct house {
     struct buffer body;
     struct fault fault;
     int http_status;
+    bool replayed;      /* the answer says that it was given before */
     struct json answer; /* of the last request that was OK and had a body */
     struct span idempotency_key;
+    uint64_t line;
+    const char *content_type; /* of the next bodies; NULL: JSON */
 };
 
 extern const struct who alice, bob, platform, cleared;
