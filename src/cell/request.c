@@ -226,7 +226,7 @@ void request_complete(struct request *request, struct span body, int64_t now_us)
 
 bool request_keeps_answer(const struct request *request)
 {
-    return request->idempotency_key.length > 0
+    return request->headers[RELAY_IDEMPOTENCY_KEY].length > 0
            && span_is(span_of_text(request->action->method), "POST");
 }
 

@@ -138,7 +138,7 @@ static status name_request(uint8_t ret[NAME_BYTES], const struct call *call, str
                                         request->content_type, request->body};
     uint32_t count = 4;
     for (uint32_t i = 0; i < envelope->id_count; i++)
-        parts[count++] = span_of_text(envelope->ids[i]);
+        parts[count++] = envelope->ids[i];
     uint8_t storage[1 + REQUEST_PARTS * HASH_BYTES];
     struct buffer facts = buffer_over(storage, sizeof storage);
     buffer_put_u8(&facts, 'R');
