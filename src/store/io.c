@@ -5,6 +5,8 @@
 #include "base/limits.h"
 #include "store/disk.h"
 
+#include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -86,6 +88,49 @@ static int system_sync_names(void *context, int silo_fd)
     return directory >= 0 ? UNINTERRUPTED(fsync(directory)) : -1;
 }
 
+static int system_make_directory(void *context, int silo_fd, const char *name)
+{
+    (void)context;
+    return mkdirat(silo_fd, name, 0700);
+}
+
+static int system_remove(void *context, int directory_fd, const char *name)
+{
+    (void)context;
+    return unlinkat(directory_fd, name, 0);
+}
+
+static int system_list(void *context, int directory_fd, struct store_listed *ret)
+{
+    (void)context;
+    /* an entry has at least 24 bytes, so never more of them come than there is room for */
+    enum { ENTRY_BYTES_MIN = 24 };
+    _Alignas(struct dirent64) char entries[STORE_LISTED_MAX * ENTRY_BYTES_MIN];
+    static_assert(sizeof entries > sizeof(struct dirent64), "the longest entry fits");
+    ssize_t length = getdents64(directory_fd, entries, sizeof entries);
+    ret->count = 0;
+    if (length < 0)
+        return -1;
+    for (ssize_t at = 0; at < length;) {
+        const struct dirent64 *entry = (const struct dirent64 *)(entries + at);
+        at += entry->d_reclen;
+        span_to_text(ret->names[ret->count++], STORE_LISTED_TEXT, span_of_text(entry->d_name));
+    }
+    return 0;
+}
+
+static void system_write_out(void *context, int fd, off_t offset, off_t length)
+{
+    (void)context;
+    sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE);
+}
+
+static void system_read_ahead(void *context, int fd)
+{
+    (void)context;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+}
+
 const struct store_io store_io_system = {
     .open = system_open,
     .close = system_close,
@@ -97,6 +142,11 @@ const struct store_io store_io_system = {
     .lock = system_lock,
     .rename = system_rename,
     .sync_names = system_sync_names,
+    .make_directory = system_make_directory,
+    .remove = system_remove,
+    .list = system_list,
+    .write_out = system_write_out,
+    .read_ahead = system_read_ahead,
 };
 
 ssize_t disk_read(const struct disk *disk, int fd, uint8_t *bytes, size_t length, off_t offset)

@@ -1,12 +1,20 @@
 /* io.h: the few calls by which the store touches the disk, as a table, so that tests can cut the
- * power, fill the disk or break the n-th call. Every name is one of the fixed names of store.h,
- * looked up in the silo's directory without following links. */
+ * power, fill the disk or break the n-th call. Every name is one of the fixed names of store.h, looked
+ * up in the silo's directory, or one of blob.h, looked up in the directory of the blobs; no link is
+ * followed. */
 #pragma once
 
 #include "base/buffer.h"
 #include "base/status.h"
 
 #include <sys/types.h>
+
+/* Names of a directory, piece by piece, in no order; "" for one that is longer. */
+enum { STORE_LISTED_MAX = 64, STORE_LISTED_TEXT = 64 };
+struct store_listed {
+    uint32_t count;
+    char names[STORE_LISTED_MAX][STORE_LISTED_TEXT];
+};
 
 struct store_io {
     void *context;
@@ -21,6 +29,13 @@ struct store_io {
     int (*lock)(void *context, int fd); /* exclusive, never waits; given up by close */
     int (*rename)(void *context, int silo_fd, const char *from, const char *to);
     int (*sync_names)(void *context, int silo_fd); /* creations and renames in the directory */
+    /* directories: open takes O_DIRECTORY, sync_names and close a descriptor of one */
+    int (*make_directory)(void *context, int silo_fd, const char *name);
+    int (*remove)(void *context, int directory_fd, const char *name); /* a file */
+    int (*list)(void *context, int directory_fd, struct store_listed *ret); /* none: the end */
+    /* hints: begin to write that part out; it will be read from front to back */
+    void (*write_out)(void *context, int fd, off_t offset, off_t length);
+    void (*read_ahead)(void *context, int fd);
 };
 
 extern const struct store_io store_io_system;

@@ -84,6 +84,14 @@ static struct sim_name *new_name(struct sim *sim, const char *text, uint32_t fil
     return name;
 }
 
+static struct sim_name *new_name_in(struct sim *sim, enum sim_directory directory,
+                                    const char *text, uint32_t file)
+{
+    struct sim_name *name = new_name(sim, text, file);
+    name->directory = directory;
+    return name;
+}
+
 static void names_changed(struct sim *sim)
 {
     sim->name_history = realloc(sim->name_history, (sim->name_history_count + 1) *
@@ -96,6 +104,45 @@ static void names_synced(struct sim *sim)
 {
     sim->name_history_count = 0;
     names_changed(sim);
+}
+
+/* The names of one directory as they are now, those of the other as they were then. */
+static struct sim_names mixed(const struct sim *sim, const struct sim_names *then,
+                              enum sim_directory now)
+{
+    struct sim_names names;
+    int count = 0;
+    memset(&names, 0, sizeof names);
+    for (int i = 0; i < SIM_NAMES; i++)
+        if (then->at[i].used && then->at[i].directory != now)
+            names.at[count++] = then->at[i];
+    for (int i = 0; i < SIM_NAMES; i++) {
+        if (!sim->names.at[i].used || sim->names.at[i].directory != now)
+            continue;
+        assert(count < SIM_NAMES);
+        names.at[count++] = sim->names.at[i];
+    }
+    return names;
+}
+
+/* At every moment that the power may still fall back to, the directory is as it is now. */
+static void directory_synced(struct sim *sim, enum sim_directory directory)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < sim->name_history_count; i++) {
+        struct sim_names names = mixed(sim, &sim->name_history[i], directory);
+        if (kept == 0 || memcmp(&names, &sim->name_history[kept - 1], sizeof names) != 0)
+            sim->name_history[kept++] = names;
+    }
+    sim->name_history_count = kept;
+}
+
+static bool has_directory(const struct sim_names *names)
+{
+    for (int i = 0; i < SIM_NAMES; i++)
+        if (names->at[i].used && names->at[i].is_directory)
+            return true;
+    return false;
 }
 
 /* Files that no name of now or of the history reaches are used again. */
@@ -151,12 +198,51 @@ static size_t space_used(const struct sim *sim)
     return used;
 }
 
+static int new_fd(struct sim *sim)
+{
+    for (int i = 0; i < SIM_FDS; i++) {
+        if (sim->fds[i].open)
+            continue;
+        sim->fds[i].open = true;
+        sim->fds[i].locks = sim->fds[i].is_directory = false;
+        sim->fds[i].file = 0;
+        return 1000 + i;
+    }
+    return fail(EMFILE);
+}
+
+static enum sim_directory directory_of(const struct sim *sim, int fd)
+{
+    bool below = fd >= 1000 && fd < 1000 + SIM_FDS && sim->fds[fd - 1000].open;
+    assert(!below || sim->fds[fd - 1000].is_directory);
+    return below ? SIM_BELOW : SIM_TOP;
+}
+
+static struct sim_name *find_in(struct sim *sim, int directory_fd, const char *text)
+{
+    struct sim_name *name = find_name(sim, text);
+    return name != NULL && name->directory == directory_of(sim, directory_fd) ? name : NULL;
+}
+
+static int open_below(struct sim *sim, struct sim_name *name)
+{
+    if (denied(sim, false))
+        return -1;
+    if (name == NULL)
+        return fail(ENOENT);
+    int fd = new_fd(sim);
+    if (fd >= 0)
+        sim->fds[fd - 1000].is_directory = true;
+    return fd;
+}
+
 static int sim_open(void *context, int silo_fd, const char *text, int flags, mode_t mode)
 {
-    (void)silo_fd;
     (void)mode;
     struct sim *sim = context;
-    struct sim_name *name = find_name(sim, text);
+    struct sim_name *name = find_in(sim, silo_fd, text);
+    if (flags & O_DIRECTORY)
+        return open_below(sim, name);
     bool creates = name == NULL && (flags & O_CREAT) != 0;
     bool truncates = name != NULL && (flags & O_TRUNC) != 0;
     if (denied(sim, creates || truncates))
@@ -166,34 +252,30 @@ static int sim_open(void *context, int silo_fd, const char *text, int flags, mod
     if (creates) {
         uint32_t file = new_file(sim);
         forget_changes(sim, file);
-        name = new_name(sim, text, file);
+        name = new_name_in(sim, directory_of(sim, silo_fd), text, file);
         names_changed(sim);
     }
     if (truncates) {
         new_change(sim, name->file)->truncates = true;
         resize(&sim->now[name->file], 0);
     }
-    for (int i = 0; i < SIM_FDS; i++) {
-        if (sim->fds[i].open)
-            continue;
-        sim->fds[i].open = true;
-        sim->fds[i].file = name->file;
-        sim->fds[i].locks = false;
-        return 1000 + i;
-    }
-    return fail(EMFILE);
+    int fd = new_fd(sim);
+    if (fd >= 0)
+        sim->fds[fd - 1000].file = name->file;
+    return fd;
 }
 
 static uint32_t file_of(struct sim *sim, int fd)
 {
     assert(fd >= 1000 && fd < 1000 + SIM_FDS && sim->fds[fd - 1000].open);
+    assert(!sim->fds[fd - 1000].is_directory);
     return sim->fds[fd - 1000].file;
 }
 
 static int sim_close(void *context, int fd)
 {
     struct sim *sim = context;
-    file_of(sim, fd);
+    assert(fd >= 1000 && fd < 1000 + SIM_FDS && sim->fds[fd - 1000].open);
     sim->fds[fd - 1000].open = false;
     return 0;
 }
@@ -294,12 +376,76 @@ static int sim_rename(void *context, int silo_fd, const char *from, const char *
 
 static int sim_sync_names(void *context, int silo_fd)
 {
-    (void)silo_fd;
     struct sim *sim = context;
     if (denied(sim, true) || sim->off)
         return fail(errno != 0 && !sim->off ? errno : EIO);
-    names_synced(sim);
+    directory_synced(sim, directory_of(sim, silo_fd));
     return 0;
+}
+
+static int sim_make_directory(void *context, int silo_fd, const char *text)
+{
+    struct sim *sim = context;
+    assert(directory_of(sim, silo_fd) == SIM_TOP);
+    if (denied(sim, true))
+        return -1;
+    if (find_name(sim, text) != NULL)
+        return fail(EEXIST);
+    uint32_t file = new_file(sim);
+    forget_changes(sim, file);
+    new_name(sim, text, file)->is_directory = true;
+    names_changed(sim);
+    return sim->off ? fail(EIO) : 0;
+}
+
+static int sim_unlink(void *context, int directory_fd, const char *text)
+{
+    struct sim *sim = context;
+    struct sim_name *name = find_in(sim, directory_fd, text);
+    if (denied(sim, true))
+        return -1;
+    if (name == NULL)
+        return fail(ENOENT);
+    name->used = false;
+    names_changed(sim);
+    return sim->off ? fail(EIO) : 0;
+}
+
+const char *sim_below(struct sim *sim, uint32_t i)
+{
+    for (int j = 0; j < SIM_NAMES; j++)
+        if (sim->names.at[j].used && sim->names.at[j].directory == SIM_BELOW && i-- == 0)
+            return sim->names.at[j].text;
+    return NULL;
+}
+
+/* A few at a time, by their place: names may go meanwhile, as from a real directory. */
+static int sim_list(void *context, int directory_fd, struct store_listed *ret)
+{
+    enum { AT_ONCE = 3 };
+    struct sim *sim = context;
+    assert(directory_of(sim, directory_fd) == SIM_BELOW);
+    if (denied(sim, false))
+        return -1;
+    uint32_t *place = &sim->fds[directory_fd - 1000].file;
+    for (ret->count = 0; *place < SIM_NAMES && ret->count < AT_ONCE; ++*place) {
+        const struct sim_name *name = &sim->names.at[*place];
+        if (name->used && name->directory == SIM_BELOW)
+            strcpy(ret->names[ret->count++], name->text);
+    }
+    return 0;
+}
+
+static void sim_write_out(void *context, int fd, off_t offset, off_t length)
+{
+    (void)offset;
+    (void)length;
+    file_of(context, fd);
+}
+
+static void sim_read_ahead(void *context, int fd)
+{
+    file_of(context, fd);
 }
 
 struct sim *sim_create(uint64_t seed)
@@ -320,6 +466,11 @@ struct sim *sim_create(uint64_t seed)
         .lock = sim_lock,
         .rename = sim_rename,
         .sync_names = sim_sync_names,
+        .make_directory = sim_make_directory,
+        .remove = sim_unlink,
+        .list = sim_list,
+        .write_out = sim_write_out,
+        .read_ahead = sim_read_ahead,
     };
     names_synced(sim);
     return sim;
@@ -376,6 +527,9 @@ void sim_power_cycle(struct sim *sim)
     for (size_t i = 0; i < sim->change_count; i++)
         apply_part(sim, &sim->changes[i]);
     sim->names = sim->name_history[sim_random(sim, sim->name_history_count)];
+    for (int i = 0; i < SIM_NAMES && !has_directory(&sim->names); i++)
+        if (sim->names.at[i].directory == SIM_BELOW)
+            sim->names.at[i].used = false;
     for (uint32_t i = 0; i < SIM_FILES; i++) {
         forget_changes(sim, i);
         replace(&sim->now[i], &sim->durable[i]);

@@ -2,13 +2,16 @@
  *
  * It keeps what was written apart from what was synced. When the power is cut, each write that no
  * sync covered is kept, lost or torn at 512-byte sectors, each by the toss of a seeded coin; each
- * truncation is kept or lost; of the changes of names a random first part is kept. It can also fail
- * a chosen call, or be full. */
+ * truncation is kept or lost; of the changes of names, those of a directory that was synced apart, a
+ * random first part is kept. It can also fail a chosen call, or be full. */
 #pragma once
 
 #include "store/io.h"
 
-enum { SIM_FILES = 8, SIM_NAMES = 8, SIM_FDS = 16, SIM_NAME_TEXT = 32 };
+enum { SIM_FILES = 48, SIM_NAMES = 40, SIM_FDS = 64, SIM_NAME_TEXT = 40 };
+
+/* There are two: the silo's directory, and the one that can be made in it. */
+enum sim_directory { SIM_TOP, SIM_BELOW };
 
 struct sim_bytes {
     uint8_t *data;
@@ -25,7 +28,8 @@ struct sim_change { /* not yet synced */
 struct sim_name {
     char text[SIM_NAME_TEXT];
     uint32_t file;
-    bool used;
+    enum sim_directory directory;
+    bool used, is_directory;
 };
 
 struct sim_names {
@@ -40,8 +44,8 @@ struct sim {
     struct sim_change *changes;
     size_t change_count, change_capacity;
     struct {
-        uint32_t file;
-        bool open, locks;
+        uint32_t file; /* or, of the directory below, how many names were listed */
+        bool open, locks, is_directory;
     } fds[SIM_FDS];
     uint64_t random;
 
@@ -62,6 +66,9 @@ struct sim *sim_free(struct sim *sim);
 
 /* The power is gone and comes back: what was not synced is decided, nothing is open. */
 void sim_power_cycle(struct sim *sim);
+
+/* The name of the i-th file in the directory below, in no order; NULL: there are not so many. */
+const char *sim_below(struct sim *sim, uint32_t i);
 
 /* The content of a file, to be looked at or changed in place; NULL data when there is none. */
 struct sim_bytes *sim_file(struct sim *sim, const char *name);
