@@ -102,6 +102,11 @@ static const struct row files[] = { /* what they can name is up to Landlock and 
     CALL(fcntl, IS(1, F_OFD_GETLK)), CALL(fcntl, IS(1, F_OFD_SETLK)),
 };
 
+static const struct row large_files[] = { /* hints only */
+    CALL(sync_file_range, IS(3, SYNC_FILE_RANGE_WRITE)),
+    CALL(fadvise64, IS(3, POSIX_FADV_SEQUENTIAL)),
+};
+
 static const struct row results[] = { /* answers too long for a message go out as a memfd */
     CALL(memfd_create, ONLY(1, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
     CALL(fcntl, IS(1, F_ADD_SEALS)),
@@ -134,6 +139,7 @@ static const struct section sections[] = {
     {ALL, JAIL_STAGE_FINAL, ROWS(events_and_messages)},
     {ALL, JAIL_STAGE_FINAL, ROWS(process)},
     {FILES, JAIL_STAGE_FINAL, ROWS(files)},
+    {CELL, JAIL_STAGE_FINAL, ROWS(large_files)},
     {CONTROL, JAIL_STAGE_FINAL, ROWS(results)},
     {GATEWAY, JAIL_STAGE_FINAL, ROWS(connections)},
     {ALL, JAIL_STAGE_BLANK, ROWS(closing)},
