@@ -30,6 +30,7 @@ struct action {
     bool mutates;         /* evidence before effect; POST then honours Idempotency-Key */
     enum action_body body;
     uint64_t body_max;    /* bytes; 0 for ACTION_BODY_NONE */
+    bool fresh_note;      /* wants the newest signed checkpoint to cover what was before it */
     uint8_t streams;      /* ACTION_STREAMS_IN, ACTION_STREAMS_OUT */
     const char *const *query; /* the query parameters it knows, NULL-terminated; NULL for none */
 };

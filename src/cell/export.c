@@ -189,7 +189,6 @@ void export_begin(struct cell *cell, int fd)
     }
     export->next = cell->exports;
     cell->exports = export;
-    turn_commit_pending(cell); /* what was answered before the export was asked for is in it */
-    export->move = kms_sign_now(cell);
+    export->move = turn_ask_note(cell);
     cell_timer(cell, &export->timer, ANCHOR_WAIT_US, on_no_anchor, export);
 }

@@ -112,6 +112,7 @@ static bool drained(struct cell *cell)
     if (!any || !cell->park.forced)
         return !any;
     export_drop_all(cell);
+    streams_break(cell);
     for (uint32_t i = 0; i < GATEWAYS_MAX; i++)
         if (cell->relays[i])
             relay_end(cell->relays[i]);

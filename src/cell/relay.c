@@ -2,8 +2,9 @@
  * takes is bounded here, and a message that is malformed or out of turn ends its channel, and that
  * one only.
  *
- * An answer is sent only after the request's last fragment: so a stream's end is known to both
- * sides, and what a refused request still sends is dropped as it comes. */
+ * An answer is sent only after the request's last fragment, but for bodies that are streamed: so a
+ * stream's end is known to both sides, and what a refused request still sends is dropped as it
+ * comes. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/secret.h"
@@ -19,8 +20,12 @@ enum {
     PACKETS_PER_WAKEUP = 64, /* then the next relay, and the turn's commit */
     OUTBOX_MAX = MIB(64),    /* a relay that waits is not read, so one turn's answers fit */
     SPARES_MAX = 32,
-    ARENA_MAX = MIB(8),      /* a body twice, its parsed form, what the handler needs */
+    ARENA_MAX = 4 * DOCUMENT_BODY_MAX, /* a body twice, its parsed form, what the handler needs */
+    TAKEN_MAX = MIB(1),      /* of streamed bodies, from one relay in one turn */
+    CREDIT_MIN = RELAY_WINDOW / 4, /* what is worth a message */
 };
+
+static_assert(ARENA_MAX >= 4 * HTTP_BODY_MAX, "the largest body fits");
 
 void stream_list_put(struct stream_list *list, struct stream *stream)
 {
@@ -39,7 +44,20 @@ struct stream *stream_list_take(struct stream_list *list)
     return stream;
 }
 
-static void stream_list_remove(struct stream_list *list, struct stream *stream)
+void stream_list_join(struct stream_list *list, struct stream_list *behind)
+{
+    if (!list->first) {
+        *list = *behind;
+    } else if (behind->first) {
+        *list->last = behind->first;
+        list->last = behind->last;
+    }
+    *behind = (struct stream_list){0};
+    if (!list->first)
+        list->last = &list->first;
+}
+
+void stream_list_remove(struct stream_list *list, struct stream *stream)
 {
     struct stream **at = &list->first;
     while (*at && *at != stream)
@@ -78,7 +96,7 @@ static struct stream *stream_new(struct relay *relay, uint32_t id)
         if (!stream)
             return NULL;
     }
-    *stream = (struct stream){.relay = relay, .id = id, .arena = arena};
+    *stream = (struct stream){.relay = relay, .id = id, .arena = arena, .in_open = RELAY_WINDOW};
     stream->last_fragment = &stream->first_fragment;
     stream->next_bucket = *bucket_of(relay, id);
     *bucket_of(relay, id) = stream;
@@ -87,24 +105,35 @@ static struct stream *stream_new(struct relay *relay, uint32_t id)
     return stream;
 }
 
-/* Takes a stream that is on no list but its bucket's. */
-static void stream_free(struct stream *stream)
+/* Gives up what it holds but its number: it was answered. It is on no list but its bucket's. */
+static void stream_rest(struct stream *stream)
 {
-    struct relay *relay = stream->relay;
-    struct cell *cell = relay->cell;
-    struct stream **at = bucket_of(relay, stream->id);
-    while (*at != stream)
-        at = &(*at)->next_bucket;
-    *at = stream->next_bucket;
-    relay->streams--;
-    cell->streams--;
+    struct cell *cell = stream->relay->cell;
+    streams_let_go(stream);
     assert(cell->bodies_bytes >= stream->body_bytes);
     cell->bodies_bytes -= stream->body_bytes;
+    stream->body_bytes = 0;
     if (stream->held.data)
         secret_wipe(stream->held.data, stream->held.length);
     buffer_free(&stream->held);
     quota_leave(&stream->request, cell);
     arena_reset(&stream->arena); /* wipes */
+    stream->phase = STREAM_RESTS;
+}
+
+static void stream_free(struct stream *stream)
+{
+    struct relay *relay = stream->relay;
+    struct cell *cell = relay->cell;
+    struct stream **at = bucket_of(relay, stream->id);
+    if (stream->phase == STREAM_FLOWS)
+        stream_list_remove(&cell->flows, stream);
+    stream_rest(stream);
+    while (*at != stream)
+        at = &(*at)->next_bucket;
+    *at = stream->next_bucket;
+    relay->streams--;
+    cell->streams--;
     if (cell->spare_count < SPARES_MAX) {
         stream->next = cell->spares;
         cell->spares = stream;
@@ -180,12 +209,20 @@ static enum ready_kind kind_of(const struct request *request)
                    || request_keeps_answer(request) ? READY_MUTATION : READY_READ;
 }
 
+void relay_make_ready(struct stream *stream)
+{
+    if (stream->phase == STREAM_FLOWS)
+        stream_list_remove(&stream->relay->cell->flows, stream);
+    stream->phase = STREAM_READY;
+    stream_list_put(&stream->relay->ready[kind_of(&stream->request)], stream);
+    stream->relay->cell->last_request_us = clock_monotonic_us();
+}
+
 /* The request can go to the turn: its body is one piece. */
 static void complete(struct stream *stream, int64_t now_us)
 {
     struct request *request = &stream->request;
     struct span body = {0};
-    stream->complete = true;
     if (stream->first_fragment && !stream->first_fragment->next) {
         body = stream->first_fragment->bytes;
     } else if (stream->first_fragment && request->verdict == OK) {
@@ -198,8 +235,7 @@ static void complete(struct stream *stream, int64_t now_us)
             request_refuse(request, INTERNAL, "out of memory");
     }
     request_complete(request, body, now_us);
-    stream_list_put(&stream->relay->ready[kind_of(request)], stream);
-    stream->relay->cell->last_request_us = clock_monotonic_us();
+    relay_make_ready(stream);
 }
 
 static void keep_fragment(struct stream *stream, struct span bytes)
@@ -229,15 +265,42 @@ static void keep_fragment(struct stream *stream, struct span bytes)
     cell->bodies_bytes += bytes.length;
 }
 
+/* What no gateway that keeps to the protocol sends. */
+static status check_fragment(const struct stream *stream, uint8_t flags, struct span bytes,
+                             struct fault *fault)
+{
+    const struct request *request = &stream->request;
+    uint64_t came = stream->body_came + bytes.length; /* each at most a fragment more */
+    uint64_t most = request->body_max > HTTP_BODY_MAX ? request->body_max : HTTP_BODY_MAX;
+    if (stream_takes(stream) && bytes.length > stream->in_open)
+        return FAIL(BAD_REQUEST, fault, "stream %u: bytes beyond the credit", stream->id);
+    if (!stream_takes(stream) && came > most)
+        return FAIL(TOO_LARGE, fault, "a body over %llu bytes", (unsigned long long)most);
+    if (request->length >= 0
+        && (came > (uint64_t)request->length
+            || (flags & FLAG_END && came < (uint64_t)request->length)))
+        return FAIL(BAD_REQUEST, fault, "stream %u: a body of another length", stream->id);
+    return OK;
+}
+
 static status take_fragment(struct stream *stream, uint8_t flags, struct span bytes,
                             struct fault *fault)
 {
-    if (bytes.length > HTTP_BODY_MAX - stream->body_came)
-        return FAIL(TOO_LARGE, fault, "a body over %u bytes", (unsigned)HTTP_BODY_MAX);
+    TRY(check_fragment(stream, flags, bytes, fault));
     stream->body_came += bytes.length;
+    stream->ended = flags & FLAG_END;
+    if (stream_takes(stream)) {
+        stream->in_open -= (uint32_t)bytes.length;
+        stream->relay->taken += (uint32_t)bytes.length;
+        if (stream->phase != STREAM_RESTS)
+            streams_take(stream, bytes);
+        else if (stream->ended)
+            stream_free(stream);
+        return OK;
+    }
     if (bytes.length && stream->request.verdict == OK)
         keep_fragment(stream, bytes);
-    if (flags & FLAG_END)
+    if (stream->ended)
         complete(stream, clock_wall_us());
     return OK;
 }
@@ -257,6 +320,8 @@ static status on_request(struct relay *relay, const struct ipc_message *message,
     if (!stream)
         return FAIL(INTERNAL, fault, "out of memory");
     request_open(&stream->request, relay->cell, &stream->arena, &head, clock_wall_us());
+    if (stream_takes(stream))
+        streams_open(stream);
     return take_fragment(stream, head.flags, head.fragment, fault);
 }
 
@@ -269,9 +334,28 @@ static status on_body(struct relay *relay, const struct ipc_message *message, st
     TRY(cursor_field(&bytes, &cursor, RELAY_FRAGMENT_MAX, "fragment", fault));
     TRY(cursor_end(&cursor, fault));
     struct stream *stream = stream_find(relay, message->id);
-    if (flags & ~FLAG_END || !stream || stream->complete)
+    if (flags & ~FLAG_END || !stream || stream->ended)
         return FAIL(BAD_REQUEST, fault, "a fragment out of turn");
     return take_fragment(stream, flags, bytes, fault);
+}
+
+static status on_credit(struct relay *relay, const struct ipc_message *message,
+                        struct fault *fault)
+{
+    struct cursor cursor = cursor_over(message->body);
+    uint32_t bytes;
+    TRY(cursor_u32(&bytes, &cursor, fault));
+    TRY(cursor_end(&cursor, fault));
+    struct stream *stream = stream_find(relay, message->id);
+    if (bytes == 0)
+        return FAIL(BAD_REQUEST, fault, "a credit of nothing");
+    if (!stream)
+        return OK; /* it crossed the end */
+    if (!(stream->request.streams & ACTION_STREAMS_OUT)
+        || bytes > stream->out_sent - stream->out_credited)
+        return FAIL(BAD_REQUEST, fault, "stream %u: credit for what was not sent", stream->id);
+    stream->out_credited += bytes;
+    return OK;
 }
 
 static status on_cancel(struct relay *relay, const struct ipc_message *message,
@@ -282,8 +366,9 @@ static status on_cancel(struct relay *relay, const struct ipc_message *message,
     struct stream *stream = stream_find(relay, message->id);
     if (!stream)
         return OK; /* it crossed the answer */
-    for (int kind = 0; kind < READY_KINDS; kind++)
-        stream_list_remove(&relay->ready[kind], stream);
+    if (stream->phase == STREAM_READY)
+        for (int kind = 0; kind < READY_KINDS; kind++)
+            stream_list_remove(&relay->ready[kind], stream);
     stream_free(stream);
     return OK;
 }
@@ -306,6 +391,8 @@ static status dispatch(struct relay *relay, const struct ipc_message *message,
         return on_request(relay, message, fault);
     case MESSAGE_RELAY_BODY:
         return on_body(relay, message, fault);
+    case MESSAGE_RELAY_CREDIT:
+        return on_credit(relay, message, fault);
     case MESSAGE_RELAY_CANCEL:
         return on_cancel(relay, message, fault);
     case MESSAGE_RELAY_DRAINED:
@@ -366,7 +453,8 @@ static void on_event(void *context, uint32_t events)
     }
     (void)events; /* ends and errors show up when reading */
     kms_listen(relay->cell); /* quotas are taken as requests come: by the newest charter */
-    for (int i = 0; i < PACKETS_PER_WAKEUP && read_one(relay); i++)
+    relay->taken = 0;
+    for (int i = 0; i < PACKETS_PER_WAKEUP && relay->taken < TAKEN_MAX && read_one(relay); i++)
         ;
 }
 
@@ -427,43 +515,106 @@ static struct span cut(struct span *bytes)
     return piece;
 }
 
-static status send_answer(struct relay *relay, uint32_t id, const struct answer *answer,
-                          struct span body, struct fault *fault)
+/* The frame that was built; a relay that does not take it ends. */
+static void send_frame(struct stream *stream, uint32_t type)
 {
-    struct buffer *frame = &relay->cell->turn.frame;
-    uint64_t total = body.length;
-    struct span piece = cut(&body);
+    struct relay *relay = stream->relay;
+    struct fault fault;
+    if (relay->dead)
+        return;
+    status sent = send(relay, type, stream->id, &relay->cell->turn.frame, &fault);
+    if (sent == CLOSED)
+        relay_end(relay);
+    else if (sent != OK)
+        relay_fail(relay, fault.detail);
+    watch(relay);
+}
+
+/* The last message of the answer was sent: the number is free when nothing more can come. */
+static void finish(struct stream *stream)
+{
+    if (stream->phase == STREAM_FLOWS)
+        stream_list_remove(&stream->relay->cell->flows, stream);
+    stream->phase = STREAM_READY; /* on no list */
+    if (stream->ended)
+        stream_free(stream);
+    else
+        stream_rest(stream);
+}
+
+void relay_send_head(struct stream *stream, struct span fragment, bool end)
+{
+    struct buffer *frame = &stream->relay->cell->turn.frame;
+    const struct answer *answer = &stream->answer;
     buffer_clear(frame);
-    buffer_put_u8(frame, body.length ? 0 : FLAG_END);
+    buffer_put_u8(frame, end ? FLAG_END : 0);
     buffer_put_u16(frame, (uint16_t)answer->http_status);
     buffer_put_u32(frame, answer->retry_after);
-    buffer_put_u64(frame, total);
+    buffer_put_u64(frame, answer->length);
     relay_headers_put(frame, answer->headers);
-    buffer_put_field(frame, piece);
-    TRY(send(relay, MESSAGE_RELAY_RESPONSE, id, frame, fault));
-    while (body.length) {
-        piece = cut(&body);
-        buffer_clear(frame);
-        buffer_put_u8(frame, body.length ? 0 : FLAG_END);
-        buffer_put_field(frame, piece);
-        TRY(send(relay, MESSAGE_RELAY_MORE, id, frame, fault));
-    }
-    return OK;
+    buffer_put_field(frame, fragment);
+    send_frame(stream, MESSAGE_RELAY_RESPONSE);
+    stream->begun = true;
+    stream->out_sent += fragment.length;
+    if (end)
+        finish(stream);
+}
+
+void relay_send_more(struct stream *stream, struct span fragment, bool end)
+{
+    struct buffer *frame = &stream->relay->cell->turn.frame;
+    buffer_clear(frame);
+    buffer_put_u8(frame, end ? FLAG_END : 0);
+    buffer_put_field(frame, fragment);
+    send_frame(stream, MESSAGE_RELAY_MORE);
+    stream->out_sent += fragment.length;
+    if (end)
+        finish(stream);
+}
+
+void relay_send_break(struct stream *stream)
+{
+    buffer_clear(&stream->relay->cell->turn.frame);
+    send_frame(stream, MESSAGE_RELAY_BREAK);
+    finish(stream);
+}
+
+void relay_send_credit(struct stream *stream)
+{
+    struct buffer *frame = &stream->relay->cell->turn.frame;
+    if (stream->ended || stream->in_due < CREDIT_MIN)
+        return;
+    buffer_clear(frame);
+    buffer_put_u32(frame, stream->in_due);
+    send_frame(stream, MESSAGE_RELAY_CREDIT);
+    stream->in_open += stream->in_due;
+    stream->in_due = 0;
+}
+
+bool relay_can_send(const struct relay *relay)
+{
+    return !relay->dead && !relay->blocked;
+}
+
+size_t relay_room(const struct stream *stream)
+{
+    uint64_t under_way = stream->out_sent - stream->out_credited;
+    return under_way < RELAY_WINDOW ? (size_t)(RELAY_WINDOW - under_way) : 0;
 }
 
 void relay_send_answer(struct stream *stream, struct span body)
 {
-    struct relay *relay = stream->relay;
-    struct fault fault;
-    if (!relay->dead) {
-        status sent = send_answer(relay, stream->id, &stream->answer, body, &fault);
-        if (sent == CLOSED)
-            relay_end(relay);
-        else if (sent != OK)
-            relay_fail(relay, fault.detail);
-        watch(relay);
+    if (!stream->answer.head_only)
+        stream->answer.length = body.length;
+    struct span piece = cut(&body);
+    if (body.length == 0) {
+        relay_send_head(stream, piece, true);
+        return;
     }
-    stream_free(stream);
+    relay_send_head(stream, piece, false);
+    while (body.length > RELAY_FRAGMENT_MAX)
+        relay_send_more(stream, cut(&body), false);
+    relay_send_more(stream, body, true);
 }
 
 static bool may_take(const struct relay *relay, enum ready_kind kind)

@@ -59,13 +59,14 @@ static uint8_t lower(uint8_t character)
 }
 
 /* That media type, in any case, with or without parameters (RFC 9110 8.3.1). */
-static bool is_media(struct span content_type, struct span wanted)
+bool request_is_media(const struct request *request, struct span media)
 {
-    size_t end = wanted.length;
+    struct span content_type = request->headers[RELAY_CONTENT_TYPE];
+    size_t end = media.length;
     if (content_type.length < end)
         return false;
     for (size_t i = 0; i < end; i++)
-        if (lower(content_type.data[i]) != wanted.data[i])
+        if (lower(content_type.data[i]) != media.data[i])
             return false;
     while (end < content_type.length
            && (content_type.data[end] == ' ' || content_type.data[end] == '\t'))
@@ -156,6 +157,7 @@ static status open_request(struct request *request, struct cell *cell, struct ar
     if (routed != OK)
         route = (struct route){.action = &no_action};
     request->body_max = route.action->body_max;
+    request->streams = route.action->streams;
     TRY(keep(&request->token, arena, head->token, fault));
     TRY(identify(request, cell, &route, head->trace_id, now_us, fault));
     TRY(quota_admit(request, cell, fault));
@@ -190,6 +192,14 @@ status request_renew(struct request *request, struct cell *cell, int64_t now_us,
     return decide(request, cell, fault);
 }
 
+status request_renew_begun(struct request *request, struct cell *cell, int64_t now_us,
+                           struct fault *fault)
+{
+    if (now_us / 1000000 >= request->usable_until)
+        now_us = (request->usable_until - 1) * 1000000;
+    return request_renew(request, cell, now_us, fault);
+}
+
 void request_open(struct request *ret, struct cell *cell, struct arena *arena,
                   const struct request_head *head, int64_t now_us)
 {
@@ -220,7 +230,7 @@ void request_complete(struct request *request, struct span body, int64_t now_us)
         return;
     }
     if (request->action->body == ACTION_BODY_JSON && body.length
-        && !is_media(request->headers[RELAY_CONTENT_TYPE], SPAN("application/json")))
+        && !request_is_media(request, SPAN("application/json")))
         request_refuse(request, UNSUPPORTED_MEDIA, "content-type must be application/json");
 }
 
@@ -231,7 +241,7 @@ bool request_keeps_answer(const struct request *request)
 }
 
 /* Reasons of ours are for the log; the client of a failure that is not its own needs none. */
-static const char *detail_for_client(status code, const char *detail)
+const char *request_detail(status code, const char *detail)
 {
     switch (code) {
     case INTERNAL:
@@ -250,7 +260,7 @@ struct answer request_problem(struct buffer *body, const struct request *request
     if (body->length)
         secret_wipe(body->data, body->length);
     buffer_clear(body);
-    problem_put(body, code, detail_for_client(code, detail), request->trace_text);
+    problem_put(body, code, request_detail(code, detail), request->trace_text);
     int http = status_http(code);
     struct answer answer = {
         .http_status = http,

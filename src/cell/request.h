@@ -51,6 +51,7 @@ struct request {
     bool head_only;
     int64_t length;          /* of the body, as said; -1: not known */
     uint64_t body_max;
+    uint8_t streams;         /* of the row */
     struct span body;        /* when complete */
 };
 
@@ -58,6 +59,8 @@ struct answer {
     int http_status;
     uint32_t retry_after; /* seconds, 0: none */
     struct span headers[RELAY_HEADERS]; /* by kind; they live as long as the request */
+    uint64_t length;      /* of the body, where it is not at hand as a whole */
+    bool head_only;       /* that length, and no body */
 };
 
 /* BAD_REQUEST, TRUNCATED, ... when it is no RELAY_REQUEST: the channel then ends. */
@@ -78,8 +81,18 @@ bool request_keeps_answer(const struct request *request);
 MUST_CHECK status request_renew(struct request *request, struct cell *cell, int64_t now_us,
                                 struct fault *fault);
 
+/* The same while its answer is under way: that its token expired meanwhile is no matter. */
+MUST_CHECK status request_renew_begun(struct request *request, struct cell *cell, int64_t now_us,
+                                      struct fault *fault);
+
+/* Whether that media type is its content type, with or without parameters. */
+bool request_is_media(const struct request *request, struct span media);
+
 /* A refusal from here on: keeps the first. */
 void request_refuse(struct request *request, status why, const char *detail);
+
+/* What a client is told of a failure. */
+const char *request_detail(status code, const char *detail);
 
 /* Writes the problem document of a failed request into body (wiped and emptied first). */
 struct answer request_problem(struct buffer *body, const struct request *request, status code,

@@ -5,6 +5,7 @@
  *   anchor.c   the channel to the kms            turn.c     one transaction, one commit for a turn
  *   park.c     idle, drain, the way out          export.c   the audit log to a descriptor
  *   charters.c posture, issuers, revocations     quota.c    rates, slots, bytes; denials as numbers
+ *   streams.c  uploads, downloads, notes         lines.c    NDJSON, a line at a time
  *
  * One thread. Callbacks of the loop only collect; all use of the silo is in turn.c at the end of a
  * turn, but for waking, anchoring, exporting and parking, which never run inside a transaction. */
@@ -31,19 +32,40 @@ struct fragment {
     struct span bytes;
 };
 
+enum stream_phase {
+    STREAM_ARRIVES, /* its body does */
+    STREAM_READY,   /* on a list of its relay, or of the turn */
+    STREAM_FLOWS,   /* on cell->flows */
+    STREAM_RESTS,   /* answered; what still comes of its body is dropped */
+};
+
 struct stream {
     struct stream *next;        /* of whichever list it is on */
     struct stream *next_bucket;
     struct relay *relay;
     uint32_t id;
-    bool complete;
+    enum stream_phase phase;
+    bool ended;                 /* FLAG_END has come */
     struct arena arena;
     struct request request;
     struct fragment *first_fragment, **last_fragment;
     size_t body_bytes;          /* kept of the body, counted in cell->bodies_bytes */
-    size_t body_came;           /* kept or dropped */
+    uint64_t body_came;         /* kept or dropped */
     struct answer answer;
     struct buffer held;         /* the answer's body while it waits for the commit */
+
+    /* of streamed bodies */
+    bool has_slot;              /* of cell->uploads */
+    uint32_t in_open;           /* bytes that the gateway may still send */
+    uint32_t in_due;            /* bytes more that it may be told to send */
+    struct silo_upload *upload;
+    struct lines *lines;
+    struct silo_download *download;
+    bool begun;                 /* the head of the answer is sent */
+    uint64_t out_sent, out_credited;
+    uint64_t note;              /* of kms_moved: what it waits for on cell->flows; 0: nothing */
+    bool has_note;              /* it has waited */
+    int64_t note_until_us;      /* monotonic */
 };
 
 struct stream_list {
@@ -59,6 +81,7 @@ struct relay {
     bool blocked;               /* the gateway is slow: nothing is read from it or handled for it */
     bool drain_sent, drained, dead;
     uint32_t streams;
+    uint32_t taken;             /* bytes of streamed bodies, since it was last asked */
     struct stream *buckets[STREAM_BUCKETS];
     struct stream_list ready[READY_KINDS];
     struct relay *next_ending;
@@ -69,12 +92,55 @@ MUST_CHECK status relay_add(struct cell *cell, uint32_t index, int fd, struct fa
 void relay_drain(struct relay *relay);           /* RELAY_DRAIN, once */
 void relay_end(struct relay *relay);             /* marks it dead: freed by relay_sweep */
 void relay_sweep(struct cell *cell);             /* at the end of a turn */
-void relay_send_answer(struct stream *stream, struct span body); /* the stream is gone afterwards */
+/* The stream is gone afterwards, or rests until the last of its body has come. */
+void relay_send_answer(struct stream *stream, struct span body);
+/* The same in parts: the head of stream->answer, more of the body, the end. Only while
+ * relay_can_send, and no more than relay_room. */
+void relay_send_head(struct stream *stream, struct span fragment, bool end);
+void relay_send_more(struct stream *stream, struct span fragment, bool end);
+void relay_send_break(struct stream *stream);
+void relay_send_credit(struct stream *stream); /* what is due, when it is worth a message */
+bool relay_can_send(const struct relay *relay);
+size_t relay_room(const struct stream *stream);
+void relay_make_ready(struct stream *stream); /* to its turn: it arrived or flowed before */
 struct stream *relay_take_ready(struct cell *cell, enum ready_kind kind); /* NULL: none */
 bool relay_has_ready(const struct cell *cell);
 void relay_free_spares(struct cell *cell);
 void stream_list_put(struct stream_list *list, struct stream *stream);
 struct stream *stream_list_take(struct stream_list *list);
+void stream_list_join(struct stream_list *list, struct stream_list *behind); /* empties that */
+void stream_list_remove(struct stream_list *list, struct stream *stream); /* also when not on it */
+
+/* ---- streamed bodies (streams.c); docs/protocols.md has the rules of credit ---- */
+
+bool stream_takes(const struct stream *stream); /* its body is streamed */
+void streams_open(struct stream *stream);       /* such a one whose head has come */
+void streams_take(struct stream *stream, struct span bytes); /* more of it, perhaps the end */
+/* The handler gave it a download, and what must be durable before its first byte is. */
+void streams_deliver(struct stream *stream);
+bool streams_have_room(const struct cell *cell); /* for one more download */
+/* It is to be handled with the kms's newest note, or after a while without. */
+void streams_await_note(struct stream *stream);
+bool streams_wait(const struct cell *cell);      /* is there anything for streams_continue? */
+void streams_continue(struct cell *cell);        /* at the end of a turn, outside of its transaction */
+void streams_break(struct cell *cell);           /* all that have begun to answer */
+void streams_let_go(struct stream *stream);      /* of everything but its number */
+
+/* ---- NDJSON (lines.c) ---- */
+
+struct lines;
+
+/* UNSUPPORTED_MEDIA, UNAVAILABLE */
+MUST_CHECK status lines_open(struct stream *stream, struct fault *fault);
+void lines_free(struct stream *stream);
+void lines_take(struct stream *stream, struct span bytes);
+bool lines_ready(const struct cell *cell); /* is there one that could be handled? */
+/* Inside the turn: as many as are a fair share of it. */
+void lines_run(struct cell *cell, int64_t now_us);
+/* What they did was taken back; inside the turn after it, which says so in its entries. */
+void lines_undo(struct cell *cell, int64_t now_us, status why, const struct fault *fault);
+void lines_committed(struct cell *cell); /* or there was nothing to commit */
+void lines_send(struct stream *stream);  /* results that are due, and the end */
 
 /* ---- the channel to the kms (anchor.c) ---- */
 
@@ -133,6 +199,16 @@ void turn_start(struct cell *cell);
 void turn_end(void *cell);            /* the loop's hook */
 void turn_again(struct cell *cell);   /* another turn is wanted at once */
 void turn_commit_pending(struct cell *cell);
+/* Of a request whose head has come: is it still to be believed and allowed? */
+MUST_CHECK status turn_judge(struct request *request, struct cell *cell, int64_t now_us,
+                             struct fault *fault);
+/* And can it be done now: UNAVAILABLE, QUOTA_EXCEEDED? */
+MUST_CHECK status turn_admit(struct request *request, struct cell *cell, struct fault *fault);
+struct silo_request turn_asked(struct stream *stream, int64_t now_us);
+/* Commits what is pending, so that the note that is asked of the kms covers it; for kms_moved. */
+uint64_t turn_ask_note(struct cell *cell);
+void turn_wipe(struct buffer *body); /* the turn's, or of an answer that was sent */
+void turn_complain(struct cell *cell, const char *event, const struct fault *fault);
 /* By another retention more may be due than was known. */
 void turn_look_for_expiry(struct cell *cell);
 /* For parking: expires and commits one batch. False when there is more to do and it can be done. */
@@ -249,6 +325,10 @@ struct cell {
     struct stream *spares;
     uint32_t spare_count, streams;
     size_t bodies_bytes;
+    struct stream_list flows; /* bodies under way outside of turns */
+    uint32_t uploads, downloads;
+    struct arena line_arena;  /* of the line that is being handled */
+    struct loop_timer note_timer;
     uint8_t *storage;         /* IPC_PACKET_MAX: the message being read */
     int64_t last_request_us;  /* monotonic */
     struct turn_state turn;

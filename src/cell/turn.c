@@ -27,7 +27,7 @@ struct turn {
     struct stream_list reads, mutations; /* held until the commit */
 };
 
-static void wipe(struct buffer *body)
+void turn_wipe(struct buffer *body)
 {
     if (body->length)
         secret_wipe(body->data, body->length);
@@ -38,7 +38,7 @@ static void wipe(struct buffer *body)
     body->max = CELL_RESPONSE_MAX;
 }
 
-static void complain(struct cell *cell, const char *event, const struct fault *fault)
+void turn_complain(struct cell *cell, const char *event, const struct fault *fault)
 {
     int64_t now_us = clock_monotonic_us();
     if (cell->turn.complained_us && now_us - cell->turn.complained_us < COMPLAIN_EVERY_US)
@@ -47,14 +47,15 @@ static void complain(struct cell *cell, const char *event, const struct fault *f
     log_event(LOG_ERROR, event, "%s", fault->detail);
 }
 
-static struct silo_request asked_in(struct stream *stream, const struct turn *turn)
+struct silo_request turn_asked(struct stream *stream, int64_t now_us)
 {
     const struct request *request = &stream->request;
     struct silo_request asked = {
         .envelope = &request->envelope, .action = request->action, .query = request->query,
         .content_type = request->headers[RELAY_CONTENT_TYPE], .body = request->body,
         .idempotency_key = request->headers[RELAY_IDEMPOTENCY_KEY], .headers = request->headers,
-        .head_only = request->head_only, .arena = &stream->arena, .now_us = turn->now_us,
+        .head_only = request->head_only, .arena = &stream->arena, .now_us = now_us,
+        .upload = stream->upload,
     };
     if (request->serves_once) {
         asked.token_once = SPAN_OF(request->token_id);
@@ -66,18 +67,24 @@ static struct silo_request asked_in(struct stream *stream, const struct turn *tu
 }
 
 /* The verdict on a request, now that its turn has come: it may have waited for a slow gateway. */
-static status judge(struct cell *cell, const struct turn *turn, struct request *request,
-                    struct fault *fault)
+status turn_judge(struct request *request, struct cell *cell, int64_t now_us, struct fault *fault)
 {
     if (request->verdict != OK) {
         *fault = request->fault;
         return request->verdict;
     }
-    TRY(request_renew(request, cell, turn->now_us, fault));
-    if (turn->now_us / 1000000 >= request->usable_until)
+    TRY(request_renew(request, cell, now_us, fault));
+    if (now_us / 1000000 >= request->usable_until)
         return FAIL(UNAUTHENTICATED, fault, TOKEN_REFUSED);
+    return OK;
+}
+
+status turn_admit(struct request *request, struct cell *cell, struct fault *fault)
+{
     if (request->action->mutates && !kms_takes_mutations(cell))
         return FAIL(UNAVAILABLE, fault, "nothing can be changed at the moment");
+    if (request->streams & ACTION_STREAMS_OUT && !streams_have_room(cell))
+        return FAIL(UNAVAILABLE, fault, "too many downloads at once");
     return quota_check_bytes(request, cell, fault);
 }
 
@@ -85,7 +92,7 @@ static status judge(struct cell *cell, const struct turn *turn, struct request *
 static status answer_of(struct answer *ret, struct stream *stream,
                         const struct silo_response *response, struct fault *fault)
 {
-    struct answer answer = {.http_status = response->http_status};
+    struct answer answer = {.http_status = response->http_status, .length = response->length};
     if (response->body->length)
         answer.headers[RELAY_CONTENT_TYPE] = SPAN("application/json");
     for (uint32_t i = 0; i < response->header_count; i++) {
@@ -100,41 +107,90 @@ static status answer_of(struct answer *ret, struct stream *stream,
     return OK;
 }
 
-static struct answer run(struct cell *cell, const struct turn *turn, struct stream *stream,
-                         struct buffer *body)
+/* An answer to HEAD has the length of what it leaves out. */
+static void leave_out(struct stream *stream, struct buffer *body)
+{
+    struct answer *answer = &stream->answer;
+    answer->head_only = true;
+    if (body->length)
+        answer->length = body->length;
+    stream->download = silo_download_close(stream->download);
+    turn_wipe(body);
+}
+
+/* What the handler wrote: a body at hand, or a download. */
+static status take_response(struct stream *stream, struct silo_response *response,
+                            struct fault *fault)
+{
+    const struct request *request = &stream->request;
+    bool streams_out = request->streams & ACTION_STREAMS_OUT;
+    struct buffer *body = response->body;
+    stream->download = response->download;
+    assert(!stream->download || (streams_out && body->length == 0));
+    if (body->failed)
+        return FAIL(INTERNAL, fault, "an answer over %u bytes", (unsigned)CELL_RESPONSE_MAX);
+    if (streams_out && body->length > RELAY_WINDOW)
+        return FAIL(INTERNAL, fault, "an answer over the window, and no download");
+    TRY(answer_of(&stream->answer, stream, response, fault));
+    if (streams_out && request->head_only)
+        leave_out(stream, body);
+    else if (stream->download)
+        stream->relay->cell->downloads++;
+    return OK;
+}
+
+static status handle(struct cell *cell, struct stream *stream, const struct silo_request *asked,
+                     struct buffer *body, struct fault *fault)
+{
+    struct silo_response response = {.body = body};
+    status code = silo_handle(&response, cell->silo, asked, fault);
+    if (code == OK) {
+        stream->upload = NULL; /* taken */
+        code = take_response(stream, &response, fault);
+        if (code != OK)
+            stream->download = silo_download_close(stream->download);
+    }
+    if (code == INTERNAL || code == CORRUPT)
+        turn_complain(cell, "cell.request", fault);
+    return code;
+}
+
+static void run(struct cell *cell, const struct turn *turn, struct stream *stream,
+                struct buffer *body)
 {
     struct request *request = &stream->request;
     struct fault fault;
-    struct silo_response response = {.body = body};
-    status code = judge(cell, turn, request, &fault);
-    const struct silo_request asked = asked_in(stream, turn);
+    status code = turn_judge(request, cell, turn->now_us, &fault);
+    if (code == OK)
+        code = turn_admit(request, cell, &fault);
+    const struct silo_request asked = turn_asked(stream, turn->now_us);
     if (request->denial != DENIAL_NONE) {
         denial_note(cell, request->denial, request->envelope.user);
     } else if (code != OK && request->known) {
         status noted = silo_refuse(cell->silo, &asked, code, &fault);
         code = noted == OK ? code : noted;
     } else if (code == OK) {
-        code = silo_handle(&response, cell->silo, &asked, &fault);
-        if (code == OK && body->failed)
-            code = FAIL(INTERNAL, &fault, "an answer over %u bytes", (unsigned)CELL_RESPONSE_MAX);
-        if (code == INTERNAL || code == CORRUPT)
-            complain(cell, "cell.request", &fault);
+        code = handle(cell, stream, &asked, body, &fault);
     }
-    struct answer answer;
-    if (code == OK)
-        code = answer_of(&answer, stream, &response, &fault);
     if (code != OK)
-        return request_problem(body, request, code, fault.detail);
-    return answer;
+        stream->answer = request_problem(body, request, code, fault.detail);
+}
+
+static void send_answer(struct stream *stream, const struct buffer *body)
+{
+    if (stream->download)
+        streams_deliver(stream);
+    else
+        relay_send_answer(stream, buffer_span(body));
 }
 
 static void run_read(struct cell *cell, struct turn *turn, struct stream *stream)
 {
     struct buffer *body = &cell->turn.body;
-    stream->answer = run(cell, turn, stream, body);
+    run(cell, turn, stream, body);
     if (!silo_must_commit(cell->silo)) {
-        relay_send_answer(stream, buffer_span(body));
-        wipe(body);
+        send_answer(stream, body);
+        turn_wipe(body);
         return;
     }
     turn->held_bytes += body->length;
@@ -146,7 +202,7 @@ static void run_read(struct cell *cell, struct turn *turn, struct stream *stream
 static void run_mutation(struct cell *cell, struct turn *turn, struct stream *stream)
 {
     stream->held = buffer_of(CELL_RESPONSE_MAX);
-    stream->answer = run(cell, turn, stream, &stream->held);
+    run(cell, turn, stream, &stream->held);
     turn->held_bytes += stream->held.length;
     stream_list_put(&turn->mutations, stream);
 }
@@ -156,31 +212,41 @@ static bool has_room(const struct turn *turn)
     return turn->handled < CELL_TURN_REQUESTS_MAX && turn->held_bytes < CELL_TURN_BYTES_MAX;
 }
 
+static bool needs_note(const struct stream *stream)
+{
+    const struct request *request = &stream->request;
+    return request->verdict == OK && request->action->fresh_note && !stream->has_note;
+}
+
 static void run_requests(struct cell *cell, struct turn *turn)
 {
     struct stream *stream;
-    while (has_room(turn) && (stream = relay_take_ready(cell, READY_READ))) {
-        run_read(cell, turn, stream);
-        turn->handled++;
-    }
+    for (; has_room(turn) && (stream = relay_take_ready(cell, READY_READ)); turn->handled++)
+        if (needs_note(stream))
+            streams_await_note(stream);
+        else
+            run_read(cell, turn, stream);
     turn->handled = 0;
-    while (has_room(turn) && (stream = relay_take_ready(cell, READY_MUTATION))) {
-        run_mutation(cell, turn, stream);
-        turn->handled++;
-    }
+    for (; has_room(turn) && (stream = relay_take_ready(cell, READY_MUTATION)); turn->handled++)
+        if (needs_note(stream))
+            streams_await_note(stream);
+        else
+            run_mutation(cell, turn, stream);
+    lines_run(cell, turn->now_us);
 }
 
 static void send_all(struct stream_list *list)
 {
     struct stream *stream;
     while ((stream = stream_list_take(list)))
-        relay_send_answer(stream, buffer_span(&stream->held)); /* frees and wipes what was held */
+        send_answer(stream, &stream->held); /* what was held goes with the stream */
 }
 
 static void fail_all(struct stream_list *list, status code, const struct fault *fault)
 {
     struct stream *stream;
     while ((stream = stream_list_take(list))) {
+        streams_let_go(stream);
         stream->answer = request_problem(&stream->held, &stream->request, code, fault->detail);
         relay_send_answer(stream, buffer_span(&stream->held));
     }
@@ -191,10 +257,10 @@ static void tell_undone(struct cell *cell, const struct turn *turn, status why)
 {
     struct fault fault;
     for (struct stream *stream = turn->mutations.first; stream; stream = stream->next) {
-        const struct silo_request asked = asked_in(stream, turn);
+        const struct silo_request asked = turn_asked(stream, turn->now_us);
         if (stream->answer.http_status < 400
             && silo_refuse(cell->silo, &asked, why, &fault) != OK)
-            complain(cell, "cell.audit", &fault);
+            turn_complain(cell, "cell.audit", &fault);
     }
 }
 
@@ -235,7 +301,7 @@ static status commit(struct cell *cell, struct fault *fault)
     status committed = silo_commit(cell->silo, fault);
     cell->turn.commit_due = false;
     if (committed != OK) {
-        complain(cell, "cell.commit", fault);
+        turn_complain(cell, "cell.commit", fault);
         return committed;
     }
     kms_note_commit(cell);
@@ -250,7 +316,7 @@ static bool expire(struct cell *cell, const struct turn *turn, bool parking)
     cell->turn.expire_due = false;
     status expired = silo_expire(&more, cell->silo, turn->now_us, parking, &fault);
     if (expired != OK)
-        complain(cell, "cell.expire", &fault);
+        turn_complain(cell, "cell.expire", &fault);
     look_for_expiry(cell, expired != OK ? EXPIRY_RETRY_US : more ? 0 : EXPIRY_LOOK_US);
     return expired == OK && more;
 }
@@ -264,11 +330,14 @@ static void finish(struct cell *cell, struct turn *turn, bool expired)
     if (committed == OK) {
         send_all(&turn->reads);
         send_all(&turn->mutations);
+        lines_committed(cell);
         return;
     }
     silo_begin(cell->silo, turn->now_us);
     tell_undone(cell, turn, committed);
     fail_all(&turn->mutations, committed, &fault);
+    lines_undo(cell, turn->now_us, committed, &fault);
+    lines_committed(cell); /* that they failed is sure */
     if (expired) { /* not in a circle while the disk is full */
         loop_timer_stop(cell->loop, &cell->turn.expire_timer);
         look_for_expiry(cell, EXPIRY_RETRY_US);
@@ -310,8 +379,6 @@ static void run_turn(struct cell *cell)
     if (expires)
         expire(cell, &turn, false);
     finish(cell, &turn, expires);
-    if (relay_has_ready(cell))
-        turn_again(cell);
     if (silo_pending_since_us(cell->silo) && cell->turn.commit_timer.due_us == 0)
         cell_timer(cell, &cell->turn.commit_timer, tried ? COMMIT_RETRY_US : COMMIT_AFTER_US,
                    on_commit_due, cell);
@@ -356,16 +423,26 @@ void turn_commit_pending(struct cell *cell)
     (void)committed; /* it has complained */
 }
 
+uint64_t turn_ask_note(struct cell *cell)
+{
+    turn_commit_pending(cell); /* what was answered before is in it */
+    return kms_sign_now(cell);
+}
+
 void turn_end(void *context)
 {
     struct cell *cell = context;
-    if (relay_has_ready(cell))
+    if (relay_has_ready(cell) || streams_wait(cell))
         kms_listen(cell); /* no request is handled under a charter that was replaced before it */
     if (cell->ended)
         return;
     if (cell->turn.expire_due || cell->turn.commit_due || cell->quota.tell_due
-        || relay_has_ready(cell))
+        || relay_has_ready(cell) || lines_ready(cell))
         run_turn(cell);
+    if (!cell->ended)
+        streams_continue(cell);
+    if (relay_has_ready(cell) || lines_ready(cell))
+        turn_again(cell);
     export_continue(cell);
     tell_damage(cell); /* exports read, too */
     relay_sweep(cell);

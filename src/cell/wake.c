@@ -253,7 +253,7 @@ struct cell *cell_free(struct cell *cell)
     struct loop_timer *timers[] = {
         &cell->kms.timer, &cell->turn.commit_timer, &cell->turn.expire_timer,
         &cell->turn.again_timer, &cell->park.idle_timer, &cell->park.deadline_timer,
-        &cell->quota.timer,
+        &cell->quota.timer, &cell->note_timer,
     };
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++)
         loop_timer_stop(cell->loop, timers[i]);
@@ -267,6 +267,7 @@ struct cell *cell_free(struct cell *cell)
     buffer_free(&cell->wrapped);
     buffer_free(&cell->turn.body);
     buffer_free(&cell->turn.frame);
+    arena_free(&cell->line_arena);
     free(cell->storage);
     free(cell);
     return NULL;

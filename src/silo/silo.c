@@ -61,6 +61,24 @@ static struct task find_task(const struct action *action)
     return (struct task){0};
 }
 
+/* What begins an upload, by action. */
+typedef status silo_upload_opener(struct silo_upload **ret, struct silo *silo,
+                                  const struct silo_request *request, int64_t body_length,
+                                  struct fault *fault);
+
+static const struct {
+    const struct action *action;
+    silo_upload_opener *open;
+} uploads[] = {{NULL, NULL}};
+
+static silo_upload_opener *find_upload(const struct action *action)
+{
+    for (size_t i = 0; i < sizeof uploads / sizeof *uploads; i++)
+        if (uploads[i].action == action)
+            return uploads[i].open;
+    return NULL;
+}
+
 /* ---- opening ---- */
 
 static status derive_keys(struct silo *silo, const struct silo_opening *opening,
@@ -317,6 +335,7 @@ static status use_token(const struct call *call, struct fault *fault)
     TRY(store_savepoint(silo->store, fault));
     status used = used_token_take(silo, call->request, fault);
     if (used == OK) {
+        call->response->token_used = true;
         silo->wrote = true;
         return store_release(silo->store, fault);
     }
@@ -461,6 +480,34 @@ status silo_commit(struct silo *silo, struct fault *fault)
     silo->note_is_new = false;
     charters_written(silo);
     return OK;
+}
+
+status silo_upload_begin(struct silo_upload **ret, struct silo *silo,
+                         const struct silo_request *request, int64_t body_length,
+                         struct fault *fault)
+{
+    silo_upload_opener *const open = find_upload(request->action);
+    assert(open != NULL);
+    assert(span_is(span_of_text(request->envelope->tenant), silo->tenant_text));
+    TRY(use_store(silo, fault));
+    return open(ret, silo, request, body_length, fault);
+}
+
+status silo_upload_put(struct silo_upload *upload, struct span bytes, struct fault *fault)
+{
+    return upload->put(upload, bytes, fault);
+}
+
+status silo_upload_end(struct silo_upload *upload, struct fault *fault)
+{
+    return upload->end(upload, fault);
+}
+
+struct silo_upload *silo_upload_drop(struct silo_upload *upload)
+{
+    if (upload != NULL)
+        upload->drop(upload);
+    return NULL;
 }
 
 status silo_download_read(struct buffer *out, bool *ret_end, struct silo_download *download,

@@ -46,7 +46,10 @@ struct silo_response {
     struct silo_header headers[6]; /* ascending kinds */
     uint32_t header_count;
     struct silo_download *download; /* then body stays empty; the caller's to close */
-    uint64_t length;                /* of the download; RELAY_LENGTH_UNKNOWN */
+    uint64_t length;                /* of the download; RELAY_LENGTH_UNKNOWN. With head_only: of
+                                       what there would be */
+    bool token_used;                /* the token that serves once has: also when the handler failed
+                                     */
 };
 
 /* ---- bodies that nobody holds whole ----

@@ -121,6 +121,13 @@ struct call {
     bool hidden;            /* not_found because of the caller's clearance or user: a denial */
 };
 
+/* Each kind of upload begins with it. */
+struct silo_upload {
+    status (*put)(struct silo_upload *upload, struct span bytes, struct fault *fault);
+    status (*end)(struct silo_upload *upload, struct fault *fault);
+    void (*drop)(struct silo_upload *upload); /* frees */
+};
+
 /* Each kind of download begins with it. */
 struct silo_download {
     status (*read)(struct buffer *out, bool *ret_end, struct silo_download *download, size_t max,

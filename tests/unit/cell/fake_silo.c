@@ -12,6 +12,43 @@
 
 struct fake_silo *fake_silo;
 
+enum {
+    PUT_OBJECT, GET_OBJECT, BATCH, PUT_DOCUMENT, CHECKPOINT, FAKE_ACTIONS, FAKE_BODY_MAX = MIB(64),
+};
+
+static const struct action fake_actions[FAKE_ACTIONS] = {
+    [PUT_OBJECT] = {
+        .name = "object.put", .method = "PUT", .path = "/v1/objects/{key...}",
+        .resource = "object", .scope = SCOPE_MEMORY_WRITE, .mutates = true,
+        .body = ACTION_BODY_BYTES, .body_max = FAKE_BODY_MAX, .streams = ACTION_STREAMS_IN,
+    },
+    [GET_OBJECT] = {
+        .name = "object.read", .method = "GET", .path = "/v1/objects/{key...}",
+        .resource = "object", .scope = SCOPE_MEMORY_READ, .streams = ACTION_STREAMS_OUT,
+    },
+    [BATCH] = {
+        .name = "document.batch", .method = "POST", .path = "/v1/documents/batch",
+        .resource = "document", .scope = SCOPE_MEMORY_WRITE, .mutates = true,
+        .body = ACTION_BODY_NDJSON, .body_max = FAKE_BODY_MAX,
+        .streams = ACTION_STREAMS_IN | ACTION_STREAMS_OUT,
+    },
+    [PUT_DOCUMENT] = {
+        .name = "document.put", .method = "PUT", .path = "/v1/documents/{id}",
+        .resource = "document", .scope = SCOPE_MEMORY_WRITE, .mutates = true,
+        .body = ACTION_BODY_JSON, .body_max = DOCUMENT_BODY_MAX,
+    },
+    [CHECKPOINT] = {
+        .name = "audit.checkpoint", .method = "GET", .path = "/v1/audit/checkpoint",
+        .resource = "audit", .scope = SCOPE_MEMORY_READ, .fresh_note = true,
+    },
+};
+
+static const struct action_set sets[] = {
+    {"memory", memory_actions, MEMORY_ACTIONS},
+    {"fake", fake_actions, FAKE_ACTIONS},
+};
+const struct action_table action_table = {sets, 2};
+
 struct silo {
     struct merkle_edge edge; /* of what is committed */
     uint32_t staged_items, staged_entries, pending;
@@ -108,6 +145,89 @@ static void answer(struct silo_response *response, const struct silo *silo, stru
     buffer_put_text(response->body, "}");
 }
 
+uint8_t fake_byte(uint64_t position)
+{
+    return (uint8_t)(position * 31 + (position >> 8) * 7 + (position >> 16));
+}
+
+struct silo_upload {
+    uint64_t bytes;
+};
+
+status silo_upload_begin(struct silo_upload **ret, struct silo *silo,
+                         const struct silo_request *request, int64_t body_length,
+                         struct fault *fault)
+{
+    (void)silo;
+    if (request->action != &fake_actions[PUT_OBJECT] || request->body.length)
+        abort();
+    fake_silo->said_length = body_length;
+    if (fake_silo->begin_fails)
+        return FAIL((status)fake_silo->begin_fails, fault, "the test wants no upload");
+    *ret = calloc(1, sizeof **ret);
+    fake_silo->uploads_open++;
+    fake_silo->uploads_begun++;
+    return OK;
+}
+
+status silo_upload_put(struct silo_upload *upload, struct span bytes, struct fault *fault)
+{
+    if (fake_silo->put_fails && upload->bytes + bytes.length >= fake_silo->put_fails_at)
+        return FAIL((status)fake_silo->put_fails, fault, "the test broke this upload");
+    for (size_t i = 0; i < bytes.length; i++)
+        fake_silo->put_odd += bytes.data[i] != fake_byte(upload->bytes + i);
+    upload->bytes += bytes.length;
+    fake_silo->put_bytes += bytes.length;
+    return OK;
+}
+
+status silo_upload_end(struct silo_upload *upload, struct fault *fault)
+{
+    (void)upload;
+    fake_silo->uploads_ended++;
+    return fake_silo->end_fails ? FAIL((status)fake_silo->end_fails, fault, "the test broke it")
+                                : OK;
+}
+
+struct silo_upload *silo_upload_drop(struct silo_upload *upload)
+{
+    if (upload)
+        fake_silo->uploads_open--;
+    free(upload);
+    return NULL;
+}
+
+struct silo_download {
+    uint64_t bytes;
+};
+
+status silo_download_read(struct buffer *out, bool *ret_end, struct silo_download *download,
+                          size_t max, struct fault *fault)
+{
+    uint64_t left = fake_silo->download_bytes - download->bytes;
+    uint64_t now = left < max ? left : max;
+    if (fake_silo->reads_nothing)
+        return OK;
+    if (fake_silo->reads_too_much)
+        now = max;
+    if (fake_silo->read_fails_at && download->bytes + now >= fake_silo->read_fails_at)
+        return FAIL(CORRUPT, fault, "the test broke this chunk");
+    for (uint64_t i = 0; i < now; i++)
+        buffer_put_u8(out, fake_byte(download->bytes + i));
+    download->bytes += now;
+    fake_silo->read_bytes += now;
+    *ret_end = download->bytes == fake_silo->download_bytes;
+    return OK;
+}
+
+struct silo_download *silo_download_close(struct silo_download *download)
+{
+    if (download)
+        fake_silo->downloads_open--;
+    free(download);
+    return NULL;
+}
+
 static void note_read(struct silo *silo)
 {
     if (fake_silo->strict) {
@@ -120,16 +240,95 @@ static void note_read(struct silo *silo)
         silo->pending_since_us = clock_monotonic_us();
 }
 
+static void add(struct silo *silo)
+{
+    silo->staged_items++;
+    silo->staged_entries++;
+    silo->wrote = true;
+}
+
+static status put_object(struct silo_response *response, struct silo *silo,
+                         const struct silo_request *request)
+{
+    if (!request->upload)
+        abort();
+    add(silo);
+    buffer_printf(response->body, "{\"bytes\":%llu}", (unsigned long long)request->upload->bytes);
+    response->http_status = 201;
+    silo_upload_drop(request->upload);
+    fake_silo->uploads_taken++;
+    return OK;
+}
+
+static void put_header(struct silo_response *response, uint8_t kind, const char *value)
+{
+    struct silo_header *header = &response->headers[response->header_count++];
+    header->kind = kind;
+    snprintf(header->value, sizeof header->value, "%s", value);
+}
+
+static status get_object(struct silo_response *response, struct silo *silo,
+                         const struct silo_request *request, struct fault *fault)
+{
+    struct span asked = request->headers[RELAY_IF_NONE_MATCH];
+    note_read(silo);
+    span_to_text(fake_silo->header, sizeof fake_silo->header, asked);
+    if (span_is(request->ids[0], "none/such"))
+        return FAIL(NOT_FOUND, fault, "there is no such object");
+    response->http_status = asked.length ? 304 : 200;
+    put_header(response, RELAY_CONTENT_TYPE, "application/x-test");
+    put_header(response, RELAY_ETAG, "\"e\"");
+    if (asked.length)
+        return OK;
+    response->length = fake_silo->length_unknown ? RELAY_LENGTH_UNKNOWN : fake_silo->download_bytes;
+    if (request->head_only)
+        return OK;
+    response->download = calloc(1, sizeof *response->download);
+    fake_silo->downloads_open++;
+    return OK;
+}
+
+static status add_line(struct silo_response *response, struct silo *silo,
+                       const struct silo_request *request, struct fault *fault)
+{
+    fake_silo->lines++;
+    fake_silo->lines_out_of_order += request->line <= fake_silo->last_line;
+    fake_silo->last_line = (uint32_t)request->line;
+    fake_silo->line_bytes += request->body.length;
+    if (fake_silo->line_us)
+        usleep(fake_silo->line_us);
+    if (request->token_once.length) {
+        fake_silo->tokens_used++;
+        response->token_used = true;
+        silo->wrote = true;
+    }
+    if (span_is(request->body, "bad"))
+        return FAIL(BAD_FIELD, fault, "text: \"bad\" is what it is");
+    if (span_is(request->body, "odd"))
+        return FAIL(CORRUPT, fault, "page 17 of silo.db is odd");
+    add(silo);
+    response->http_status = 201;
+    buffer_printf(response->body, "{\"line\":%llu,\"bytes\":%zu}",
+                  (unsigned long long)request->line, request->body.length);
+    return OK;
+}
+
 status silo_handle(struct silo_response *response, struct silo *silo,
                    const struct silo_request *request, struct fault *fault)
 {
     fake_silo->handled++;
+    if (request->action == &fake_actions[PUT_OBJECT])
+        return put_object(response, silo, request);
+    if (request->action == &fake_actions[GET_OBJECT])
+        return get_object(response, silo, request, fault);
+    if (request->action == &fake_actions[BATCH])
+        return add_line(response, silo, request, fault);
+    if (request->action == &fake_actions[CHECKPOINT])
+        fake_silo->notes_at_checkpoint = fake_silo->notes;
     if (request->action == &memory_actions[MEMORY_DELETE])
         return FAIL(INTERNAL, fault, "page 17 of silo.db is odd");
     if (request->action->mutates) {
-        silo->staged_items++;
-        silo->staged_entries++;
-        silo->wrote = true;
+        add(silo);
         answer(response, silo, request->body);
         response->http_status = 201;
         return OK;
@@ -142,8 +341,9 @@ status silo_handle(struct silo_response *response, struct silo *silo,
 status silo_refuse(struct silo *silo, const struct silo_request *request, status why,
                    struct fault *fault)
 {
-    (void)request, (void)fault;
+    (void)fault;
     fake_silo->refused++;
+    fake_silo->lines_undone += request->line > 0;
     fake_silo->last_refusal = why;
     note_read(silo);
     return OK;

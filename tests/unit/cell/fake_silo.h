@@ -4,7 +4,11 @@
  *
  * POST /v1/memories adds an item and answers {"items":n,"bytes":b,"first":"c"}; GET /v1/memories
  * answers the same without adding, filled up to answer_bytes; DELETE fails. The log has one entry
- * for each of them. */
+ * for each of them.
+ *
+ * It has an action table of its own: the memories', and rows whose bodies are streamed. Byte n of a
+ * download is fake_byte(n); an upload must be the same. A line of a batch is answered with
+ * {"line":n,"bytes":b}, but for "bad" and "odd". */
 #pragma once
 
 #include "authz/charter.h"
@@ -40,10 +44,29 @@ struct fake_silo {
     _Atomic uint32_t retention_days, sequence; /* of the posture */
     _Atomic uint32_t kept[2];       /* sequence of the charter to be stored, by scope */
     _Atomic uint32_t denial_entries, denied;
+    /* set by the test: of streamed bodies */
+    _Atomic int begin_fails, end_fails;      /* status; 0: no */
+    _Atomic int put_fails;                   /* status, with the byte */
+    _Atomic uint64_t put_fails_at;
+    _Atomic uint64_t download_bytes;
+    _Atomic bool length_unknown, reads_nothing, reads_too_much;
+    _Atomic uint64_t read_fails_at;          /* 0: never */
+    _Atomic uint32_t line_us;                /* that handling one takes */
+
+    /* counted by the silo */
+    _Atomic uint32_t uploads_open, uploads_begun, uploads_ended, uploads_taken, downloads_open;
+    _Atomic int64_t said_length;             /* of the last upload */
+    _Atomic uint64_t put_bytes, put_odd;     /* all of them; not those of fake_byte */
+    _Atomic uint64_t read_bytes;
+    _Atomic uint32_t lines, last_line, lines_out_of_order, lines_undone, tokens_used;
+    _Atomic uint64_t line_bytes;
+    _Atomic uint32_t notes_at_checkpoint;    /* when it was asked for */
+    char header[256];                        /* If-None-Match of the last request */
     char denial[512];               /* the last: "action of user" */
 };
 
 extern struct fake_silo *fake_silo; /* shared memory */
+uint8_t fake_byte(uint64_t position);
 void fake_silo_make(void);          /* fresh, all zero */
 void fake_silo_attach(void);        /* in the cell's process: the one that the test made */
 void fake_silo_drop(void);
