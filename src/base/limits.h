@@ -74,6 +74,7 @@ enum {
     GATEWAY_RELAY_HELD_MAX = MIB(32), /* answers of one cell that its clients have not taken yet */
     GATEWAY_OPS_CONNECTIONS_MAX = 64,
     GATEWAY_CONTENT_TYPE_MAX = 255,
+    GATEWAY_ALLOW_MAX = 255,
     GATEWAY_IDEMPOTENCY_KEY_MAX = 255,
     TRUSTED_PROXIES_MAX = 64, /* address ranges whose X-Forwarded-* is believed */
     GATEWAY_SKIP_MAX = KIB(64),      /* of a refused body, read for the next request's sake */

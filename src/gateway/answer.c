@@ -41,10 +41,10 @@ static struct span date_now(struct gateway *gateway)
     return (struct span){(const uint8_t *)gateway->date + name.length, gateway->date_length};
 }
 
-static struct span number(char *storage, size_t size, uint32_t value)
+static struct span number(char *storage, size_t size, uint64_t value)
 {
     struct buffer out = buffer_over((uint8_t *)storage, size);
-    buffer_printf(&out, "%u", value);
+    buffer_printf(&out, "%llu", (unsigned long long)value);
     assert(!out.failed);
     return buffer_span(&out);
 }
@@ -59,6 +59,37 @@ static struct span trace(char text[TRACE_TEXT_SIZE], struct gateway *gateway,
     return (struct span){(const uint8_t *)text, TRACE_TEXT_SIZE - 1};
 }
 
+/* Whatever a tenant stores comes back from our host: a browser must not take it for a page of
+ * ours, nor for another type than it says. */
+static void put_guards(struct fields *fields, const struct answer *answer)
+{
+    if (answer->headers[RELAY_CONTENT_TYPE].length)
+        put(fields, "X-Content-Type-Options", "x-content-type-options", SPAN("nosniff"));
+    if (answer->headers[RELAY_ETAG].length)
+        put(fields, "Content-Security-Policy", "content-security-policy",
+            SPAN("sandbox; default-src 'none'"));
+}
+
+static const struct {
+    const char *name, *lower;
+} header_names[RELAY_HEADERS] = {
+    [RELAY_CONTENT_TYPE] = {"Content-Type", "content-type"},
+    [RELAY_ALLOW] = {"Allow", "allow"},
+    [RELAY_ETAG] = {"ETag", "etag"},
+    [RELAY_LAST_MODIFIED] = {"Last-Modified", "last-modified"},
+    [RELAY_CONTENT_RANGE] = {"Content-Range", "content-range"},
+    [RELAY_ACCEPT_RANGES] = {"Accept-Ranges", "accept-ranges"},
+    [RELAY_CONTENT_DISPOSITION] = {"Content-Disposition", "content-disposition"},
+    [RELAY_IDEMPOTENT_REPLAYED] = {"Idempotent-Replayed", "idempotent-replayed"},
+};
+
+static void put_headers(struct fields *fields, const struct answer *answer)
+{
+    for (int kind = 1; kind < RELAY_HEADERS; kind++)
+        if (header_names[kind].name && answer->headers[kind].length)
+            put(fields, header_names[kind].name, header_names[kind].lower, answer->headers[kind]);
+}
+
 void answer_fields(struct fields *ret, struct gateway *gateway, const struct asked *asked,
                    const struct answer *answer)
 {
@@ -66,15 +97,13 @@ void answer_fields(struct fields *ret, struct gateway *gateway, const struct ask
     ret->count = 0;
     put(ret, "Date", "date", date_now(gateway));
     put(ret, "Traceparent", "traceparent", trace(ret->trace, gateway, asked));
-    if (answer->content_type.length)
-        put(ret, "Content-Type", "content-type", answer->content_type);
-    if (code != 204 && code != 304) /* RFC 9110 8.6 */
+    put_headers(ret, answer);
+    put_guards(ret, answer);
+    if (code != 204 && code != 304 && answer->length != RELAY_LENGTH_UNKNOWN) /* RFC 9110 8.6 */
         put(ret, "Content-Length", "content-length",
             number(ret->length, sizeof ret->length, answer->length));
     if (code == 401)
         put(ret, "WWW-Authenticate", "www-authenticate", SPAN("Bearer"));
-    if (code == 405)
-        put(ret, "Allow", "allow", answer->allow);
     if (code == 429 || code == 503)
         put(ret, "Retry-After", "retry-after",
             number(ret->retry_after, sizeof ret->retry_after,
@@ -97,10 +126,15 @@ void problem_make(struct problem *ret, const struct asked *asked, status code, c
     hex_encode(trace_id, SPAN_OF(asked->trace_id));
     problem_put(&ret->body, code, detail_for_client(code, detail), trace_id);
     assert(!ret->body.failed);
-    ret->answer = (struct answer){.http_status = status_http(code),
-                                  .length = (uint32_t)ret->body.length,
-                                  .content_type = SPAN(PROBLEM_MEDIA_TYPE),
-                                  .allow = span_of_text(allow)};
+    ret->answer = (struct answer){
+        .http_status = status_http(code), .length = ret->body.length,
+        .headers = {[RELAY_CONTENT_TYPE] = SPAN(PROBLEM_MEDIA_TYPE),
+                    [RELAY_ALLOW] = span_of_text(code == METHOD_NOT_ALLOWED ? allow : NULL)}};
+}
+
+struct piece problem_piece(const struct problem *problem)
+{
+    return (struct piece){.bytes = buffer_span(&problem->body), .end = true};
 }
 
 void answer_problem(struct connection *connection, const struct asked *asked, status code,
@@ -108,13 +142,15 @@ void answer_problem(struct connection *connection, const struct asked *asked, st
 {
     struct problem problem;
     problem_make(&problem, asked, code, detail, allow);
-    http1_answer(connection, asked, &problem.answer, buffer_span(&problem.body), NULL);
+    const struct piece piece = problem_piece(&problem);
+    http1_answer(connection, asked, &problem.answer, &piece);
 }
 
 void answer_text(struct connection *connection, const struct asked *asked, int http_status,
                  const char *content_type, struct span body)
 {
-    struct answer answer = {.http_status = http_status, .length = (uint32_t)body.length,
-                            .content_type = span_of_text(content_type)};
-    http1_answer(connection, asked, &answer, body, NULL);
+    const struct answer answer = {.http_status = http_status, .length = body.length,
+                                  .headers = {[RELAY_CONTENT_TYPE] = span_of_text(content_type)}};
+    const struct piece piece = {.bytes = body, .end = true};
+    http1_answer(connection, asked, &answer, &piece);
 }

@@ -81,6 +81,8 @@ void connection_close(struct connection *connection)
     loop_timer_stop(gateway->loop, &connection->timer);
     connection->source = loop_unwatch(gateway->loop, connection->source);
     transport_close(connection);
+    if (connection->unframed)
+        transport_reset(connection);
     close(connection->fd);
     connection->fd = -1;
     holding_release(&connection->holding, connection->holding.bytes);
@@ -124,14 +126,14 @@ static struct span behind(struct span bytes, size_t *sent)
     return (struct span){skip ? bytes.data + skip : bytes.data, bytes.length - skip};
 }
 
-void connection_send(struct connection *connection, struct span head, struct span body,
-                     struct relay *from)
+void connection_send(struct connection *connection, const struct span *parts, uint32_t count,
+                     struct stream *from)
 {
-    size_t sent = 0;
+    size_t sent = 0, kept = 0;
     if (connection->dead || connection->broken)
         return;
     if (!connection_output_waits(connection)) {
-        ssize_t took = transport_write(connection, head, body);
+        ssize_t took = transport_write(connection, parts, count);
         if (took < 0) {
             connection_break(connection);
             return;
@@ -139,13 +141,15 @@ void connection_send(struct connection *connection, struct span head, struct spa
         sent = (size_t)took;
         connection_restart_timer(connection);
     }
-    head = behind(head, &sent);
-    body = behind(body, &sent);
-    if (head.length + body.length == 0)
+    for (uint32_t i = 0; i < count; i++) {
+        struct span left = behind(parts[i], &sent);
+        kept += left.length;
+        if (left.length)
+            connection_put(connection, left);
+    }
+    if (kept == 0)
         return;
-    connection_put(connection, head);
-    connection_put(connection, body);
-    holding_add(&connection->holding, connection, from, head.length + body.length);
+    holding_add(&connection->holding, connection, from, kept);
     connection_ready(connection);
 }
 
@@ -164,7 +168,7 @@ void connection_flush(struct connection *connection)
         return;
     struct span left = {connection->out.data + connection->out_sent,
                         connection->out.length - connection->out_sent};
-    ssize_t sent = transport_write(connection, left, (struct span){0});
+    ssize_t sent = transport_write(connection, &left, 1);
     if (sent < 0) {
         connection->broken = true;
         return;
@@ -336,6 +340,7 @@ static void set_events(struct connection *connection)
 static void begin_lingering(struct connection *connection)
 {
     connection->lingering = true;
+    connection->unframed = false;
     connection->skip = 0;
     wipe_and_free(&connection->in);
     if (!transport_end(connection))
@@ -435,6 +440,8 @@ static void take_input(struct connection *connection)
 
 static void advance(struct connection *connection)
 {
+    if (connection->exchange)
+        exchange_taken(connection->exchange, connection->out.length - connection->out_sent);
     take_input(connection);
     while (transport_has_input(connection) && !connection->broken && wants_input(connection)
            && !connection->lingering && read_input(connection))

@@ -2,7 +2,8 @@
  * body piece by piece, the refusal when it comes to that.
  *
  * The first fragment is collected before a cell hears of the request, so a slow client costs its
- * tenant's cell nothing until it has sent a small body whole or a fragment of a large one. */
+ * tenant's cell nothing until it has sent a small body whole or a fragment of a large one. Where the
+ * action streams, the cell hears of it at once: it may have something to say before the body. */
 #include "base/secret.h"
 #include "gateway/state.h"
 #include "wire/messages.h"
@@ -11,6 +12,9 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+
+/* Less than that of a streamed body in the time of a clock is no progress. */
+enum { PROGRESS_MIN = 1024 };
 
 void exchange_list_put(struct exchange_list *list, struct exchange *exchange)
 {
@@ -79,14 +83,34 @@ static struct span bearer_of(struct span value)
     return token;
 }
 
-static status short_header(struct span *ret, const struct http_head *head, const char *name,
-                           uint32_t max, struct fault *fault)
+static const struct {
+    const char *name;
+    uint8_t kind;
+    uint32_t max;
+} passed[] = {
+    {"content-type", RELAY_CONTENT_TYPE, GATEWAY_CONTENT_TYPE_MAX},
+    {"idempotency-key", RELAY_IDEMPOTENCY_KEY, GATEWAY_IDEMPOTENCY_KEY_MAX},
+    {"range", RELAY_RANGE, RELAY_HEADER_MAX},
+    {"if-range", RELAY_IF_RANGE, RELAY_HEADER_MAX},
+    {"if-match", RELAY_IF_MATCH, RELAY_HEADER_MAX},
+    {"if-none-match", RELAY_IF_NONE_MATCH, RELAY_HEADER_MAX},
+    {"if-modified-since", RELAY_IF_MODIFIED_SINCE, RELAY_HEADER_MAX},
+    {"if-unmodified-since", RELAY_IF_UNMODIFIED_SINCE, RELAY_HEADER_MAX},
+};
+
+/* The headers that a cell is told. Each once, also those that are lists: whoever reads only the
+ * first of two would act on another condition. */
+static status take_headers(struct span ret[RELAY_HEADERS], const struct http_head *head,
+                           struct fault *fault)
 {
-    struct span value;
-    TRY(http_header(&value, head, name, fault));
-    if (value.length > max)
-        return FAIL(BAD_REQUEST, fault, "%s: at most %u bytes", name, max);
-    *ret = value;
+    for (size_t i = 0; i < sizeof passed / sizeof *passed; i++) {
+        struct span value;
+        TRY(http_header(&value, head, passed[i].name, fault));
+        if (value.data && (value.length > passed[i].max || !relay_header_fits(value)))
+            return FAIL(BAD_REQUEST, fault, "%s: 1 to %u bytes of visible ASCII", passed[i].name,
+                        passed[i].max);
+        ret[passed[i].kind] = value;
+    }
     return OK;
 }
 
@@ -110,16 +134,23 @@ static status check_content_coding(const struct http_head *head, struct fault *f
     return OK;
 }
 
+/* -1: not known before it ends. */
+static int64_t announced_length(const struct exchange *exchange)
+{
+    if (exchange->body_done)
+        return 0;
+    bool known = exchange->body_left > 0; /* of a stream that has not ended 0 may mean: not said */
+    return exchange->chunked || !known ? -1 : (int64_t)exchange->body_left;
+}
+
 static status take_head(struct exchange *exchange, const struct http_head *head,
                         struct fault *fault)
 {
-    struct span authorization, content_type, idempotency_key;
+    struct span authorization, headers[RELAY_HEADERS] = {0};
     struct buffer *frame = &exchange->frame;
     TRY(check_content_coding(head, fault));
     TRY(http_header(&authorization, head, "authorization", fault));
-    TRY(short_header(&content_type, head, "content-type", GATEWAY_CONTENT_TYPE_MAX, fault));
-    TRY(short_header(&idempotency_key, head, "idempotency-key", GATEWAY_IDEMPOTENCY_KEY_MAX,
-                     fault));
+    TRY(take_headers(headers, head, fault));
     struct span token = bearer_of(authorization);
     exchange->bearer_too_long = token.length > TOKEN_MAX;
     if (exchange->bearer_too_long)
@@ -129,8 +160,8 @@ static status take_head(struct exchange *exchange, const struct http_head *head,
     exchange->method = put_slice(exchange, head->method);
     exchange->path = put_slice(exchange, head->path);
     exchange->query = put_slice(exchange, head->query);
-    put_slice(exchange, content_type);
-    put_slice(exchange, idempotency_key);
+    buffer_put_u64(frame, (uint64_t)announced_length(exchange));
+    relay_headers_put(frame, headers);
     exchange->token = put_slice(exchange, token);
     return buffer_check(frame, "request", fault);
 }
@@ -149,7 +180,7 @@ bool exchange_begin(const struct exchange_origin *origin, const struct http_head
         .body_done = origin->streamed ? origin->ended
                                       : !head->chunked && head->content_length == 0,
         .asked = {.began_us = clock_monotonic_us(), .keep_alive = head->keep_alive,
-                  .head_only = span_is(head->method, "HEAD")}};
+                  .http_1_0 = head->http_1_0, .head_only = span_is(head->method, "HEAD")}};
     *exchange->slot = exchange;
     forwarded_take(exchange, head);
     take_trace(exchange, head);
@@ -190,8 +221,17 @@ void exchange_ready(struct exchange *exchange)
 
 void exchange_answered(struct exchange *exchange)
 {
-    assert(!exchange->stream && exchange->body_done);
+    assert(!exchange->stream);
+    if (!exchange->body_done)
+        exchange->client.carrier->refusing(exchange);
     finish(exchange, exchange->asked.keep_alive);
+}
+
+void exchange_taken(struct exchange *exchange, size_t waiting)
+{
+    struct stream *stream = exchange->stream;
+    if (stream && stream->answering && stream->owed > waiting)
+        relay_credit(stream, stream->owed - (uint32_t)waiting);
 }
 
 void exchange_refuse(struct exchange *exchange, status code, const char *detail,
@@ -206,7 +246,8 @@ void exchange_refuse(struct exchange *exchange, status code, const char *detail,
     }
     exchange->client.carrier->refusing(exchange);
     problem_make(&problem, &exchange->asked, code, detail, allow);
-    exchange->client.carrier->answer(exchange, &problem.answer, buffer_span(&problem.body), NULL);
+    const struct piece piece = problem_piece(&problem);
+    exchange->client.carrier->answer(exchange, &problem.answer, &piece);
     finish(exchange, exchange->asked.keep_alive);
 }
 
@@ -235,6 +276,11 @@ static status check_length(const struct exchange *exchange, struct fault *fault)
                 (unsigned long long)exchange->body_max);
 }
 
+static bool streams_in(const struct exchange *exchange)
+{
+    return exchange->streams & ACTION_STREAMS_IN;
+}
+
 /* The first fragment shares its message with the head. */
 static size_t first_fragment_max(const struct exchange *exchange)
 {
@@ -253,6 +299,7 @@ void exchange_decide(struct exchange *exchange)
     exchange->asked.action = decided.number;
     if (code == OK) {
         exchange->body_max = decided.action->body_max;
+        exchange->streams = decided.action->streams;
         code = check_length(exchange, &fault);
     }
     if (code != OK) {
@@ -264,8 +311,8 @@ void exchange_decide(struct exchange *exchange)
     exchange->chunks = http_chunks_of(exchange->body_max);
     exchange->body = buffer_of(first_fragment_max(exchange));
     exchange->phase = EXCHANGE_BODY;
-    if (exchange->expect_continue)
-        exchange->client.carrier->proceed(exchange);
+    if (exchange->expect_continue && !streams_in(exchange))
+        exchange->client.carrier->proceed(exchange); /* else when its cell is there */
     exchange_ready(exchange);
 }
 
@@ -274,10 +321,18 @@ static bool is_full(const struct exchange *exchange)
     return exchange->body.length == exchange->body.max;
 }
 
+static bool is_uploading(const struct exchange *exchange)
+{
+    return exchange->stream && exchange->stream->uploading;
+}
+
 bool exchange_wants_input(const struct exchange *exchange)
 {
-    return (exchange->phase == EXCHANGE_BODY || exchange->phase == EXCHANGE_UPLOAD)
-        && !exchange->body_done && !is_full(exchange);
+    if (exchange->body_done || is_full(exchange))
+        return false;
+    if (is_uploading(exchange))
+        return !streams_in(exchange) || relay_takes_body(exchange->stream) > 0;
+    return exchange->phase == EXCHANGE_BODY;
 }
 
 static void pull_plain(struct exchange *exchange, struct buffer *in)
@@ -351,21 +406,50 @@ static bool pull(struct exchange *exchange)
     return false;
 }
 
+static void begin(struct exchange *exchange)
+{
+    exchange->client.carrier->moved(&exchange->client);
+    tenant_dispatch(exchange);
+}
+
+static void send_fragment(struct exchange *exchange)
+{
+    exchange->progress += (uint32_t)exchange->body.length;
+    if (!streams_in(exchange) || exchange->body_done || exchange->progress >= PROGRESS_MIN) {
+        exchange->client.carrier->moved(&exchange->client);
+        exchange->progress = 0;
+    }
+    relay_body(exchange);
+}
+
+/* Is there something to be sent? Whole bodies go in whole fragments; one that streams as it comes:
+ * its sender may wait for what it is answered. */
+static bool is_due(const struct exchange *exchange)
+{
+    return exchange->body_done || is_full(exchange)
+        || (streams_in(exchange)
+            && (exchange->phase == EXCHANGE_BODY || exchange->body.length > 0));
+}
+
 bool exchange_step(struct exchange *exchange)
 {
-    bool upload = exchange->phase == EXCHANGE_UPLOAD;
+    bool upload = is_uploading(exchange);
     if (!upload && exchange->phase != EXCHANGE_BODY)
         return false;
-    if (upload && !relay_takes_body(exchange->stream->relay))
-        return false; /* looked at again when the cell has taken what waits */
+    if (upload) {
+        uint32_t takes = relay_takes_body(exchange->stream);
+        if (takes == 0)
+            return false;
+        if (streams_in(exchange))
+            exchange->body.max = takes;
+    }
     if (!pull(exchange))
         return true;
-    if (!exchange->body_done && !is_full(exchange))
+    if (!is_due(exchange))
         return false;
-    exchange->client.carrier->moved(&exchange->client);
     if (upload)
-        relay_body(exchange);
+        send_fragment(exchange);
     else
-        tenant_dispatch(exchange);
+        begin(exchange);
     return true;
 }

@@ -5,8 +5,8 @@
 
 #include <assert.h>
 
-static struct span head_of(struct gateway *gateway, const struct asked *asked,
-                           const struct answer *answer)
+static void put_head(struct gateway *gateway, const struct asked *asked,
+                     const struct answer *answer, bool chunking)
 {
     struct buffer *out = &gateway->scratch;
     struct fields fields;
@@ -15,18 +15,39 @@ static struct span head_of(struct gateway *gateway, const struct asked *asked,
     http_put_status(out, answer->http_status);
     for (uint32_t i = 0; i < fields.count; i++)
         http_put_header(out, fields.list[i].name, fields.list[i].value);
+    if (chunking)
+        http_put_header(out, "Transfer-Encoding", SPAN("chunked"));
     if (!asked->keep_alive || gateway->stopping)
         http_put_header(out, "Connection", SPAN("close"));
     http_put_end(out);
-    assert(!out->failed); /* its parts are bounded */
-    return buffer_span(out);
+}
+
+/* Behind what is in the gateway's scratch. */
+static void send_piece(struct connection *connection, const struct piece *piece)
+{
+    uint8_t storage[16];
+    struct buffer *out = &connection->gateway->scratch;
+    struct buffer tail = buffer_over(storage, sizeof storage);
+    if (connection->chunking && piece->bytes.length) {
+        http_put_chunk_head(out, piece->bytes.length);
+        http_put_chunk_tail(&tail);
+    }
+    if (connection->chunking && piece->end)
+        http_put_last_chunk(&tail);
+    assert(!out->failed && !tail.failed); /* their parts are bounded */
+    const struct span parts[] = {buffer_span(out), piece->bytes, buffer_span(&tail)};
+    connection_send(connection, parts, sizeof parts / sizeof *parts, piece->from);
 }
 
 void http1_answer(struct connection *connection, const struct asked *asked,
-                  const struct answer *answer, struct span body, struct relay *from)
+                  const struct answer *answer, const struct piece *piece)
 {
-    struct span head = head_of(connection->gateway, asked, answer);
-    connection_send(connection, head, asked->head_only ? (struct span){0} : body, from);
+    const struct piece nothing = {.from = piece->from};
+    bool unbounded = answer->length == RELAY_LENGTH_UNKNOWN && !asked->head_only;
+    connection->chunking = unbounded && !asked->http_1_0;
+    connection->unframed = unbounded && asked->http_1_0; /* such a connection is not kept */
+    put_head(connection->gateway, asked, answer, connection->chunking);
+    send_piece(connection, asked->head_only ? &nothing : piece);
 }
 
 void http1_finished(struct connection *connection, bool keep_alive)
@@ -47,21 +68,22 @@ void http1_refuse(struct connection *connection, status code, const char *detail
 
 /* ---- what an exchange wants of it ---- */
 
-static void answer(struct exchange *exchange, const struct answer *answer, struct span body,
-                   struct relay *from)
+static void answer(struct exchange *exchange, const struct answer *answer,
+                   const struct piece *piece)
 {
-    http1_answer(exchange->connection, &exchange->asked, answer, body, from);
+    http1_answer(exchange->connection, &exchange->asked, answer, piece);
 }
 
-static void more(struct exchange *exchange, struct span body, struct relay *from)
+static void more(struct exchange *exchange, const struct piece *piece)
 {
-    connection_send(exchange->connection, body, (struct span){0}, from);
+    buffer_clear(&exchange->connection->gateway->scratch);
+    send_piece(exchange->connection, piece);
 }
 
 static void proceed(struct exchange *exchange)
 {
-    connection_send(exchange->connection, SPAN("HTTP/1.1 100 Continue\r\n\r\n"), (struct span){0},
-                    NULL);
+    const struct span line = SPAN("HTTP/1.1 100 Continue\r\n\r\n");
+    connection_send(exchange->connection, &line, 1, NULL);
 }
 
 /* May the connection carry another request although this one's body has not been read? The rest of

@@ -272,7 +272,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     (void)code;
     if (!stream)
         return 0;
-    if (stream->exchange || !stream->answered || stream->left > 0)
+    if (stream->exchange || !stream->said)
         was_reset(http2);
     else
         credit(&http2->nuisance, CREDIT_OF_REQUEST);

@@ -61,7 +61,8 @@ struct http2_stream {
     struct buffer in;        /* of the body, not taken yet: the window is closed by as much */
     struct buffer out;       /* of the answer, not framed yet */
     size_t out_sent;         /* of out */
-    uint32_t left;           /* of the answer's body: not framed yet, come or to come */
+    bool whole;              /* all of the answer has come */
+    bool streamed;           /* it is bounded by its relay's window, and counts in no other */
     struct holding holding;  /* in out */
     struct loop_timer timer;
     uint8_t timer_kind;      /* of enum timer_kind */

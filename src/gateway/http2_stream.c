@@ -71,10 +71,18 @@ static void count_memory(struct http2_stream *stream)
     stream->counted = now;
 }
 
+/* Of an answer: framed, or dropped. */
+static void release(struct http2_stream *stream, size_t length)
+{
+    if (!stream->streamed)
+        stream->http2->held -= length;
+    if (stream->holding.relay)
+        holding_release(&stream->holding, length);
+}
+
 static void drop_output(struct http2_stream *stream)
 {
-    stream->http2->held -= stream->out.length - stream->out_sent;
-    holding_release(&stream->holding, stream->holding.bytes);
+    release(stream, stream->out.length - stream->out_sent);
     wipe_and_free(&stream->out);
     stream->out_sent = 0;
 }
@@ -119,22 +127,19 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *bytes, siz
     (void)session;
     (void)id;
     (void)context;
-    if (waiting.length == 0 && stream->left > 0)
+    if (waiting.length == 0 && !stream->whole)
         return NGHTTP2_ERR_DEFERRED;
     size_t length = waiting.length < size ? waiting.length : size;
     if (length) {
         struct buffer frame = buffer_over(bytes, size);
         buffer_put(&frame, (struct span){waiting.data, length});
         stream->out_sent += length;
-        stream->left -= (uint32_t)length;
-        stream->http2->held -= length;
-        if (stream->holding.relay)
-            holding_release(&stream->holding, length);
+        release(stream, length);
         if (length == waiting.length || length >= PROGRESS_MIN)
             stream->timer_kind = TIMER_NONE;
         http2_stream_ready(stream);
     }
-    if (stream->left == 0)
+    if (stream->whole && !output_waits(stream))
         *flags |= NGHTTP2_DATA_FLAG_EOF;
     return (ssize_t)length;
 }
@@ -146,10 +151,11 @@ static nghttp2_nv name_value(struct span name, struct span value)
                         .flags = NGHTTP2_NV_FLAG_NO_COPY_NAME};
 }
 
-static void put_output(struct http2_stream *stream, struct span body, struct relay *from)
+static void put_output(struct http2_stream *stream, const struct piece *piece)
 {
     struct http2 *http2 = stream->http2;
-    if (body.length == 0)
+    stream->whole = piece->end;
+    if (piece->bytes.length == 0)
         return;
     if (stream->out.max == 0)
         stream->out = buffer_of(OUT_MAX);
@@ -157,20 +163,22 @@ static void put_output(struct http2_stream *stream, struct span body, struct rel
         buffer_consume(&stream->out, stream->out_sent);
         stream->out_sent = 0;
     }
-    buffer_put(&stream->out, body);
+    buffer_put(&stream->out, piece->bytes);
     if (stream->out.failed) {
         connection_break(http2->connection);
         return;
     }
-    http2->held += body.length;
-    holding_add(&stream->holding, http2->connection, from, body.length);
+    stream->streamed = piece->from && piece->from->streams & ACTION_STREAMS_OUT;
+    if (!stream->streamed)
+        http2->held += piece->bytes.length;
+    holding_add(&stream->holding, http2->connection, piece->from, piece->bytes.length);
     if (http2->held > HTTP2_HELD_MAX)
         http2_end(http2, NGHTTP2_ENHANCE_YOUR_CALM);
     http2_stream_ready(stream);
 }
 
 static void send_answer(struct http2_stream *stream, const struct asked *asked,
-                        const struct answer *answer, struct span body, struct relay *from)
+                        const struct answer *answer, const struct piece *piece)
 {
     struct http2 *http2 = stream->http2;
     nghttp2_nv list[NAME_VALUES_MAX];
@@ -186,12 +194,11 @@ static void send_answer(struct http2_stream *stream, const struct asked *asked,
     for (uint32_t i = 0; i < fields.count; i++)
         list[1 + i] = name_value(span_of_text(fields.list[i].lower), fields.list[i].value);
     stream->answered = true;
-    stream->left = has_body ? answer->length : 0;
     if (nghttp2_submit_response(http2->session, stream->id, list, 1 + fields.count,
                                 has_body ? &provider : NULL))
         connection_break(http2->connection);
     if (has_body)
-        put_output(stream, body, from);
+        put_output(stream, piece);
     http2_stream_ready(stream);
 }
 
@@ -201,21 +208,22 @@ void http2_stream_refuse(struct http2_stream *stream, status code, const char *d
     struct asked asked = {.keep_alive = true};
     gateway_random(stream->http2->connection->gateway, asked.trace_id, sizeof asked.trace_id);
     problem_make(&problem, &asked, code, detail, NULL);
-    send_answer(stream, &asked, &problem.answer, buffer_span(&problem.body), NULL);
+    const struct piece piece = problem_piece(&problem);
+    send_answer(stream, &asked, &problem.answer, &piece);
 }
 
 /* ---- what an exchange wants of it ---- */
 
-static void answer(struct exchange *exchange, const struct answer *answer, struct span body,
-                   struct relay *from)
+static void answer(struct exchange *exchange, const struct answer *answer,
+                   const struct piece *piece)
 {
-    send_answer(exchange->client.stream, &exchange->asked, answer, body, from);
+    send_answer(exchange->client.stream, &exchange->asked, answer, piece);
 }
 
-static void more(struct exchange *exchange, struct span body, struct relay *from)
+static void more(struct exchange *exchange, const struct piece *piece)
 {
     struct http2_stream *stream = exchange->client.stream;
-    put_output(stream, body, from);
+    put_output(stream, piece);
     if (nghttp2_session_resume_data(stream->http2->session, stream->id) == NGHTTP2_ERR_NOMEM)
         connection_break(stream->http2->connection);
 }
@@ -384,6 +392,8 @@ static void set_timer(struct http2_stream *stream)
 static void advance(struct http2_stream *stream)
 {
     bool again = true;
+    if (stream->exchange)
+        exchange_taken(stream->exchange, stream->out.length - stream->out_sent);
     while (again && stream->exchange) {
         size_t before = stream->in.length;
         again = exchange_step(stream->exchange);

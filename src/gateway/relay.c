@@ -4,7 +4,8 @@
  *
  * A client that takes its answer slowly lets it pile up here, in memory; beyond a bound this cell
  * is not read for a while, and the clients that hold the most are cut off, so that they cost nobody
- * else, not even of their own tenant, more than that. */
+ * else, not even of their own tenant, more than that (holding.c). Of an answer that streams no more
+ * than a window comes before its client has taken what came. */
 #include "base/log.h"
 #include "base/secret.h"
 #include "gateway/state.h"
@@ -18,14 +19,13 @@
 enum {
     OUTBOX_MAX = MIB(4),
     MESSAGES_PER_TURN = 32,
-    HELD_MAX_WHEN_FULL = MIB(1), /* while all buffers together near their bound */
-    HEADER_VALUE_MAX = 255,
+    CREDIT_MIN = RELAY_WINDOW / 4, /* given at once: each is a message */
     RETRY_AFTER_MAX = 24 * 3600,
     HTTP_STATUS_MIN = 200,
     HTTP_STATUS_MAX = 599,
 };
 
-static void watch(struct relay *relay)
+void relay_watch(struct relay *relay)
 {
     struct fault fault;
     if (relay->dead)
@@ -89,11 +89,12 @@ static void end_if_done(struct relay *relay)
         relay_end(relay, NULL);
 }
 
-/* RELAY_DRAINED is the last message, so it waits for the uploads. */
+/* RELAY_DRAINED is the last message, so it waits for bodies that are under way, and for answers
+ * that stand still without credit. */
 static void say_drained(struct relay *relay)
 {
     struct fault fault;
-    if (relay->dead || !relay->draining || relay->drained || relay->uploading)
+    if (relay->dead || !relay->draining || relay->drained || relay->talking)
         return;
     relay->drained = true;
     status sent = ipc_outbox_send(relay->outbox, MESSAGE_RELAY_DRAINED, 0, (struct span){0}, NULL,
@@ -101,7 +102,7 @@ static void say_drained(struct relay *relay)
     if (sent != OK)
         relay_end(relay, sent == CLOSED ? NULL : fault.detail);
     else
-        watch(relay);
+        relay_watch(relay);
 }
 
 static void take_no_more(struct relay *relay)
@@ -120,16 +121,23 @@ void relay_detach(struct relay *relay)
 
 static void upload_over(struct exchange *exchange)
 {
-    struct relay *relay = exchange->stream->relay;
-    if (!exchange->stream->uploading)
+    struct stream *stream = exchange->stream;
+    if (!stream->uploading)
         return;
-    exchange->stream->uploading = false;
+    stream->uploading = false;
     exchange_list_remove(exchange);
-    relay->uploading--;
+    if (!(stream->streams & ACTION_STREAMS_OUT))
+        stream_hush(stream);
 }
 
 static void sent_request(struct relay *relay, struct exchange *exchange)
 {
+    struct stream *stream = exchange->stream;
+    stream->streams = exchange->streams;
+    stream->head_only = exchange->asked.head_only;
+    stream->room = RELAY_WINDOW - (uint32_t)exchange->body.length;
+    stream->talking = !exchange->body_done || stream->streams & ACTION_STREAMS_OUT;
+    relay->talking += stream->talking;
     wipe_and_free(&exchange->frame);
     if (exchange->body_done) {
         wipe_and_free(&exchange->body);
@@ -141,9 +149,10 @@ static void sent_request(struct relay *relay, struct exchange *exchange)
     exchange->body.max = RELAY_FRAGMENT_MAX;
     exchange->frame = buffer_of(IPC_BODY_MAX);
     exchange->phase = EXCHANGE_UPLOAD;
-    exchange->stream->uploading = true;
-    relay->uploading++;
+    stream->uploading = true;
     exchange_list_put(&relay->uploads, exchange);
+    if (exchange->expect_continue && stream->streams & ACTION_STREAMS_IN)
+        exchange->client.carrier->proceed(exchange);
 }
 
 status relay_request(struct relay *relay, struct exchange *exchange, struct fault *fault)
@@ -172,78 +181,116 @@ status relay_request(struct relay *relay, struct exchange *exchange, struct faul
     }
     exchange->stream = stream;
     sent_request(relay, exchange);
-    watch(relay);
+    relay_watch(relay);
     return OK;
 }
 
-bool relay_takes_body(const struct relay *relay)
+uint32_t relay_takes_body(const struct stream *stream)
 {
-    return !ipc_outbox_waiting(relay->outbox);
+    if (ipc_outbox_waiting(stream->relay->outbox))
+        return 0; /* looked at again when the cell has taken what waits */
+    return stream->streams & ACTION_STREAMS_IN && stream->room < RELAY_FRAGMENT_MAX
+               ? stream->room : (uint32_t)RELAY_FRAGMENT_MAX;
 }
 
 void relay_body(struct exchange *exchange)
 {
-    struct relay *relay = exchange->stream->relay;
+    struct stream *stream = exchange->stream;
+    struct relay *relay = stream->relay;
     struct fault fault;
     buffer_clear(&exchange->frame);
     buffer_put_u8(&exchange->frame, exchange->body_done ? FLAG_END : 0);
     buffer_put_field(&exchange->frame, buffer_span(&exchange->body));
     status sent = buffer_check(&exchange->frame, "frame", &fault);
     if (sent == OK)
-        sent = ipc_outbox_send(relay->outbox, MESSAGE_RELAY_BODY, exchange->stream->id,
+        sent = ipc_outbox_send(relay->outbox, MESSAGE_RELAY_BODY, stream->id,
                                buffer_span(&exchange->frame), NULL, 0, &fault);
     if (sent != OK) {
         relay_end(relay, sent == CLOSED ? NULL : fault.detail);
         return;
     }
+    if (stream->streams & ACTION_STREAMS_IN)
+        stream->room -= (uint32_t)exchange->body.length;
     secret_wipe(exchange->body.data, exchange->body.length);
     buffer_clear(&exchange->body);
     if (exchange->body_done) {
-        exchange->phase = EXCHANGE_SENT;
+        if (exchange->phase == EXCHANGE_UPLOAD)
+            exchange->phase = EXCHANGE_SENT;
         upload_over(exchange);
         say_drained(relay);
     }
-    watch(relay);
+    relay_watch(relay);
+}
+
+/* False when the cell can be told nothing more. */
+static bool say_cancel(struct stream *stream)
+{
+    struct relay *relay = stream->relay;
+    struct fault ignored;
+    return !relay->drained
+        && ipc_outbox_send(relay->outbox, MESSAGE_RELAY_CANCEL, stream->id, (struct span){0},
+                           NULL, 0, &ignored) == OK;
 }
 
 void relay_cancel(struct exchange *exchange)
 {
     struct stream *stream = exchange->stream;
     struct relay *relay = stream->relay;
-    struct fault ignored;
     upload_over(exchange);
     exchange->stream = NULL;
-    bool told = !relay->drained
-             && ipc_outbox_send(relay->outbox, MESSAGE_RELAY_CANCEL, stream->id,
-                                (struct span){0}, NULL, 0, &ignored) == OK;
-    if (told)
+    if (say_cancel(stream))
         stream_cancel(stream);
     else
         stream_orphan(stream);
     say_drained(relay);
-    watch(relay);
+    relay_watch(relay);
     end_if_done(relay);
+}
+
+void relay_credit(struct stream *stream, uint32_t bytes)
+{
+    struct relay *relay = stream->relay;
+    uint8_t storage[sizeof bytes];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    struct fault fault;
+    assert(!relay->drained && bytes <= stream->owed);
+    if (bytes < CREDIT_MIN)
+        return;
+    stream->owed -= bytes;
+    buffer_put_u32(&body, bytes);
+    status sent = ipc_outbox_send(relay->outbox, MESSAGE_RELAY_CREDIT, stream->id,
+                                  buffer_span(&body), NULL, 0, &fault);
+    if (sent != OK)
+        relay_end(relay, sent == CLOSED ? NULL : fault.detail);
+    else
+        relay_watch(relay);
 }
 
 /* What of a RELAY_RESPONSE may be believed at all. */
 struct response {
     uint8_t flags;
     uint16_t http_status;
-    uint32_t retry_after, length;
-    struct span content_type, allow, fragment;
+    uint32_t retry_after;
+    uint64_t length;
+    struct span headers[RELAY_HEADERS], fragment;
 };
 
-static status get_value(struct span *ret, struct cursor *cursor, const char *name,
-                        struct fault *fault)
+static status check_headers(const struct response *response, struct fault *fault)
 {
-    struct span value;
-    TRY(cursor_field(&value, cursor, HEADER_VALUE_MAX, name, fault));
-    for (size_t i = 0; i < value.length; i++)
-        if (value.data[i] < ' ' || value.data[i] > '~')
-            return FAIL(BAD_REQUEST, fault, "%s: a byte that is not text", name);
-    if (!http_is_header_value(value))
-        return FAIL(BAD_REQUEST, fault, "%s: not the value of a header", name);
-    *ret = value;
+    uint16_t code = response->http_status;
+    const struct span *headers = response->headers, replayed = headers[RELAY_IDEMPOTENT_REPLAYED];
+    for (int kind = 1; kind < RELAY_HEADERS; kind++)
+        if (!http_is_header_value(headers[kind]))
+            return FAIL(BAD_REQUEST, fault, "header %d: not the value of a header", kind);
+    if (headers[RELAY_CONTENT_TYPE].length > GATEWAY_CONTENT_TYPE_MAX
+        || headers[RELAY_ALLOW].length > GATEWAY_ALLOW_MAX)
+        return FAIL(BAD_REQUEST, fault, "a header too long");
+    if (headers[RELAY_ALLOW].length && code != 405)
+        return FAIL(BAD_REQUEST, fault, "Allow of %u", code);
+    if (headers[RELAY_CONTENT_RANGE].length ? code != 206 && code != 416 : code == 206)
+        return FAIL(BAD_REQUEST, fault, "Content-Range of %u", code);
+    if (replayed.length && !span_is(replayed, "true"))
+        return FAIL(BAD_REQUEST, fault, "Idempotent-Replayed, but not true");
     return OK;
 }
 
@@ -256,12 +303,11 @@ static status check_response(const struct response *response, struct fault *faul
         return FAIL(BAD_REQUEST, fault, "the HTTP status %u", response->http_status);
     if (response->retry_after > RETRY_AFTER_MAX)
         return FAIL(BAD_REQUEST, fault, "retry_after %u", response->retry_after);
-    if (response->length > CELL_RESPONSE_MAX || response->fragment.length > response->length)
-        return FAIL(BAD_REQUEST, fault, "%zu of %u bytes in the first fragment",
-                    response->fragment.length, response->length);
-    if (response->length && (bodiless || response->content_type.length == 0))
+    if (response->length != RELAY_LENGTH_UNKNOWN && response->length > HTTP_LENGTH_MAX)
+        return FAIL(BAD_REQUEST, fault, "a body too large");
+    if (response->length && (bodiless || response->headers[RELAY_CONTENT_TYPE].length == 0))
         return FAIL(BAD_REQUEST, fault, "a body where there can be none");
-    return OK;
+    return check_headers(response, fault);
 }
 
 static status get_response(struct response *ret, struct span body, struct fault *fault)
@@ -271,9 +317,8 @@ static status get_response(struct response *ret, struct span body, struct fault 
     TRY(cursor_u8(&response.flags, &cursor, fault));
     TRY(cursor_u16(&response.http_status, &cursor, fault));
     TRY(cursor_u32(&response.retry_after, &cursor, fault));
-    TRY(get_value(&response.content_type, &cursor, "content_type", fault));
-    TRY(get_value(&response.allow, &cursor, "allow", fault));
-    TRY(cursor_u32(&response.length, &cursor, fault));
+    TRY(cursor_u64(&response.length, &cursor, fault));
+    TRY(relay_headers_get(response.headers, &cursor, RELAY_ANSWER_HEADERS, fault));
     TRY(cursor_field(&response.fragment, &cursor, RELAY_FRAGMENT_MAX, "fragment", fault));
     TRY(cursor_end(&cursor, fault));
     TRY(check_response(&response, fault));
@@ -281,36 +326,87 @@ static status get_response(struct response *ret, struct span body, struct fault 
     return OK;
 }
 
-/* The stream has been answered to its end. */
-static void complete(struct stream *stream)
+/* The stream has been answered to its end, whole or broken off. */
+static void complete(struct stream *stream, bool whole)
 {
     struct relay *relay = stream->relay;
     struct exchange *exchange = stream->exchange;
+    if (exchange && stream->uploading) {
+        upload_over(exchange);
+        (void)say_cancel(stream);
+    }
     stream->exchange = NULL;
     stream_close(stream);
     if (exchange) {
         exchange->stream = NULL;
-        exchange_answered(exchange);
+        if (whole)
+            exchange_answered(exchange);
+        else
+            exchange_refuse(exchange, INTERNAL, "the answer broke off", NULL);
     }
+    say_drained(relay);
+    relay_watch(relay);
     end_if_done(relay);
 }
 
-static void begin_answer(struct relay *relay, struct exchange *exchange,
-                         const struct response *response)
+/* The next bytes of an answer: within what was announced, within what credit was given for, and
+ * the end where it is due. */
+static status take_answer(struct stream *stream, struct span fragment, bool end,
+                          struct fault *fault)
 {
-    struct answer answer = {.http_status = response->http_status,
-                            .content_type = response->content_type, .allow = response->allow,
-                            .length = response->length, .retry_after = response->retry_after};
-    assert(span_equal(SPAN_OF(relay->tenant_id), SPAN_OF(exchange->tenant_id))); /* invariant 1 */
-    exchange->phase = EXCHANGE_ANSWER;
-    exchange->client.carrier->answer(exchange, &answer, response->fragment, relay);
+    bool streamed = stream->streams & ACTION_STREAMS_OUT;
+    if (streamed && fragment.length > RELAY_WINDOW - stream->owed)
+        return FAIL(BAD_REQUEST, fault, "%zu bytes beyond its credit", fragment.length);
+    stream->owed += streamed ? (uint32_t)fragment.length : 0;
+    if (stream->left == RELAY_LENGTH_UNKNOWN)
+        return OK;
+    if (fragment.length > stream->left)
+        return FAIL(BAD_REQUEST, fault, "%zu bytes where %llu are left", fragment.length,
+                    (unsigned long long)stream->left);
+    stream->left -= fragment.length;
+    if (end != (stream->left == 0))
+        return FAIL(BAD_REQUEST, fault, "a response that ends elsewhere than announced");
+    return OK;
 }
 
-static void more_answer(struct relay *relay, struct exchange *exchange, struct span fragment)
+static status open_answer(struct stream *stream, const struct response *response,
+                          struct fault *fault)
 {
+    bool streamed = stream->streams & ACTION_STREAMS_OUT, end = response->flags & FLAG_END;
+    if ((stream->uploading && !(stream->streams & ACTION_STREAMS_IN)) || stream->answering)
+        return FAIL(BAD_REQUEST, fault, "a response to a stream that awaits none");
+    if (!streamed && response->length > CELL_RESPONSE_MAX)
+        return FAIL(BAD_REQUEST, fault, "a response over %u bytes", (unsigned)CELL_RESPONSE_MAX);
+    stream->left = response->length;
+    if (streamed && stream->head_only && end && response->fragment.length == 0)
+        return OK; /* what GET would give, without it */
+    return take_answer(stream, response->fragment, end, fault);
+}
+
+static void begin_answer(struct stream *stream, const struct response *response)
+{
+    struct exchange *exchange = stream->exchange;
+    struct answer answer = {.http_status = response->http_status, .length = response->length,
+                            .retry_after = response->retry_after};
+    const struct piece piece = {.bytes = response->fragment, .end = response->flags & FLAG_END,
+                                .from = stream};
+    assert(span_equal(SPAN_OF(stream->relay->tenant_id),
+                      SPAN_OF(exchange->tenant_id))); /* invariant 1 */
+    for (int kind = 0; kind < RELAY_HEADERS; kind++)
+        answer.headers[kind] = response->headers[kind];
+    if (piece.end && !exchange->body_done)
+        exchange->client.carrier->refusing(exchange);
+    exchange->phase = EXCHANGE_ANSWER;
+    exchange->client.carrier->answer(exchange, &answer, &piece);
+}
+
+static void more_answer(struct stream *stream, struct span fragment, bool end)
+{
+    struct exchange *exchange = stream->exchange;
     const struct client *client = &exchange->client;
+    const struct piece piece = {.bytes = fragment, .end = end, .from = stream};
     if (!exchange->asked.head_only)
-        client->carrier->more(exchange, fragment, relay);
+        client->carrier->more(exchange, &piece);
     client->carrier->moved(client);
     client->carrier->ready(client);
 }
@@ -323,19 +419,16 @@ static status on_response(struct relay *relay, const struct ipc_message *message
     struct stream *stream = stream_find(relay, message->id);
     if (!stream && stream_forgotten(relay, message->id))
         return OK;
-    if (!stream || stream->uploading || stream->answering)
+    if (!stream)
         return FAIL(BAD_REQUEST, fault, "a response to a stream that awaits none");
-    stream->left = response.length - (uint32_t)response.fragment.length;
-    bool end = response.flags & FLAG_END;
-    if (end != (stream->left == 0))
-        return FAIL(BAD_REQUEST, fault, "a response that ends elsewhere than announced");
+    TRY(open_answer(stream, &response, fault));
     if (!stream->cancelled)
         streams_settle(relay, stream->id);
     stream->answering = true;
     if (stream->exchange)
-        begin_answer(relay, stream->exchange, &response);
-    if (end)
-        complete(stream);
+        begin_answer(stream, &response);
+    if (response.flags & FLAG_END)
+        complete(stream, true);
     return OK;
 }
 
@@ -349,21 +442,54 @@ static status on_more(struct relay *relay, const struct ipc_message *message,
     TRY(cursor_field(&fragment, &cursor, RELAY_FRAGMENT_MAX, "fragment", fault));
     TRY(cursor_end(&cursor, fault));
     struct stream *stream = stream_find(relay, message->id);
+    bool end = flags & FLAG_END;
     if (!stream && stream_forgotten(relay, message->id))
         return OK;
     if (!stream || !stream->answering)
         return FAIL(BAD_REQUEST, fault, "a fragment of no response");
-    if (flags & ~FLAG_END || fragment.length == 0 || fragment.length > stream->left)
-        return FAIL(BAD_REQUEST, fault, "%zu bytes where %u are left", fragment.length,
-                    stream->left);
-    stream->left -= (uint32_t)fragment.length;
-    bool end = flags & FLAG_END;
-    if (end != (stream->left == 0))
-        return FAIL(BAD_REQUEST, fault, "a response that ends elsewhere than announced");
+    if (flags & ~FLAG_END
+        || (fragment.length == 0 && !(end && stream->left == RELAY_LENGTH_UNKNOWN)))
+        return FAIL(BAD_REQUEST, fault, "a fragment of nothing");
+    TRY(take_answer(stream, fragment, end, fault));
     if (stream->exchange)
-        more_answer(relay, stream->exchange, fragment);
+        more_answer(stream, fragment, end);
     if (end)
-        complete(stream);
+        complete(stream, true);
+    return OK;
+}
+
+static status on_break(struct relay *relay, const struct ipc_message *message,
+                       struct fault *fault)
+{
+    struct stream *stream = stream_find(relay, message->id);
+    if (message->body.length)
+        return FAIL(BAD_REQUEST, fault, "RELAY_BREAK with a body");
+    if (!stream && stream_forgotten(relay, message->id))
+        return OK;
+    if (!stream || !stream->answering || !(stream->streams & ACTION_STREAMS_OUT))
+        return FAIL(BAD_REQUEST, fault, "RELAY_BREAK out of turn");
+    complete(stream, false);
+    return OK;
+}
+
+static status on_credit(struct relay *relay, const struct ipc_message *message,
+                        struct fault *fault)
+{
+    struct cursor cursor = cursor_over(message->body);
+    struct stream *stream = stream_find(relay, message->id);
+    uint32_t bytes;
+    TRY(cursor_u32(&bytes, &cursor, fault));
+    TRY(cursor_end(&cursor, fault));
+    if (!stream && bytes && (int32_t)(message->id - relay->next_id) <= 0) /* ids wrap */
+        return OK; /* it crossed the end */
+    if (!stream || !(stream->streams & ACTION_STREAMS_IN))
+        return FAIL(BAD_REQUEST, fault, "credit for a body that does not stream");
+    if (bytes == 0 || bytes > RELAY_WINDOW - stream->room)
+        return FAIL(BAD_REQUEST, fault, "credit of %u for %u bytes", bytes,
+                    (unsigned)RELAY_WINDOW - stream->room);
+    stream->room += bytes;
+    if (stream->exchange)
+        exchange_ready(stream->exchange);
     return OK;
 }
 
@@ -388,87 +514,15 @@ static status dispatch(struct relay *relay, const struct ipc_message *message,
         return on_response(relay, message, fault);
     case MESSAGE_RELAY_MORE:
         return on_more(relay, message, fault);
+    case MESSAGE_RELAY_CREDIT:
+        return on_credit(relay, message, fault);
+    case MESSAGE_RELAY_BREAK:
+        return on_break(relay, message, fault);
     case MESSAGE_RELAY_DRAIN:
         return on_drain(relay, message, fault);
     default:
         return FAIL(BAD_REQUEST, fault, "message %#x", message->type);
     }
-}
-
-/* The clients that take the least would stop all others of their tenant for as long as they
- * please: those that hold the most lose their connections, until half of what may wait is left. */
-static void cut_largest(struct relay *relay)
-{
-    size_t left = relay->held;
-    while (left > GATEWAY_RELAY_HELD_MAX / 2) {
-        struct holding *largest = NULL;
-        for (struct holding *at = relay->holders; at; at = at->next)
-            if (!at->connection->broken && (!largest || at->bytes > largest->bytes))
-                largest = at;
-        if (!largest)
-            return;
-        connection_break(largest->connection);
-        for (struct holding *at = relay->holders; at; at = at->next)
-            if (at->connection == largest->connection)
-                left -= at->bytes;
-    }
-}
-
-static void pause_if_full(struct relay *relay)
-{
-    bool pressed = relay->gateway->memory > GATEWAY_MEMORY_MAX / 2;
-    relay->paused = relay->held > (pressed ? (size_t)HELD_MAX_WHEN_FULL
-                                           : (size_t)GATEWAY_RELAY_HELD_MAX);
-    if (relay->held > GATEWAY_RELAY_HELD_MAX)
-        cut_largest(relay);
-}
-
-void holding_add(struct holding *holding, struct connection *connection, struct relay *from,
-                 size_t bytes)
-{
-    if (!from || bytes == 0)
-        return;
-    assert(!holding->relay || holding->relay == from);
-    if (!holding->relay) {
-        *holding = (struct holding){.relay = from, .connection = connection,
-                                    .next = from->holders};
-        if (from->holders)
-            from->holders->previous = holding;
-        from->holders = holding;
-    }
-    holding->bytes += bytes;
-    from->held += bytes;
-}
-
-static void holding_end(struct holding *holding)
-{
-    *(holding->previous ? &holding->previous->next : &holding->relay->holders) = holding->next;
-    if (holding->next)
-        holding->next->previous = holding->previous;
-    *holding = (struct holding){0};
-}
-
-/* Below this a relay that was paused is read again. */
-static size_t resume_below(const struct relay *relay)
-{
-    return relay->gateway->memory > GATEWAY_MEMORY_MAX / 2 ? HELD_MAX_WHEN_FULL / 2
-                                                           : GATEWAY_RELAY_HELD_MAX / 2;
-}
-
-void holding_release(struct holding *holding, size_t bytes)
-{
-    struct relay *relay = holding->relay;
-    if (!relay)
-        return;
-    assert(bytes <= holding->bytes && bytes <= relay->held);
-    holding->bytes -= bytes;
-    if (holding->bytes == 0)
-        holding_end(holding);
-    relay->held -= bytes;
-    if (!relay->paused || relay->dead || relay->held > resume_below(relay))
-        return;
-    relay->paused = false;
-    watch(relay);
 }
 
 /* False when nothing waits any more. */
@@ -513,11 +567,11 @@ static void on_event(void *context, uint32_t events)
     /* A paused relay whose cell is gone holds no more than its socket did. */
     bool reads = events & (EPOLLIN | EPOLLHUP | EPOLLERR);
     for (int i = 0; reads && i < MESSAGES_PER_TURN && read_one(relay); i++) {
-        pause_if_full(relay);
+        relay->paused = holding_check(relay);
         if ((relay->paused && !(events & EPOLLHUP)) || relay->live == 0)
             break; /* nothing more is due: should it come, it is reported */
     }
-    watch(relay);
+    relay_watch(relay);
 }
 
 status relay_open(struct relay **ret, struct tenant *tenant, int fd, struct fault *fault)

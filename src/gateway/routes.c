@@ -101,9 +101,10 @@ static void answer(struct exchange *exchange, const struct route_told *told)
         exchange_refuse(exchange, INTERNAL, fault.detail, NULL);
         return;
     }
-    struct answer answer = {.http_status = 200, .length = (uint32_t)body.length,
-                            .content_type = SPAN("application/json")};
-    exchange->client.carrier->answer(exchange, &answer, buffer_span(&body), NULL);
+    const struct answer answer = {.http_status = 200, .length = body.length,
+                                  .headers = {[RELAY_CONTENT_TYPE] = SPAN("application/json")}};
+    const struct piece piece = {.bytes = buffer_span(&body), .end = true};
+    exchange->client.carrier->answer(exchange, &answer, &piece);
     exchange_answered(exchange);
 }
 

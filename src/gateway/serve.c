@@ -15,7 +15,7 @@
 
 enum {
     STOP_US = 10 * 1000 * 1000, /* for what is in flight */
-    SCRATCH_MAX = 2048,         /* the head of a response: its parts are bounded */
+    SCRATCH_MAX = KIB(8),       /* the head of a response: its parts are bounded */
     ARENA_MAX = KIB(128),       /* a path and a query, decoded */
     MESSAGES_PER_READ = 64,
 };

@@ -10,6 +10,7 @@
  *   whose.c       whose token it is            charters.c  signed charters, opened and kept
  *   standing.c    what a tenant has used       hosts.c     tenants that a host names
  *   routes.c      tenants by a lookup key      crowd.c     connections of one address
+ *   holding.c     answers not taken yet
  *
  * Nothing is freed while callbacks run: connections and relays that end are marked dead and freed
  * at the end of the turn. An exchange is freed at once by whoever ends it and must not be touched
@@ -24,6 +25,7 @@
 #include "base/siphash.h"
 #include "gateway/gateway.h"
 #include "wire/http.h"
+#include "wire/messages.h"
 #include "wire/trace.h"
 
 struct connection;
@@ -35,6 +37,7 @@ struct lookup;
 struct standing;
 struct crowd_place;
 struct answer;
+struct piece;
 struct http2;
 struct http2_stream;
 
@@ -64,17 +67,18 @@ struct asked {
     int64_t began_us;  /* monotonic */
     bool keep_alive;   /* the connection lives on */
     bool head_only;    /* HEAD: an answer has no body */
+    bool http_1_0;     /* which has no chunks */
     bool uncounted;    /* of operations */
 };
 
 enum exchange_phase {
     EXCHANGE_FIND,   /* control is asked for the tenant; on lookup's list */
-    EXCHANGE_BODY,   /* the first fragment is collected */
+    EXCHANGE_BODY,   /* the first fragment is collected; what streams does not wait for it */
     EXCHANGE_WAKE,   /* the tenant's cell is awaited; on tenant's list */
     EXCHANGE_ROUTE,  /* control is asked for a route */
     EXCHANGE_UPLOAD, /* the cell has the first fragments; on relay's list */
     EXCHANGE_SENT,   /* all is with the cell */
-    EXCHANGE_ANSWER, /* the head of the answer has left */
+    EXCHANGE_ANSWER, /* the head of the answer has left; what streams may be uploading still */
 };
 
 struct slice { /* of the frame */
@@ -90,13 +94,13 @@ struct client {
 };
 
 struct carrier {
-    /* The head and what there is of the body. from: the relay that it came by, or NULL. Never
-     * destroys anything. */
-    void (*answer)(struct exchange *exchange, const struct answer *answer, struct span body,
-                   struct relay *from);
-    void (*more)(struct exchange *exchange, struct span body, struct relay *from);
+    /* The head and what there is of the body. Never destroys anything. */
+    void (*answer)(struct exchange *exchange, const struct answer *answer,
+                   const struct piece *piece);
+    void (*more)(struct exchange *exchange, const struct piece *piece);
     void (*proceed)(struct exchange *exchange);  /* 100 Continue */
-    void (*refusing)(struct exchange *exchange); /* before the answer: the body is not read on */
+    void (*refusing)(struct exchange *exchange); /* the body is not read on; before the answer,
+                                                  * where that is known by then */
     void (*moved)(const struct client *client);  /* its clock begins anew */
     void (*ready)(const struct client *client);  /* looked at again this turn */
     void (*finished)(const struct client *client, bool keep_alive); /* the exchange has ended */
@@ -124,6 +128,8 @@ struct exchange {
     struct http_chunks chunks;
     struct buffer body;  /* the next fragment */
     uint64_t body_max;   /* of the action */
+    uint8_t streams;     /* of the action */
+    uint32_t progress;   /* bytes taken since its clock began */
     struct address address;    /* of the client, as far as it is known */
     char host[HOST_NAME_TEXT]; /* asked for: lower case, no port; "" for none, or no name */
     uint8_t tenant_id[TENANT_ID_BYTES]; /* once decided; all zero for an action of the gateway's */
@@ -162,6 +168,9 @@ enum timer_kind exchange_timer(const struct exchange *exchange);
 void exchange_timed_out(struct exchange *exchange, enum timer_kind kind);
 void exchange_ready(struct exchange *exchange);
 void exchange_answered(struct exchange *exchange); /* in full: the connection goes on */
+/* Of its answer so many bytes at most wait for the client: a cell that streams may send more. May
+ * end it. */
+void exchange_taken(struct exchange *exchange, size_t waiting);
 void exchange_end(struct exchange *exchange);      /* without an answer: its client is gone */
 struct span exchange_slice(const struct exchange *exchange, struct slice slice);
 void wipe_and_free(struct buffer *buffer);
@@ -194,6 +203,7 @@ struct holding {
     struct relay *relay; /* NULL: none */
     struct connection *connection; /* whose they are */
     size_t bytes;
+    bool streamed; /* the relay's window bounds it already */
     struct holding *next, *previous; /* of the relay's */
 };
 
@@ -212,6 +222,9 @@ struct connection {
     bool peer_done;     /* the client sends no more */
     bool ready;         /* on the gateway's list */
     bool begun;         /* what it speaks is known */
+    bool chunking;      /* the answer has no length: it goes out in chunks (HTTP/1.1) */
+    bool unframed;      /* the same on HTTP/1.0: it ends where the connection does, so that must
+                         * not end in peace before */
     struct transport transport;
     struct http2 *http2; /* NULL: HTTP/1.1 */
     struct buffer in, out;
@@ -237,10 +250,12 @@ struct arrival {
 /* Takes fd and the place. */
 void connection_open(struct gateway *gateway, int fd, const struct arrival *arrival);
 void connection_close(struct connection *connection);
-/* head, then body; what the socket does not take is kept. Never destroys anything: a failure is
- * found at the end of the turn. from: the relay that body came by, or NULL. */
-void connection_send(struct connection *connection, struct span head, struct span body,
-                     struct relay *from);
+enum { PARTS_MAX = 3 };
+
+/* One after the other; what the socket does not take is kept. Never destroys anything: a failure is
+ * found at the end of the turn. from: the stream that they came by, or NULL. */
+void connection_send(struct connection *connection, const struct span *parts, uint32_t count,
+                     struct stream *from);
 void connection_put(struct connection *connection, struct span bytes); /* into the output */
 void connection_flush(struct connection *connection); /* as much as the socket takes */
 void connection_break(struct connection *connection);  /* closed at the end of the turn */
@@ -262,8 +277,10 @@ void transport_timed_out(struct connection *connection); /* while it shakes hand
 /* Bytes, 0 at the end, TRANSPORT_AGAIN or TRANSPORT_BROKEN. */
 ssize_t transport_read(struct connection *connection, uint8_t *bytes, size_t size);
 bool transport_has_input(const struct connection *connection); /* that epoll does not tell of */
-/* first, then second: how much was taken, 0 when it would block, or TRANSPORT_BROKEN. */
-ssize_t transport_write(struct connection *connection, struct span first, struct span second);
+/* At most PARTS_MAX, one after the other: how much was taken, 0 when it would block, or
+ * TRANSPORT_BROKEN. */
+ssize_t transport_write(struct connection *connection, const struct span *parts, uint32_t count);
+void transport_reset(struct connection *connection); /* the client is to see that it was cut */
 uint32_t transport_events(const struct connection *connection, bool reads, bool writes);
 bool transport_end(struct connection *connection); /* nothing more is written; false: broken */
 void transport_close(struct connection *connection);
@@ -275,7 +292,7 @@ bool http1_step(struct connection *connection); /* takes from the input; true: a
 /* Answers what no exchange came of. The connection ends. */
 void http1_refuse(struct connection *connection, status code, const char *detail);
 void http1_answer(struct connection *connection, const struct asked *asked,
-                  const struct answer *answer, struct span body, struct relay *from);
+                  const struct answer *answer, const struct piece *piece);
 void http1_finished(struct connection *connection, bool keep_alive); /* its request is answered */
 
 /* ---- HTTP/2 (http2.h) ---- */
@@ -307,11 +324,18 @@ void listener_resume(struct listener *listener); /* there is room for connection
 
 struct answer {
     int http_status;
-    struct span content_type, allow; /* checked */
-    uint32_t length, retry_after;
+    uint64_t length; /* of the body, or RELAY_LENGTH_UNKNOWN */
+    uint32_t retry_after;
+    struct span headers[RELAY_HEADERS]; /* by kind, checked; empty: none */
 };
 
-enum { FIELDS_MAX = 8 };
+struct piece { /* of the body of an answer */
+    struct span bytes;
+    bool end;            /* the last one */
+    struct stream *from; /* NULL: the gateway's own */
+};
+
+enum { FIELDS_MAX = 16 };
 
 struct fields { /* of an answer; borrow from it and from the gateway */
     struct field {
@@ -319,7 +343,7 @@ struct fields { /* of an answer; borrow from it and from the gateway */
         struct span value;        /* checked */
     } list[FIELDS_MAX];
     uint32_t count;
-    char length[12], retry_after[12], trace[TRACE_TEXT_SIZE];
+    char length[24], retry_after[12], trace[TRACE_TEXT_SIZE];
 };
 
 /* What is in the head of an answer, but for the status and what concerns its connection alone.
@@ -338,6 +362,7 @@ struct problem {
 /* allow: for METHOD_NOT_ALLOWED, else NULL. Not to be copied. */
 void problem_make(struct problem *ret, const struct asked *asked, status code, const char *detail,
                   const char *allow);
+struct piece problem_piece(const struct problem *problem); /* all of its body */
 
 /* On a connection of HTTP/1.1. */
 void answer_problem(struct connection *connection, const struct asked *asked, status code,
@@ -630,7 +655,12 @@ struct stream {
     uint32_t id;
     struct exchange *exchange; /* NULL: its client is gone */
     bool uploading, answering, cancelled;
-    uint32_t left;             /* of the answer's body, while answering */
+    bool talking;              /* the cell may have to be told more: counted in the relay */
+    bool head_only;
+    uint8_t streams;           /* of its action */
+    uint32_t room;             /* bytes of a streamed body that the cell takes */
+    uint32_t owed;             /* bytes of a streamed answer that credit was not given for */
+    uint64_t left;             /* of the answer's body, while answering; RELAY_LENGTH_UNKNOWN */
     uint32_t mark;             /* when cancelled: the first id that was opened later */
     struct stream *next_cancelled;
 };
@@ -646,7 +676,7 @@ struct relay {
     bool dead, draining, drained, paused;
     uint32_t next_id;
     uint32_t live;              /* streams that will be answered */
-    uint32_t uploading;
+    uint32_t talking;           /* of them: bodies in progress, answers that need credit */
     uint32_t cancelled;
     struct stream *first_cancelled, *last_cancelled;
     bool forgotten;             /* cancelled ones, of too many */
@@ -655,6 +685,7 @@ struct relay {
     struct stream *buckets[STREAM_BUCKETS];
     struct exchange_list uploads;
     size_t held;                /* bytes of its answers that its clients have not taken */
+    size_t streamed;            /* the same of those that stream */
     struct holding *holders;    /* those of some: they keep it in memory */
     struct relay *next, *previous, *next_dead;
 };
@@ -665,15 +696,23 @@ MUST_CHECK status relay_open(struct relay **ret, struct tenant *tenant, int fd,
  * UNAVAILABLE: too much waits already. The exchange stays the caller's on failure. */
 MUST_CHECK status relay_request(struct relay *relay, struct exchange *exchange,
                                 struct fault *fault);
-bool relay_takes_body(const struct relay *relay);
+/* Bytes of body that may be sent now. */
+uint32_t relay_takes_body(const struct stream *stream);
 void relay_body(struct exchange *exchange);   /* the next fragment */
+void relay_credit(struct stream *stream, uint32_t bytes); /* may end the relay */
 void relay_cancel(struct exchange *exchange); /* its client is gone, or was refused */
 void relay_end(struct relay *relay, const char *why); /* its requests get 503; NULL: not logged */
 void relay_detach(struct relay *relay);       /* no new requests; closed when it has answered all */
-void holding_add(struct holding *holding, struct connection *connection, struct relay *from,
+void relay_watch(struct relay *relay); /* for what it waits for now; may end it */
+void relays_sweep(struct gateway *gateway);
+
+/* What clients have not taken yet (holding.c). */
+void holding_add(struct holding *holding, struct connection *connection, struct stream *from,
                  size_t bytes); /* from: NULL too */
 void holding_release(struct holding *holding, size_t bytes); /* taken, or dropped; at most all */
-void relays_sweep(struct gateway *gateway);
+/* Cuts off who holds too much. True: the relay is not to be read for now; holding_release goes on
+ * with it. */
+bool holding_check(struct relay *relay);
 
 /* The streams of a relay (stream.c): bookkeeping only. */
 struct stream *stream_open(struct relay *relay, struct exchange *exchange); /* NULL: no memory */
@@ -681,6 +720,7 @@ struct stream *stream_find(struct relay *relay, uint32_t id);
 void stream_cancel(struct stream *stream); /* an answer may still cross, or not */
 void stream_orphan(struct stream *stream); /* its answer will come and is dropped */
 void stream_close(struct stream *stream);
+void stream_hush(struct stream *stream); /* the cell need not be told more of it */
 bool stream_forgotten(const struct relay *relay, uint32_t id); /* it may be one of these */
 void streams_settle(struct relay *relay, uint32_t answered); /* what was cancelled before is over */
 

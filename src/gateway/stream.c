@@ -47,6 +47,12 @@ static void left_cell(struct relay *relay)
     relay->gateway->with_cells--;
 }
 
+void stream_hush(struct stream *stream)
+{
+    stream->relay->talking -= stream->talking;
+    stream->talking = false;
+}
+
 static void remove_cancelled(struct relay *relay, struct stream *stream)
 {
     struct stream **at = &relay->first_cancelled, *previous = NULL;
@@ -65,6 +71,7 @@ void stream_close(struct stream *stream)
     struct relay *relay = stream->relay;
     struct stream **at = bucket_of(relay, stream->id);
     assert(!stream->exchange);
+    stream_hush(stream);
     while (*at != stream)
         at = &(*at)->next_bucket;
     *at = stream->next_bucket;
@@ -88,6 +95,7 @@ void stream_cancel(struct stream *stream)
 {
     struct relay *relay = stream->relay;
     stream->exchange = NULL;
+    stream_hush(stream);
     stream->uploading = false;
     stream->cancelled = true;
     stream->mark = relay->next_id + 1;
@@ -106,6 +114,7 @@ bool stream_forgotten(const struct relay *relay, uint32_t id)
 
 void stream_orphan(struct stream *stream)
 {
+    stream_hush(stream);
     stream->exchange = NULL;
 }
 

@@ -6,6 +6,7 @@
 #include "base/secret.h"
 #include "gateway/state.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -103,36 +104,46 @@ static ssize_t write_sealed(struct transport *transport, struct span bytes)
     return want == TLS_WANT_NOTHING ? TRANSPORT_BROKEN : 0;
 }
 
-/* A small answer and its head are one record. */
-static ssize_t write_as_one(struct transport *transport, struct span first, struct span second)
+/* As much as a record holds: a small answer and its head are one. */
+static ssize_t write_record(struct transport *transport, const struct span *parts, uint32_t count)
 {
     uint8_t storage[RECORD_MAX];
     struct buffer record = buffer_over(storage, sizeof storage);
-    size_t length = sizeof storage - first.length;
-    buffer_put(&record, first);
-    buffer_put(&record, (struct span){second.data, second.length < length ? second.length
-                                                                          : length});
+    for (uint32_t i = 0; i < count; i++) {
+        size_t room = sizeof storage - record.length;
+        buffer_put(&record, (struct span){parts[i].data, parts[i].length < room ? parts[i].length
+                                                                                 : room});
+    }
     ssize_t sent = write_sealed(transport, buffer_span(&record));
     secret_wipe(storage, record.length);
     return sent;
 }
 
-ssize_t transport_write(struct connection *connection, struct span first, struct span second)
+ssize_t transport_write(struct connection *connection, const struct span *parts, uint32_t count)
 {
     struct transport *transport = &connection->transport;
-    struct iovec parts[] = {{(void *)first.data, first.length},
-                            {(void *)second.data, second.length}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = second.length ? 2 : 1};
+    struct iovec vectors[PARTS_MAX];
+    struct msghdr message = {.msg_iov = vectors};
     ssize_t sent;
+    assert(count <= PARTS_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        if (parts[i].length)
+            vectors[message.msg_iovlen++] = (struct iovec){(void *)parts[i].data, parts[i].length};
     if (transport->session)
-        return second.length && first.length < RECORD_MAX ? write_as_one(transport, first, second)
-                                                          : write_sealed(transport, first);
+        return count == 1 || parts[0].length >= RECORD_MAX
+                   ? write_sealed(transport, parts[0]) : write_record(transport, parts, count);
     do
         sent = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     if (sent < 0)
         return errno == EAGAIN ? 0 : TRANSPORT_BROKEN;
     return sent;
+}
+
+void transport_reset(struct connection *connection)
+{
+    const struct linger none = {.l_onoff = 1};
+    (void)setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
 static uint32_t event_of(uint8_t want)

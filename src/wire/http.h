@@ -20,6 +20,9 @@
 #include "base/buffer.h"
 #include "base/limits.h"
 
+/* Of a body, as far as HTTP goes: what an action takes is less. */
+#define HTTP_LENGTH_MAX (UINT64_C(1) << 56)
+
 struct http_header {
     struct span name;  /* lower-cased, in the given bytes: a token (RFC 9110 5.6.2) */
     struct span value; /* without the blanks around it; visible ASCII, blank, tab, obs-text */
@@ -31,7 +34,7 @@ struct http_head {
                               * form what follows the authority, which is the Host */
     struct span query;       /* raw, without the '?'; empty when there is none: http_query_parse */
     struct span host;        /* the value of Host: a checked uri-host[:port]; empty only on 1.0 */
-    uint64_t content_length; /* 0 when chunked or absent; at most HTTP_BODY_MAX */
+    uint64_t content_length; /* 0 when chunked or absent; at most HTTP_LENGTH_MAX */
     bool chunked;            /* the body comes through http_chunks_next */
     bool keep_alive;         /* after this request the connection may carry another */
     bool expect_continue;    /* the client waits for "100 Continue" before its body */
@@ -113,8 +116,10 @@ void http_put_header(struct buffer *out, const char *name, struct span value);
 void http_put_date(struct buffer *out, int64_t wall_us);  /* Date: IMF-fixdate, GMT */
 void http_put_length(struct buffer *out, uint64_t length); /* Content-Length */
 void http_put_end(struct buffer *out);                     /* the empty line */
-/* One chunk of a chunked answer, at most 2^32 - 1 bytes, not empty; then the last one. */
-void http_put_chunk(struct buffer *out, struct span bytes);
+/* One chunk of a chunked answer: the head, 1 to 2^32 - 1 bytes of body, the tail; then the last
+ * one. */
+void http_put_chunk_head(struct buffer *out, size_t length);
+void http_put_chunk_tail(struct buffer *out);
 void http_put_last_chunk(struct buffer *out);
 
 /* "Not Found"; "Unknown" for codes not in the list. */

@@ -308,13 +308,14 @@ static status parse_content_length(uint64_t *ret, struct span text, struct fault
     bool canonical = text.length == 1 || (text.length > 1 && text.data[0] != '0');
     for (size_t i = 0; canonical && i < text.length; i++) {
         canonical = text.data[i] >= '0' && text.data[i] <= '9';
-        if (value <= HTTP_BODY_MAX) /* beyond that its size does not matter, only its digits */
+        if (value <= HTTP_LENGTH_MAX) /* beyond that its size does not matter, only its digits */
             value = value * 10 + (uint64_t)(text.data[i] - '0');
     }
     if (!canonical)
         return FAIL(BAD_REQUEST, fault, "HTTP: Content-Length must be one plain decimal number");
-    if (value > HTTP_BODY_MAX)
-        return FAIL(TOO_LARGE, fault, "HTTP: a body over %u bytes", (unsigned)HTTP_BODY_MAX);
+    if (value > HTTP_LENGTH_MAX)
+        return FAIL(TOO_LARGE, fault, "HTTP: a body over %llu bytes",
+                    (unsigned long long)HTTP_LENGTH_MAX);
     *ret = value;
     return OK;
 }

@@ -61,11 +61,14 @@ void http_put_end(struct buffer *out)
     buffer_put(out, SPAN("\r\n"));
 }
 
-void http_put_chunk(struct buffer *out, struct span bytes)
+void http_put_chunk_head(struct buffer *out, size_t length)
 {
-    assert(bytes.length > 0 && bytes.length <= UINT32_MAX); /* an empty one would end the body */
-    buffer_printf(out, "%zx\r\n", bytes.length);
-    buffer_put(out, bytes);
+    assert(length > 0 && length <= UINT32_MAX); /* an empty one would end the body */
+    buffer_printf(out, "%zx\r\n", length);
+}
+
+void http_put_chunk_tail(struct buffer *out)
+{
     buffer_put(out, SPAN("\r\n"));
 }
 

@@ -107,17 +107,42 @@ struct relayed { /* a RELAY_REQUEST */
     uint32_t id;
     uint8_t flags;
     uint8_t trace_id[TRACE_ID_BYTES];
-    struct span method, path, query, content_type, idempotency_key, token, fragment;
+    struct span method, path, query;
+    int64_t length;
+    struct span headers[RELAY_HEADERS];
+    struct span token, fragment;
 };
 
 struct relayed house_request(struct house *house, int cell);
 void cell_answer(int cell, uint32_t id, int http_status, const char *body);
-/* Any RELAY_RESPONSE. */
+/* Any RELAY_RESPONSE, also what no cell should send. */
+struct header {
+    uint8_t kind; /* 0: none */
+    struct span value;
+};
+enum { SAID_HEADERS_MAX = 8 };
+struct said {
+    uint8_t flags;
+    int http_status;
+    uint64_t length;
+    struct header headers[SAID_HEADERS_MAX];
+    struct span fragment;
+};
+void cell_say(int cell, uint32_t id, const struct said *said);
+/* The same with these headers alone. */
 void cell_respond(int cell, uint32_t id, uint8_t flags, int http_status,
-                  struct span content_type, struct span allow, uint32_t length,
+                  struct span content_type, struct span allow, uint64_t length,
                   struct span fragment);
 void cell_more(int cell, uint32_t id, uint8_t flags, struct span fragment);
 void cell_send(int cell, uint32_t type, uint32_t id, struct span body);
+
+void cell_credit(int cell, uint32_t id, uint32_t bytes);
+
+/* ---- actions that stream, beside those of silos: the house has a table of its own ----
+ *
+ * PUT /v1/streams/{id} takes bytes, GET gives them, POST /v1/streams does both; the scope is
+ * memory:write, for GET memory:read. */
+#define STREAM_BODY_MAX (UINT64_C(8) << 30)
 
 /* A cell awake, a request of this client relayed to it. */
 int house_relayed(struct house *house, int client, struct relayed *ret);

@@ -31,8 +31,8 @@ static void each_status_gets_the_headers_it_must_have(void **state)
     cell_answer(cell, house_request(house, cell).id, 401, "{}");
     assert_string_equal(reply_header(house_reply(house, client), "WWW-Authenticate"), "Bearer");
     house_get(house, client, "/v1/memories");
-    cell_respond(cell, house_request(house, cell).id, FLAG_END, 200, SPAN("a/b"), SPAN("GET"), 2,
-                 SPAN("{}"));
+    cell_respond(cell, house_request(house, cell).id, FLAG_END, 200, SPAN("a/b"),
+                 (struct span){0}, 2, SPAN("{}"));
     reply = house_reply(house, client);
     assert_null(reply_header(reply, "Allow"));
     assert_null(reply_header(reply, "Retry-After"));
@@ -46,7 +46,7 @@ struct act { /* what a cell does instead of answering */
     uint8_t flags;
     int status;
     struct span content_type, allow;
-    uint32_t length;
+    uint64_t length;
     struct span fragment;
 };
 
@@ -66,6 +66,7 @@ static const struct act acts[] = {
     {"blanks around the content type", 0, FLAG_END, 200, TEXT(" a/b"), {0}, 2, TEXT("{}")},
     {"a header in allow", 0, FLAG_END, 405, TEXT("a/b"), TEXT("GET\r\nSet-Cookie: a"), 2,
      TEXT("{}")},
+    {"allow of another status", 0, FLAG_END, 200, TEXT("a/b"), TEXT("GET"), 2, TEXT("{}")},
     {"a body without a type", 0, FLAG_END, 200, {0}, {0}, 2, TEXT("{}")},
     {"a body of no content", 0, FLAG_END, 204, TEXT("a/b"), {0}, 2, TEXT("{}")},
     {"a body of not modified", 0, FLAG_END, 304, TEXT("a/b"), {0}, 2, TEXT("{}")},
@@ -73,6 +74,7 @@ static const struct act acts[] = {
     {"less than announced", 0, FLAG_END, 200, TEXT("a/b"), {0}, 3, TEXT("{}")},
     {"no end where it ends", 0, 0, 200, TEXT("a/b"), {0}, 2, TEXT("{}")},
     {"a body too large", 0, 0, 200, TEXT("a/b"), {0}, CELL_RESPONSE_MAX + 1, TEXT("{}")},
+    {"a body of no known length", 0, 0, 200, TEXT("a/b"), {0}, RELAY_LENGTH_UNKNOWN, TEXT("{}")},
 };
 
 static void whatever_a_hostile_cell_says_ends_its_relay_and_nothing_else(void **state)
@@ -114,8 +116,8 @@ static const struct {
 } raw[] = {
     {MESSAGE_RELAY_RESPONSE, TEXT("")},
     {MESSAGE_RELAY_RESPONSE, TEXT("\1\0\310\0\0\0\0")},
-    {MESSAGE_RELAY_RESPONSE, TEXT("\1\0\310\0\0\0\0\377\377\377\377a/b")},
-    {MESSAGE_RELAY_RESPONSE, TEXT("\1\0\314\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0surplus")},
+    {MESSAGE_RELAY_RESPONSE, TEXT("\1\0\310\0\0\0\0\0\0\0\0\0\0\0\0\1\1\377\377\377\377a/b")},
+    {MESSAGE_RELAY_RESPONSE, TEXT("\1\0\314\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0surplus")},
     {MESSAGE_RELAY_MORE, TEXT("\1\0\0\0\1a")},
     {MESSAGE_RELAY_MORE, TEXT("")},
     {MESSAGE_RELAY_DRAIN, TEXT("a")},

@@ -136,9 +136,10 @@ static void respond(struct chaos *chaos, struct inmate *inmate, uint32_t id, uin
     buffer_put_u8(&body, first == length ? FLAG_END : 0);
     buffer_put_u16(&body, lie == 1 ? 99 : 200);
     buffer_put_u32(&body, 0);
+    buffer_put_u64(&body, length + (lie == 3));
+    buffer_put_u8(&body, 1);
+    buffer_put_u8(&body, lie == 6 ? RELAY_RANGE : RELAY_CONTENT_TYPE);
     buffer_put_field(&body, lie == 2 ? SPAN("a\r\nb: c") : SPAN("a/b"));
-    buffer_put_field(&body, (struct span){0});
-    buffer_put_u32(&body, length + (lie == 3));
     buffer_put_field(&body, (struct span){bytes, first});
     if (lie == 4)
         buffer_put_u8(&body, 0);

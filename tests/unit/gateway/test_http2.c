@@ -268,14 +268,14 @@ static void trailers_are_dropped(void **state)
     client2_close(client);
 }
 
-static void a_body_over_the_limit_is_refused_and_the_other_streams_go_on(void **state)
+static void a_body_is_refused_before_it_comes_and_the_other_streams_go_on(void **state)
 {
     struct client2 *client = client2_dial(*state);
     struct house *house = client->house;
     const struct field2 fields[] = {{":method", "POST"}, {":scheme", "http"}, {":path", "/x"},
                                     {":authority", "x"}, {"content-length", "1048577"}};
     client2_fields(client, NGHTTP2_FLAG_END_HEADERS, 1, fields, 5);
-    client2_expect(client, 1, 413);
+    client2_expect(client, 1, 401);
     struct relayed relayed;
     int cell = relayed_on(client, 3, &relayed);
     client2_data(client, 1, FRAME_MAX, false); /* still on its way */
@@ -295,7 +295,7 @@ static void a_refused_body_is_dropped_within_bounds(void **state)
     size_t sent = 0;
     bool reset = false;
     client2_fields(client, NGHTTP2_FLAG_END_HEADERS, 1, fields, 5);
-    client2_expect(client, 1, 413);
+    client2_expect(client, 1, 401);
     while (!reset) {
         while (sent + FRAME_MAX <= 65535 + client->stream_window) {
             client2_data(client, 1, FRAME_MAX, false);
@@ -410,7 +410,7 @@ int main(void)
         HOUSE_TEST(a_head_is_answered_without_a_body),
         HOUSE_TEST(continue_is_said_when_the_body_is_wanted),
         HOUSE_TEST(trailers_are_dropped),
-        HOUSE_TEST(a_body_over_the_limit_is_refused_and_the_other_streams_go_on),
+        HOUSE_TEST(a_body_is_refused_before_it_comes_and_the_other_streams_go_on),
         HOUSE_TEST(a_refused_body_is_dropped_within_bounds),
         HOUSE_TEST(a_cell_that_dies_ends_its_streams_alone),
         HOUSE_TEST(a_stream_that_its_client_resets_is_cancelled),

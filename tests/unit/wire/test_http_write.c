@@ -33,7 +33,9 @@ static void a_chunked_answer_is_read_back_by_our_own_decoder(void **state)
     (void)state;
     uint8_t storage[512];
     struct buffer out = buffer_over(storage, sizeof storage);
-    http_put_chunk(&out, SPAN("data: a long enough event\n\n"));
+    http_put_chunk_head(&out, SPAN("data: a long enough event\n\n").length);
+    buffer_put(&out, SPAN("data: a long enough event\n\n"));
+    http_put_chunk_tail(&out);
     http_put_last_chunk(&out);
     assert_true(span_is(buffer_span(&out),
                         "1b\r\ndata: a long enough event\n\n\r\n0\r\n\r\n"));
