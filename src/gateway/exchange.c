@@ -2,8 +2,8 @@
  * body piece by piece, the refusal when it comes to that.
  *
  * The first fragment is collected before a cell hears of the request, so a slow client costs its
- * tenant's cell nothing until it has sent a small body whole or a fragment of a large one. Where the
- * action streams, the cell hears of it at once: it may have something to say before the body. */
+ * tenant's cell nothing until it has sent a small body whole or a fragment of a large one. Where
+ * the action streams, the cell hears of it at once: it may have something to say before the body. */
 #include "base/secret.h"
 #include "gateway/state.h"
 #include "wire/messages.h"

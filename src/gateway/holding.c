@@ -1,5 +1,5 @@
-/* holding.c: answers that their clients have not taken yet, by the relay that they came by: how much
- * one cell may have us keep, and whose clients pay for it.
+/* holding.c: answers that their clients have not taken yet, by the relay that they came by: how
+ * much one cell may have us keep, and whose clients pay for it.
  *
  * Whole answers stop the relay when there are too many of them. Those that stream do not: each is
  * bounded by its window, and a cell that keeps to its own bounds never has too many. */
