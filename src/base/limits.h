@@ -29,6 +29,9 @@ enum {
     TOKEN_CACHE_ENTRIES = 4096,
     KEY_ID_MAX = 64,
 
+    /* keys */
+    DEK_VERSIONS_MAX = 4,    /* of a silo's data key, in use at once */
+
     /* charters: posture, issuers, revocations (docs/protocols.md) */
     CHARTER_MAX = KIB(28),   /* the document; two of them fit one message */
     CHARTER_ISSUERS_MAX = 16,

@@ -18,18 +18,45 @@ enum {
     MOVE_BYTES_MAX = ANCHOR_WIRE_BYTES + 2 + CONSISTENCY_PROOF_MAX * HASH_BYTES,
 };
 
-status kms_key_get(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cursor *cursor,
+static status get_versions(struct key_versions *ret, struct store_key *keys,
+                           struct cursor *cursor, struct fault *fault)
+{
+    struct span secret;
+    uint8_t count;
+    TRY(cursor_u8(&count, cursor, fault));
+    if (count == 0 || count > DEK_VERSIONS_MAX)
+        return FAIL(BAD_REQUEST, fault, "%u versions of the data key", count);
+    for (uint32_t i = 0; i < count; i++) {
+        TRY(cursor_u32(&ret->list[i], cursor, fault));
+        if (ret->list[i] == 0 || (i > 0 && ret->list[i] >= ret->list[i - 1]))
+            return FAIL(BAD_REQUEST, fault, "versions of the data key that are not in order");
+        if (keys == NULL) {
+            TRY(cursor_bytes(&secret, cursor, KEY_BYTES, fault));
+            continue;
+        }
+        keys[i].version = ret->list[i];
+        TRY(cursor_copy(keys[i].dek, cursor, KEY_BYTES, fault));
+    }
+    ret->count = count;
+    return OK;
+}
+
+bool key_versions_equal(const struct key_versions *left, const struct key_versions *right)
+{
+    bool equal = left->count == right->count;
+    for (uint32_t i = 0; equal && i < left->count; i++)
+        equal = left->list[i] == right->list[i];
+    return equal;
+}
+
+status kms_key_get(struct kms_key *ret, struct store_key *keys, struct cursor *cursor,
                    struct fault *fault)
 {
-    struct kms_key key;
-    struct span secret;
-    TRY(cursor_u32(&key.version, cursor, fault));
-    if (dek)
-        TRY(cursor_copy(dek, cursor, KEY_BYTES, fault));
-    else
-        TRY(cursor_bytes(&secret, cursor, KEY_BYTES, fault));
+    struct kms_key key = {0};
+    TRY(get_versions(&key.versions, keys, cursor, fault));
     TRY(cursor_field(&key.wrapped, cursor, CELL_WRAPPED_MAX, "wrapped", fault));
     TRY(anchor_get(&key.anchor, cursor, fault));
+    TRY(cursor_u32(&key.restores, cursor, fault));
     TRY(cursor_copy(key.platform_key, cursor, sizeof key.platform_key, fault));
     TRY(cursor_copy(key.issuer_key, cursor, sizeof key.issuer_key, fault));
     for (int scope = 0; scope < SILO_CHARTERS; scope++)
@@ -209,7 +236,7 @@ static status compare(struct cell *cell, const struct kms_key *key, struct fault
     struct anchor present;
     uint32_t count;
     const struct anchor *theirs = &key->anchor;
-    if (key->wrapped.length || key->version != cell->key_version
+    if (key->wrapped.length || !key_versions_equal(&key->versions, &cell->versions)
         || !span_equal(SPAN_OF(key->platform_key), SPAN_OF(cell->platform_key))
         || !span_equal(SPAN_OF(key->issuer_key), SPAN_OF(cell->issuer_key)))
         return FAIL(CORRUPT, fault, "the kms came back with other keys");

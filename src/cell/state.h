@@ -144,10 +144,16 @@ void lines_send(struct stream *stream);  /* results that are due, and the end */
 
 /* ---- the channel to the kms (anchor.c) ---- */
 
-struct kms_key { /* the answer to KEY_OPEN; the DEK is in secret memory, the caller's to free */
-    uint32_t version;
+struct key_versions { /* of the data key, newest first */
+    uint32_t list[DEK_VERSIONS_MAX];
+    uint32_t count;
+};
+
+struct kms_key { /* the answer to KEY_OPEN; the DEKs are in secret memory, the caller's to free */
+    struct key_versions versions;
     struct span wrapped; /* empty unless new; borrowed from the message */
     struct anchor anchor;
+    uint32_t restores; /* of the silo so far */
     uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
     struct charter_head heads[SILO_CHARTERS];
 };
@@ -168,9 +174,10 @@ struct kms_link {
     struct loop_timer timer;
 };
 
-/* The bodies of KEY_OPEN and of its answer. */
-MUST_CHECK status kms_key_get(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cursor *cursor,
+/* The answer to KEY_OPEN. keys: DEK_VERSIONS_MAX of them, or NULL: passed over. */
+MUST_CHECK status kms_key_get(struct kms_key *ret, struct store_key *keys, struct cursor *cursor,
                               struct fault *fault);
+bool key_versions_equal(const struct key_versions *left, const struct key_versions *right);
 MUST_CHECK status kms_start(struct cell *cell, struct fault *fault); /* after waking */
 void kms_replace(struct cell *cell, int fd);    /* takes fd */
 void kms_listen(struct cell *cell);             /* what has come: a charter among it is in force */
@@ -312,7 +319,7 @@ struct cell {
     struct quota_state quota;
     struct tenant_facts facts;
     struct buffer wrapped;    /* the content of silo.keys, for a new channel to the kms */
-    uint32_t key_version;
+    struct key_versions versions; /* of the keys in it */
     uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
     struct token_verifier *verifier;
     struct token_cache *tokens;

@@ -72,8 +72,8 @@ static status ask_for_key(struct cell *cell, struct fault *fault)
                          NULL, 0, SEND_WAIT_MS, fault);
 }
 
-static status take_key(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cell *cell, int silo_fd,
-                       const struct ipc_message *message, struct fault *fault)
+static status take_key(struct kms_key *ret, struct store_key *keys, struct cell *cell,
+                       int silo_fd, const struct ipc_message *message, struct fault *fault)
 {
     struct cursor result;
     struct kms_key key;
@@ -82,12 +82,12 @@ static status take_key(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cell 
                     cell->kms.last_id);
     TRY(ipc_need_fds(message, 0, fault));
     TRY(reply_get_head(&result, message, fault));
-    TRY(kms_key_get(&key, dek, &result, fault));
-    if ((key.wrapped.length == 0) == (cell->wrapped.length == 0))
-        return FAIL(CORRUPT, fault, "the kms %s", key.wrapped.length
-                    ? "made a second key for this silo" : "gave a key without its wrapped form");
+    TRY(kms_key_get(&key, keys, &result, fault));
+    if (key.wrapped.length == 0 && cell->wrapped.length == 0)
+        return FAIL(CORRUPT, fault, "the kms gave a key without its wrapped form");
     if (key.wrapped.length) { /* before a byte is sealed under it */
         TRY(store_write_small(silo_fd, STORE_KEYS, key.wrapped, fault));
+        buffer_clear(&cell->wrapped);
         buffer_put(&cell->wrapped, key.wrapped);
         TRY(buffer_check(&cell->wrapped, "wrapped", fault));
     }
@@ -96,25 +96,26 @@ static status take_key(struct kms_key *ret, uint8_t dek[KEY_BYTES], struct cell 
 }
 
 static status open_silo(struct cell *cell, int silo_fd, const struct kms_key *key,
-                        const uint8_t dek[KEY_BYTES], struct fault *fault)
+                        const struct store_key *keys, struct fault *fault)
 {
     struct silo_opening opening = {
-        .silo_fd = silo_fd, .dek = dek, .key_version = key->version, .anchor = key->anchor,
+        .silo_fd = silo_fd, .keys = keys, .key_count = key->versions.count,
+        .anchor = key->anchor,
     };
     struct cursor id = cursor_over(SPAN_OF(cell->tenant_id));
     TRY(cursor_copy(opening.tenant_id, &id, sizeof opening.tenant_id, fault));
     TRY(silo_open(&cell->silo, &opening, fault));
-    cell->key_version = key->version;
+    cell->versions = key->versions;
     cell->kms.epoch = key->anchor.epoch;
     cell->kms.anchored = key->anchor;
-    struct cursor keys = cursor_over(SPAN_OF(key->platform_key));
-    TRY(cursor_copy(cell->platform_key, &keys, sizeof cell->platform_key, fault));
-    keys = cursor_over(SPAN_OF(key->issuer_key));
-    return cursor_copy(cell->issuer_key, &keys, sizeof cell->issuer_key, fault);
+    struct cursor bytes = cursor_over(SPAN_OF(key->platform_key));
+    TRY(cursor_copy(cell->platform_key, &bytes, sizeof cell->platform_key, fault));
+    bytes = cursor_over(SPAN_OF(key->issuer_key));
+    return cursor_copy(cell->issuer_key, &bytes, sizeof cell->issuer_key, fault);
 }
 
-/* The answer to KEY_OPEN; a charter that was signed in this very moment may come before it. */
-static status await_key(struct ipc_message *ret, struct cell *cell, struct fault *fault)
+/* An answer of the kms; a charter that was signed in this very moment may come before it. */
+static status await_reply(struct ipc_message *ret, struct cell *cell, struct fault *fault)
 {
     for (;;) {
         struct ipc_message message;
@@ -131,7 +132,25 @@ static status await_key(struct ipc_message *ret, struct cell *cell, struct fault
     }
 }
 
-static status fetch_key_and_open(struct cell *cell, int silo_fd, uint8_t dek[KEY_BYTES],
+/* Only when this is answered is what was wrapped before of no more use. */
+static status tell_kept(struct cell *cell, struct fault *fault)
+{
+    struct ipc_message message;
+    struct cursor result;
+    TRY(ipc_send_wait(cell->kms.fd, MESSAGE_KEY_KEPT, ++cell->kms.last_id, (struct span){0}, NULL,
+                      0, SEND_WAIT_MS, fault));
+    TRY(await_reply(&message, cell, fault));
+    status told = ipc_need_fds(&message, 0, fault);
+    if (told == OK && message.id != cell->kms.last_id)
+        told = FAIL(BAD_REQUEST, fault, "an answer to %u, not to %u", message.id,
+                    cell->kms.last_id);
+    if (told == OK)
+        told = reply_get_head(&result, &message, fault);
+    ipc_message_close(&message);
+    return told;
+}
+
+static status fetch_key_and_open(struct cell *cell, int silo_fd, struct store_key *keys,
                                  struct charter_head heads[SILO_CHARTERS], struct fault *fault)
 {
     struct ipc_message message;
@@ -142,25 +161,28 @@ static status fetch_key_and_open(struct cell *cell, int silo_fd, uint8_t dek[KEY
     if (found != OK && found != NOT_FOUND) /* also a file of a size that we never wrote */
         return FAIL(found == TOO_LARGE ? CORRUPT : found, fault, "%s", none.detail);
     TRY(ask_for_key(cell, fault));
-    TRY(await_key(&message, cell, fault));
-    status taken = take_key(&key, dek, cell, silo_fd, &message, fault);
+    TRY(await_reply(&message, cell, fault));
+    status taken = take_key(&key, keys, cell, silo_fd, &message, fault);
     secret_wipe(cell->storage, IPC_HEADER_BYTES + message.body.length);
     ipc_message_close(&message);
     TRY(taken);
+    if (key.wrapped.length)
+        TRY(tell_kept(cell, fault));
     key.wrapped = (struct span){0}; /* it was borrowed from what is wiped now */
     for (int scope = 0; scope < SILO_CHARTERS; scope++)
         heads[scope] = key.heads[scope];
-    return open_silo(cell, silo_fd, &key, dek, fault);
+    return open_silo(cell, silo_fd, &key, keys, fault);
 }
 
 static status open_with_key(struct cell *cell, int silo_fd,
                             struct charter_head heads[SILO_CHARTERS], struct fault *fault)
 {
-    uint8_t *dek = secret_alloc(KEY_BYTES);
-    if (!dek)
+    const size_t size = DEK_VERSIONS_MAX * sizeof(struct store_key);
+    struct store_key *keys = secret_alloc(size);
+    if (!keys)
         return FAIL(INTERNAL, fault, "no memory that can be locked");
-    status opened = fetch_key_and_open(cell, silo_fd, dek, heads, fault);
-    secret_free(dek, KEY_BYTES);
+    status opened = fetch_key_and_open(cell, silo_fd, keys, heads, fault);
+    secret_free(keys, size);
     return opened;
 }
 

@@ -91,8 +91,10 @@ MUST_CHECK status platform_anchor(struct control *control, struct fault *fault);
 
 struct key_state {
     uint8_t state; /* 0 none, 1 live, 2 shredded */
-    uint8_t fingerprint[HASH_BYTES];
+    uint8_t fingerprint[HASH_BYTES]; /* of the KEK */
     struct anchor anchor;
+    uint32_t dek_floor, dek_newest, restores;
+    uint8_t kek_rotating, withdrawn;
 };
 MUST_CHECK status kms_key_state(struct key_state *ret, struct control *control,
                                 const uint8_t id[TENANT_ID_BYTES], struct fault *fault);

@@ -8,7 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KMS_WAIT_MS = 5000, WRAPPED_MAX = 1024 };
+enum {
+    KMS_WAIT_MS = 5000,
+    WRAPPED_MAX = 1024,
+    KEYS_BYTES = DEK_VERSIONS_MAX * sizeof(struct store_key),
+};
 
 static uint8_t storage[IPC_PACKET_MAX];
 
@@ -32,8 +36,8 @@ status kms_call(struct cursor *ret_result, int channel, uint32_t type, struct sp
 }
 
 struct opened {
-    uint32_t version;
-    uint8_t *dek; /* secret */
+    struct store_key *keys; /* secret; newest first */
+    uint32_t key_count;
     struct span wrapped;
     struct anchor anchor;
 };
@@ -41,10 +45,19 @@ struct opened {
 static status read_opened(struct opened *ret, struct cursor *result, struct fault *fault)
 {
     struct span keys, heads;
-    TRY(cursor_u32(&ret->version, result, fault));
-    TRY(cursor_copy(ret->dek, result, KEY_BYTES, fault));
+    uint32_t restores; /* of the platform's silo: none */
+    uint8_t count;
+    TRY(cursor_u8(&count, result, fault));
+    if (count == 0 || count > DEK_VERSIONS_MAX)
+        return FAIL(BAD_REQUEST, fault, "%u versions of the data key", count);
+    ret->key_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        TRY(cursor_u32(&ret->keys[i].version, result, fault));
+        TRY(cursor_copy(ret->keys[i].dek, result, KEY_BYTES, fault));
+    }
     TRY(cursor_field(&ret->wrapped, result, WRAPPED_MAX, "wrapped", fault));
     TRY(anchor_get(&ret->anchor, result, fault));
+    TRY(cursor_u32(&restores, result, fault));
     TRY(cursor_bytes(&keys, result, 2 * SIGN_PUBLIC_BYTES, fault));
     TRY(cursor_bytes(&heads, result, 2 * CHARTER_HEAD_BYTES, fault)); /* for cells */
     return cursor_end(result, fault);
@@ -57,17 +70,10 @@ static status open_store(struct control *control, const struct opened *opened, s
     struct store_anchor known = {.commits = opened->anchor.commits,
                                  .map_generation = opened->anchor.map_generation};
     memcpy(known.map_hash, opened->anchor.map_hash, sizeof known.map_hash);
-    struct store_key *key = secret_alloc(sizeof *key);
-    if (!key)
-        return FAIL(INTERNAL, fault, "no locked memory for a key");
-    key->version = opened->version;
-    memcpy(key->dek, opened->dek, KEY_BYTES);
     const struct store_options options = {.silo_fd = control->directory, .silo_id = id,
-                                          .keys = key, .key_count = 1, .anchor = &known};
-    status result = store_open(&control->store, &options, fault);
-    secret_free(key, sizeof *key);
-    if (result != OK)
-        return result;
+                                          .keys = opened->keys, .key_count = opened->key_count,
+                                          .anchor = &known};
+    TRY(store_open(&control->store, &options, fault));
     TRY(store_log_open(&control->log, control->store, fault));
     struct hash_value root;
     TRY(store_log_root_at(&root, control->log, opened->anchor.log_size, fault));
@@ -88,8 +94,8 @@ static status take_key(struct control *control, bool open, struct fault *fault)
     buffer_put_field(&body, buffer_span(&wrapped));
     struct cursor result;
     TRY(kms_call(&result, control->kms, MESSAGE_KEY_OPEN, buffer_span(&body), fault));
-    struct opened opened = {.dek = secret_alloc(KEY_BYTES)};
-    if (!opened.dek)
+    struct opened opened = {.keys = secret_alloc(KEYS_BYTES)};
+    if (!opened.keys)
         return FAIL(INTERNAL, fault, "no locked memory for a key");
     status outcome = read_opened(&opened, &result, fault);
     if (outcome == OK && opened.wrapped.length)
@@ -100,7 +106,7 @@ static status take_key(struct control *control, bool open, struct fault *fault)
         control->epoch = opened.anchor.epoch;
         control->anchored_size = opened.anchor.log_size;
     }
-    secret_free(opened.dek, KEY_BYTES);
+    secret_free(opened.keys, KEYS_BYTES);
     secret_wipe(storage, sizeof storage);
     return outcome;
 }
@@ -153,5 +159,10 @@ status kms_key_state(struct key_state *ret, struct control *control,
                  fault));
     TRY(cursor_u8(&ret->state, &result, fault));
     TRY(cursor_copy(ret->fingerprint, &result, sizeof ret->fingerprint, fault));
-    return anchor_get(&ret->anchor, &result, fault);
+    TRY(anchor_get(&ret->anchor, &result, fault));
+    TRY(cursor_u32(&ret->dek_floor, &result, fault));
+    TRY(cursor_u32(&ret->dek_newest, &result, fault));
+    TRY(cursor_u32(&ret->restores, &result, fault));
+    TRY(cursor_u8(&ret->kek_rotating, &result, fault));
+    return cursor_u8(&ret->withdrawn, &result, fault);
 }

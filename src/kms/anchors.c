@@ -16,7 +16,8 @@
 
 #define ANCHORS_FILE "anchors"
 #define FILE_MAGIC SPAN("BHANCH01")
-#define COPY_MAGIC SPAN("BHSLOT02")
+#define COPY_MAGIC SPAN("BHSLOT03")
+#define COPY_MAGIC_2 SPAN("BHSLOT02") /* before keys were rotated: ends behind the charter */
 #define COPY_MAGIC_1 SPAN("BHSLOT01") /* before there were charters: ends behind the anchor */
 
 enum {
@@ -24,7 +25,8 @@ enum {
     SLOT_BYTES = 2 * SECTOR_BYTES,
     HEADER_BYTES = SLOT_BYTES, /* so that slot n lies at (n + 1) * SLOT_BYTES */
     COPY_TEXT_BYTES_1 = 8 + 4 + 8 + 1 + TENANT_ID_BYTES + HASH_BYTES + ANCHOR_WIRE_BYTES,
-    COPY_TEXT_BYTES = COPY_TEXT_BYTES_1 + CHARTER_HEAD_BYTES,
+    COPY_TEXT_BYTES_2 = COPY_TEXT_BYTES_1 + CHARTER_HEAD_BYTES,
+    COPY_TEXT_BYTES = COPY_TEXT_BYTES_2 + 4 + 4 + 4,
     COPY_BYTES = COPY_TEXT_BYTES + HASH_BYTES, /* the MAC behind it */
     HEADER_TEXT_BYTES = 8 + 4 + 4,
     SLOTS_MAX = TENANTS_MAX + 1,               /* the registry's silo has one, too */
@@ -153,6 +155,9 @@ static void put_copy_text(struct buffer *out, uint32_t number, uint64_t sequence
     buffer_put(out, SPAN_OF(record->fingerprint));
     anchor_put(out, &record->anchor);
     charter_head_put(out, &record->charter);
+    buffer_put_u32(out, record->dek_floor);
+    buffer_put_u32(out, record->dek_newest);
+    buffer_put_u32(out, record->restores);
 }
 
 struct copy {
@@ -160,6 +165,20 @@ struct copy {
     uint8_t state;
     struct anchor_record record;
 };
+
+/* What came with a later form is as it was before there was any of it. */
+static status read_later(struct anchor_record *record, struct span magic, struct cursor *cursor,
+                         struct fault *fault)
+{
+    record->dek_floor = record->dek_newest = DEK_VERSION_FIRST;
+    if (!span_equal(magic, COPY_MAGIC_1))
+        TRY(charter_head_get(&record->charter, cursor, fault));
+    if (!span_equal(magic, COPY_MAGIC))
+        return OK;
+    TRY(cursor_u32(&record->dek_floor, cursor, fault));
+    TRY(cursor_u32(&record->dek_newest, cursor, fault));
+    return cursor_u32(&record->restores, cursor, fault);
+}
 
 static status read_copy(struct copy *ret, uint32_t number, struct span text, struct fault *fault)
 {
@@ -174,8 +193,7 @@ static status read_copy(struct copy *ret, uint32_t number, struct span text, str
     TRY(cursor_copy(copy.record.id, &cursor, TENANT_ID_BYTES, fault));
     TRY(cursor_copy(copy.record.fingerprint, &cursor, HASH_BYTES, fault));
     TRY(anchor_get(&copy.record.anchor, &cursor, fault));
-    if (span_equal(magic, COPY_MAGIC))
-        TRY(charter_head_get(&copy.record.charter, &cursor, fault));
+    TRY(read_later(&copy.record, magic, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
     if (own_number != number || copy.state > SLOT_USED || copy.sequence == 0)
         return FAIL(CORRUPT, fault, ANCHORS_FILE ": slot %u: not a copy of it", number);
@@ -209,6 +227,8 @@ static status copy_text(struct span *ret, uint32_t number, struct span sector,
     struct span magic = {sector.data, COPY_MAGIC.length};
     if (span_equal(magic, COPY_MAGIC))
         *ret = (struct span){sector.data, COPY_TEXT_BYTES};
+    else if (span_equal(magic, COPY_MAGIC_2))
+        *ret = (struct span){sector.data, COPY_TEXT_BYTES_2};
     else if (span_equal(magic, COPY_MAGIC_1))
         *ret = (struct span){sector.data, COPY_TEXT_BYTES_1};
     else
@@ -302,7 +322,8 @@ static status choose_slot(uint32_t *ret, struct anchors *anchors, struct fault *
 status anchors_add(struct anchors *anchors, const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
     uint32_t number;
-    struct anchor_record record = {.anchor = anchor_beginning()};
+    struct anchor_record record = {.anchor = anchor_beginning(), .dek_floor = DEK_VERSION_FIRST,
+                                   .dek_newest = DEK_VERSION_FIRST};
     if (find_slot(anchors, id))
         return FAIL(CONFLICT, fault, ANCHORS_FILE ": the tenant has a slot");
     TRY(index_reserve(anchors, fault));

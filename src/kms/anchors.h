@@ -14,11 +14,16 @@
 
 struct anchors;
 
+enum { DEK_VERSION_FIRST = 1 };
+
 struct anchor_record {
     uint8_t id[TENANT_ID_BYTES];
     uint8_t fingerprint[HASH_BYTES]; /* of the KEK; all zero: not known yet, only at epoch 0 */
     struct anchor anchor;
     struct charter_head charter; /* the newest one signed */
+    uint32_t dek_floor;  /* older versions of the data key are never opened again; from 1 */
+    uint32_t dek_newest; /* the newest version ever given out */
+    uint32_t restores;   /* how often the silo was put back to an older state */
 };
 
 /* What a person should know and what does not stop the start. */

@@ -32,6 +32,7 @@ struct channel {
     uint32_t uid;                    /* ROLE_ADMIN: of the operator */
     uint32_t served_as;              /* ROLE_CELL: id of the supervisor's message */
     uint64_t epoch;                  /* of its KEY_OPEN; 0 before */
+    uint8_t offered[HASH_BYTES];     /* under which KEK what it is to keep was wrapped last */
     bool ends;                       /* closed when this turn's answers have left */
 };
 
@@ -46,6 +47,7 @@ struct request {
     bool anchored; /* the answer holds only when the turn's anchors are durable */
     bool opened;   /* it was this channel's KEY_OPEN */
     bool secret;   /* the answer must not wait outside of secret memory */
+    uint8_t offers[HASH_BYTES]; /* it holds keys wrapped under this KEK; all zero: none */
 };
 
 typedef status request_handler(struct request *request, struct fault *fault);
@@ -78,4 +80,7 @@ MUST_CHECK status kms_add_channel(struct kms *kms, const struct channel *model, 
 void kms_close_channels(struct kms *kms, enum channel_role role, const uint8_t *tenant);
 /* For the cells that it concerns and that have opened their key, once it is durable. */
 void kms_push_charter(struct kms *kms, const struct signed_charter *charter);
+bool kms_serves_cell(const struct kms *kms, const uint8_t tenant[TENANT_ID_BYTES]);
+/* At the end of this turn, and from then on now and again as long as there are cells. */
+void kms_look_at_withdrawals(struct kms *kms);
 void kms_stop(struct kms *kms);

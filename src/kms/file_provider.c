@@ -17,12 +17,15 @@
 #define ROOT_FILE "root.key"
 #define SEALED_MAGIC SPAN("BHKEY001")
 #define KEK_SUFFIX ".kek"
+#define NEXT_KEK_SUFFIX ".next.kek"
+#define DISABLED_SUFFIX ".disabled"
 #define SEED_SUFFIX ".seed"
 
 static_assert(PROVIDER_WRAP_BYTES == AEAD_NONCE_BYTES + AEAD_TAG_BYTES, "what wrap appends");
 
 enum {
-    KEK_VERSION = 1,
+    FIRST_VERSION = 1,
+    VERSION_AT = 8 + 1,
     SEALED_HEAD_BYTES = 8 + 1 + 4 + TENANT_ID_BYTES, /* magic, kind, version, id: the AAD */
     SEALED_BYTES = SEALED_HEAD_BYTES + KEY_BYTES + PROVIDER_WRAP_BYTES,
 };
@@ -62,14 +65,22 @@ static void file_of(char ret[KEY_FILE_NAME], const struct key_name *name)
     }
     char id[TENANT_ID_TEXT];
     hex_encode(id, SPAN_OF(name->id));
-    snprintf(ret, KEY_FILE_NAME, "%s" KEK_SUFFIX, id);
+    snprintf(ret, KEY_FILE_NAME, "%s%s", id, name->next ? NEXT_KEK_SUFFIX : KEK_SUFFIX);
 }
 
-static void put_head(struct buffer *out, const struct key_name *name)
+static void disabled_file_of(char ret[KEY_FILE_NAME], const struct key_name *name)
+{
+    char id[TENANT_ID_TEXT];
+    assert(name->kind == KEY_TENANT);
+    hex_encode(id, SPAN_OF(name->id));
+    snprintf(ret, KEY_FILE_NAME, "%s" DISABLED_SUFFIX, id);
+}
+
+static void put_head(struct buffer *out, const struct key_name *name, uint32_t version)
 {
     buffer_put(out, SEALED_MAGIC);
     buffer_put_u8(out, (uint8_t)name->kind);
-    buffer_put_u32(out, KEK_VERSION);
+    buffer_put_u32(out, version);
     buffer_put(out, SPAN_OF(name->id));
 }
 
@@ -79,16 +90,19 @@ static struct aead *sealer_of(struct file_provider *self, enum key_kind kind)
 }
 
 /* Into secrets->key; the caller calls wipe_key. */
-static status load_key(struct file_provider *self, const struct key_name *name,
-                       struct fault *fault)
+static status load_key(uint32_t *ret_version, struct file_provider *self,
+                       const struct key_name *name, struct fault *fault)
 {
     char file[KEY_FILE_NAME];
     uint8_t sealed[SEALED_BYTES], due[SEALED_HEAD_BYTES];
     file_of(file, name);
     TRY(key_file_read(sealed, sizeof sealed, self->directory, file, fault));
     struct buffer head = buffer_over(due, sizeof due);
-    put_head(&head, name);
-    if (!span_equal((struct span){sealed, SEALED_HEAD_BYTES}, SPAN_OF(due)))
+    struct cursor said = cursor_over((struct span){sealed + VERSION_AT, 4});
+    uint32_t version;
+    TRY(cursor_u32(&version, &said, fault));
+    put_head(&head, name, name->kind == KEY_TENANT ? version : FIRST_VERSION);
+    if (version == 0 || !span_equal((struct span){sealed, SEALED_HEAD_BYTES}, SPAN_OF(due)))
         return FAIL(CORRUPT, fault, "%s: damaged: its head is not that of this key", file);
     const uint8_t *nonce = sealed + SEALED_HEAD_BYTES, *text = nonce + AEAD_NONCE_BYTES;
     status opened = aead_open(self->secrets->key, sealer_of(self, name->kind), nonce,
@@ -96,14 +110,16 @@ static status load_key(struct file_provider *self, const struct key_name *name,
                               fault);
     if (opened == CORRUPT)
         return FAIL(CORRUPT, fault, "%s: damaged, or not sealed under this " ROOT_FILE, file);
+    if (opened == OK)
+        *ret_version = version;
     return opened;
 }
 
 /* Fills what is asked about the key that load_key loaded. */
 static status describe(struct key_facts *ret, struct file_provider *self,
-                       const struct key_name *name, struct fault *fault)
+                       const struct key_name *name, uint32_t version, struct fault *fault)
 {
-    struct key_facts facts = {.version = KEK_VERSION};
+    struct key_facts facts = {.version = version};
     if (name->kind == KEY_TENANT) {
         key_derive(self->secrets->derived, self->secrets->key, SPAN(""),
                    "bulkhead kek fingerprint v1");
@@ -123,21 +139,39 @@ static status find(struct key_facts *ret, struct provider *provider, const struc
                    struct fault *fault)
 {
     struct file_provider *self = self_of(provider);
-    status found = load_key(self, name, fault);
+    uint32_t version;
+    status found = load_key(&version, self, name, fault);
     if (found == OK)
-        found = describe(ret, self, name, fault);
+        found = describe(ret, self, name, version, fault);
     wipe_key(self);
     return found;
+}
+
+/* A next one only beside the one whose place it is to take. */
+static status version_due(uint32_t *ret, struct file_provider *self, const struct key_name *name,
+                          struct fault *fault)
+{
+    struct key_name other = *name;
+    struct key_facts facts = {.version = 0};
+    other.next = false;
+    if (name->next)
+        TRY(find(&facts, &self->base, &other, fault));
+    if (facts.version == UINT32_MAX)
+        return FAIL(CONFLICT, fault, "this key was rotated as often as can be");
+    *ret = facts.version + 1;
+    return OK;
 }
 
 static status make_key(struct file_provider *self, const struct key_name *name,
                        struct fault *fault)
 {
+    uint32_t version;
     char file[KEY_FILE_NAME];
     uint8_t storage[SEALED_BYTES], nonce[AEAD_NONCE_BYTES], tag[AEAD_TAG_BYTES], text[KEY_BYTES];
     struct buffer sealed = buffer_over(storage, sizeof storage);
     file_of(file, name);
-    put_head(&sealed, name);
+    TRY(version_due(&version, self, name, fault));
+    put_head(&sealed, name, version);
     crypt_random(self->secrets->key, KEY_BYTES);
     aead_seal(text, nonce, tag, sealer_of(self, name->kind), SPAN_OF(self->secrets->key),
               buffer_span(&sealed));
@@ -173,6 +207,51 @@ static status destroy(struct provider *provider, const struct key_name *name, st
     return key_file_destroy(self_of(provider)->directory, file, fault);
 }
 
+static status succeed(struct provider *provider, const struct key_name *name, struct fault *fault)
+{
+    struct file_provider *self = self_of(provider);
+    char file[KEY_FILE_NAME], next[KEY_FILE_NAME];
+    struct key_name successor = *name;
+    struct key_facts facts;
+    successor.next = true;
+    TRY(find(&facts, provider, &successor, fault)); /* one that opens, before the other goes */
+    file_of(file, name);
+    file_of(next, &successor);
+    TRY(key_file_destroy(self->directory, file, fault));
+    if (renameat(self->directory, next, self->directory, file))
+        return FAIL(INTERNAL, fault, "%s: rename: %s", next, strerror(errno));
+    return key_files_settle(self->directory, fault);
+}
+
+/* Whatever stands under that name: also what an operator has put there by hand. */
+static status usable(struct provider *provider, const struct key_name *name, struct fault *fault)
+{
+    char file[KEY_FILE_NAME];
+    struct stat facts;
+    disabled_file_of(file, name);
+    if (fstatat(self_of(provider)->directory, file, &facts, AT_SYMLINK_NOFOLLOW) == 0)
+        return FAIL(UNAVAILABLE, fault, KEY_WITHDRAWN);
+    if (errno != ENOENT)
+        return FAIL(INTERNAL, fault, "%s: stat: %s", file, strerror(errno));
+    return OK;
+}
+
+static status withdraw(struct provider *provider, const struct key_name *name, bool withdrawn,
+                       struct fault *fault)
+{
+    struct file_provider *self = self_of(provider);
+    char file[KEY_FILE_NAME];
+    struct fault ignored;
+    disabled_file_of(file, name);
+    if (withdrawn == (usable(provider, name, &ignored) == UNAVAILABLE))
+        return key_files_settle(self->directory, fault);
+    if (withdrawn)
+        return key_file_write(self->directory, file, 0600, SPAN(""), fault);
+    if (unlinkat(self->directory, file, 0) && errno != ENOENT)
+        return FAIL(INTERNAL, fault, "%s: unlink: %s", file, strerror(errno));
+    return key_files_settle(self->directory, fault);
+}
+
 struct search {
     const char *suffix;
     bool found;
@@ -199,8 +278,9 @@ static status prepare(struct aead **ret, struct provider *provider, const struct
                       struct fault *fault)
 {
     struct file_provider *self = self_of(provider);
+    uint32_t version;
     assert(name->kind == KEY_TENANT);
-    status loaded = load_key(self, name, fault);
+    status loaded = load_key(&version, self, name, fault);
     if (loaded == OK)
         loaded = aead_create(ret, self->secrets->key, fault);
     wipe_key(self);
@@ -271,6 +351,7 @@ static void close_provider(struct provider *provider)
 
 static const struct provider_methods methods = {
     .create = create, .destroy = destroy, .find = find, .holds = holds,
+    .succeed = succeed, .usable = usable, .withdraw = withdraw,
     .wrap = wrap, .unwrap = unwrap, .sign = sign, .close = close_provider,
 };
 

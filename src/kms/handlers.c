@@ -107,6 +107,20 @@ static status on_serve_admin(struct request *request, struct fault *fault)
 
 /* ---- cells, and control for the platform's silo ---- */
 
+/* The silo is to keep it: KEY_KEPT says that it does. */
+static void put_wrapped(struct request *request, const struct released_key *key)
+{
+    buffer_put_field(request->result, (struct span){key->wrapped, key->wrapped_length});
+    if (key->wrapped_length)
+        memcpy(request->offers, key->wrapped_under, HASH_BYTES);
+}
+
+static void put_dek(struct request *request, const struct released_dek *dek)
+{
+    buffer_put_u32(request->result, dek->version);
+    buffer_put(request->result, SPAN_OF(dek->key));
+}
+
 static status on_key_open(struct request *request, struct fault *fault)
 {
     struct channel *channel = request->channel;
@@ -123,15 +137,62 @@ static status on_key_open(struct request *request, struct fault *fault)
     keystore_public_keys(platform, issuer, kms_store(request->kms));
     request->secret = request->anchored = request->opened = true;
     channel->epoch = key->anchor.epoch;
-    buffer_put_u32(request->result, key->version);
-    buffer_put(request->result, SPAN_OF(key->dek));
-    buffer_put_field(request->result, key->made ? SPAN_OF(key->wrapped) : SPAN(""));
+    buffer_put_u8(request->result, (uint8_t)key->count);
+    for (uint32_t i = 0; i < key->count; i++)
+        put_dek(request, &key->deks[i]);
+    put_wrapped(request, key);
     anchor_put(request->result, &key->anchor);
+    buffer_put_u32(request->result, key->restores);
     buffer_put(request->result, SPAN_OF(platform));
     buffer_put(request->result, SPAN_OF(issuer));
     charter_head_put(request->result, &own);
     charter_head_put(request->result, &shared);
     return OK;
+}
+
+static status read_wrapped(struct span *ret, struct request *request, struct fault *fault)
+{
+    if (!request->channel->epoch)
+        return FAIL(BAD_REQUEST, fault, "versions of a key that was not opened");
+    TRY(cursor_field(ret, &request->body, IPC_BODY_MAX, "wrapped", fault));
+    return body_end(request, fault);
+}
+
+static status on_key_next(struct request *request, struct fault *fault)
+{
+    struct released_key *key = kms_scratch(request->kms);
+    struct span wrapped;
+    TRY(read_wrapped(&wrapped, request, fault));
+    TRY(keystore_next(key, kms_store(request->kms), request->channel->tenant, wrapped, fault));
+    request->secret = request->anchored = true;
+    put_dek(request, &key->deks[0]);
+    put_wrapped(request, key);
+    log_verb(request, "key.next", request->channel->tenant);
+    return OK;
+}
+
+static status on_key_drop(struct request *request, struct fault *fault)
+{
+    struct released_key *key = kms_scratch(request->kms);
+    struct span wrapped;
+    uint32_t version;
+    TRY(cursor_u32(&version, &request->body, fault));
+    TRY(read_wrapped(&wrapped, request, fault));
+    TRY(keystore_drop(key, kms_store(request->kms), request->channel->tenant, wrapped, version,
+                      fault));
+    request->secret = request->anchored = true;
+    put_wrapped(request, key);
+    log_verb(request, "key.dropped", request->channel->tenant);
+    return OK;
+}
+
+static status on_key_kept(struct request *request, struct fault *fault)
+{
+    if (!request->channel->epoch)
+        return FAIL(BAD_REQUEST, fault, "a key that was not opened cannot be kept");
+    TRY(body_end(request, fault));
+    return keystore_kept(kms_store(request->kms), request->channel->tenant,
+                         request->channel->offered, fault);
 }
 
 static status read_proof(struct hash_value ret[CONSISTENCY_PROOF_MAX], uint16_t *ret_count,
@@ -177,6 +238,20 @@ static status on_anchor_move(struct request *request, struct fault *fault)
 
 /* ---- control ---- */
 
+static status put_versions(struct request *request, const uint8_t id[TENANT_ID_BYTES],
+                           const struct key_status *key, struct fault *fault)
+{
+    status usable = keystore_usable(kms_store(request->kms), id, fault);
+    if (usable != OK && usable != UNAVAILABLE)
+        return usable;
+    buffer_put_u32(request->result, key->dek_floor);
+    buffer_put_u32(request->result, key->dek_newest);
+    buffer_put_u32(request->result, key->restores);
+    buffer_put_u8(request->result, key->rotating);
+    buffer_put_u8(request->result, usable == UNAVAILABLE);
+    return OK;
+}
+
 static status on_key_state(struct request *request, struct fault *fault)
 {
     uint8_t id[TENANT_ID_BYTES];
@@ -187,7 +262,7 @@ static status on_key_state(struct request *request, struct fault *fault)
     buffer_put_u8(request->result, (uint8_t)key.state);
     buffer_put(request->result, SPAN_OF(key.fingerprint));
     anchor_put(request->result, &key.anchor);
-    return OK;
+    return put_versions(request, id, &key, fault);
 }
 
 static status on_key_discard(struct request *request, struct fault *fault)
@@ -276,6 +351,57 @@ static status on_key_shred(struct request *request, struct fault *fault)
     buffer_put(request->result, SPAN_OF(key.fingerprint));
     anchor_put(request->result, &key.anchor);
     log_verb(request, "key.shredded", id);
+    return OK;
+}
+
+static status on_kek_rotate(struct request *request, struct fault *fault)
+{
+    uint8_t id[TENANT_ID_BYTES], fingerprint[HASH_BYTES];
+    TRY(only_id(id, request, fault));
+    TRY(not_platform(id, fault));
+    TRY(keystore_rotate(fingerprint, kms_store(request->kms), id, fault));
+    request->anchored = true;
+    buffer_put(request->result, SPAN_OF(fingerprint));
+    log_verb(request, "kek.rotated", id);
+    return OK;
+}
+
+static status on_key_disable(struct request *request, struct fault *fault)
+{
+    uint8_t id[TENANT_ID_BYTES];
+    TRY(only_id(id, request, fault));
+    TRY(not_platform(id, fault));
+    TRY(keystore_withdraw(kms_store(request->kms), id, true, fault));
+    kms_look_at_withdrawals(request->kms);
+    log_verb(request, "key.disabled", id);
+    return OK;
+}
+
+static status on_key_enable(struct request *request, struct fault *fault)
+{
+    uint8_t id[TENANT_ID_BYTES];
+    TRY(only_id(id, request, fault));
+    TRY(not_platform(id, fault));
+    TRY(keystore_withdraw(kms_store(request->kms), id, false, fault));
+    log_verb(request, "key.enabled", id);
+    return OK;
+}
+
+static status on_anchor_restore(struct request *request, struct fault *fault)
+{
+    uint8_t id[TENANT_ID_BYTES];
+    struct anchor anchor;
+    uint32_t restores;
+    TRY(body_id(id, request, fault));
+    TRY(anchor_get(&anchor, &request->body, fault));
+    TRY(body_end(request, fault));
+    TRY(not_platform(id, fault));
+    if (kms_serves_cell(request->kms, id))
+        return FAIL(CONFLICT, fault, "a cell has this silo open");
+    TRY(keystore_restore(&restores, kms_store(request->kms), id, &anchor, fault));
+    request->anchored = true;
+    buffer_put_u32(request->result, restores);
+    log_verb(request, "anchor.restored", id);
     return OK;
 }
 
@@ -387,11 +513,18 @@ static const struct permit admin_permits[] = {
     {MESSAGE_KEY_SHRED, 0, true, on_key_shred},
     {MESSAGE_TOKEN_MINT, 0, true, on_token_mint},
     {MESSAGE_CHARTER_SIGN, 0, true, on_charter_sign},
+    {MESSAGE_KEK_ROTATE, 0, true, on_kek_rotate},
+    {MESSAGE_KEY_DISABLE, 0, true, on_key_disable},
+    {MESSAGE_KEY_ENABLE, 0, true, on_key_enable},
+    {MESSAGE_ANCHOR_RESTORE, 0, true, on_anchor_restore},
 };
 
 static const struct permit cell_permits[] = {
     {MESSAGE_KEY_OPEN, 0, true, on_key_open},
     {MESSAGE_ANCHOR_MOVE, 0, true, on_anchor_move},
+    {MESSAGE_KEY_NEXT, 0, true, on_key_next},
+    {MESSAGE_KEY_DROP, 0, true, on_key_drop},
+    {MESSAGE_KEY_KEPT, 0, true, on_key_kept},
 };
 
 #define PERMITS(name, array) {name, array, sizeof(array) / sizeof *(array)}

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "kms/keystore.h"
+#include "kms/keystore_state.h"
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -16,21 +16,6 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define DEK_MAGIC SPAN("BHDEK001")
-
-enum {
-    DEK_VERSION_FIRST = 1,
-    DEK_HEAD_BYTES = 8 + 4,
-    DEK_AAD_BYTES = DEK_HEAD_BYTES + TENANT_ID_BYTES,
-};
-
-struct keystore {
-    int directory; /* own, readable, so that it can be synced */
-    struct provider *provider;
-    struct anchors *anchors;
-    uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
-};
-
 static const struct key_name platform_name = {.kind = KEY_PLATFORM};
 static const struct key_name issuer_name = {.kind = KEY_ISSUER};
 static const uint8_t platform_id[TENANT_ID_BYTES];
@@ -40,14 +25,19 @@ bool keystore_is_platform(const uint8_t id[TENANT_ID_BYTES])
     return span_equal((struct span){id, TENANT_ID_BYTES}, SPAN_OF(platform_id));
 }
 
-static struct key_name kek_of(const uint8_t id[TENANT_ID_BYTES])
+struct key_name kek_name(const uint8_t id[TENANT_ID_BYTES])
 {
     struct key_name name = {.kind = KEY_TENANT};
     memcpy(name.id, id, TENANT_ID_BYTES);
     return name;
 }
 
-static bool is_known(const uint8_t fingerprint[HASH_BYTES])
+bool anchor_has_history(const struct anchor *anchor)
+{
+    return anchor->commits > 0 || anchor->map_generation > 0 || anchor->log_size > 0;
+}
+
+bool fingerprint_is_known(const uint8_t fingerprint[HASH_BYTES])
 {
     static const uint8_t none[HASH_BYTES];
     return !span_equal((struct span){fingerprint, HASH_BYTES}, SPAN_OF(none));
@@ -60,25 +50,68 @@ static status refuse(const uint8_t id[TENANT_ID_BYTES], const char *why, struct 
     return FAIL(CORRUPT, fault, "key of tenant %s: %s", text, why);
 }
 
-static status find_kek(struct key_facts *ret, struct keystore *store,
-                       const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+static status find_one(struct key_facts *ret, struct keystore *store, const struct key_name *name,
+                       struct fault *fault)
 {
-    const struct key_name name = kek_of(id);
-    return store->provider->methods->find(ret, store->provider, &name, fault);
+    return store->provider->methods->find(ret, store->provider, name, fault);
+}
+
+static bool is_named(const struct anchor_record *record, const struct key_facts *facts)
+{
+    return record && fingerprint_is_known(record->fingerprint)
+        && span_equal(SPAN_OF(record->fingerprint), SPAN_OF(facts->fingerprint));
+}
+
+status keystore_find_kek(struct kek *ret, struct keystore *store,
+                         const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+{
+    const struct anchor_record *record = anchors_find(store->anchors, id);
+    struct kek kek = {.name = kek_name(id)}, next = {.name = kek_name(id), .rotating = true};
+    struct fault why, absent;
+    next.name.next = true;
+    status found = find_one(&kek.facts, store, &kek.name, &why);
+    if (found == OK && (!record || is_named(record, &kek.facts))) {
+        *ret = kek;
+        return OK;
+    }
+    status follows = find_one(&next.facts, store, &next.name, &absent);
+    if (follows == OK && (is_named(record, &next.facts) || found == NOT_FOUND)) {
+        *ret = next;
+        return OK;
+    }
+    if (follows != NOT_FOUND && found == NOT_FOUND) {
+        *fault = absent;
+        return follows;
+    }
+    if (found != OK)
+        *fault = why;
+    else
+        *ret = kek;
+    return found;
 }
 
 static status create_kek(struct key_facts *ret, struct keystore *store,
                          const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
-    const struct key_name name = kek_of(id);
+    const struct key_name name = kek_name(id);
     return store->provider->methods->create(ret, store->provider, &name, fault);
 }
 
+/* The next one first: found alone, it would be taken for the one in force. */
 static status destroy_kek(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
                           struct fault *fault)
 {
-    const struct key_name name = kek_of(id);
-    return store->provider->methods->destroy(store->provider, &name, fault);
+    struct provider *provider = store->provider;
+    struct key_name name = kek_name(id), next = kek_name(id);
+    struct key_facts facts;
+    struct fault ignored;
+    next.next = true;
+    if (provider->methods->usable(provider, &name, &ignored) == UNAVAILABLE
+        && provider->methods->withdraw(provider, &name, false, &ignored) != OK)
+        ignored = (struct fault){0}; /* of a key that is gone it says nothing any more */
+    if (find_one(&facts, store, &next, &ignored) != NOT_FOUND)
+        TRY(provider->methods->destroy(provider, &next, fault));
+    return provider->methods->destroy(provider, &name, fault);
 }
 
 static status read_tombstone(struct tombstone *ret, struct keystore *store,
@@ -94,14 +127,22 @@ static struct key_status shredded(const struct tombstone *tombstone)
     return key;
 }
 
+static void put_versions(struct key_status *ret, const struct anchor_record *record)
+{
+    ret->anchor = record->anchor;
+    ret->dek_floor = record->dek_floor;
+    ret->dek_newest = record->dek_newest;
+    ret->restores = record->restores;
+}
+
 /* The key as it is where there is no tombstone. */
 static status look_at_key(struct key_status *ret, struct keystore *store,
                           const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
-    struct key_facts facts;
+    struct kek kek;
     struct fault why;
     const struct anchor_record *record = anchors_find(store->anchors, id);
-    status found = find_kek(&facts, store, id, &why);
+    status found = keystore_find_kek(&kek, store, id, &why);
     if (found == NOT_FOUND && record && record->anchor.epoch > 0)
         return refuse(id, "was released and is now missing", fault);
     if (found == NOT_FOUND) { /* a record at epoch 0 is what an unfinished create left */
@@ -114,11 +155,12 @@ static status look_at_key(struct key_status *ret, struct keystore *store,
     }
     if (!record)
         return refuse(id, "its anchor is missing or damaged", fault);
-    if (is_known(record->fingerprint) || record->anchor.epoch > 0)
-        if (!span_equal(SPAN_OF(record->fingerprint), SPAN_OF(facts.fingerprint)))
+    if (fingerprint_is_known(record->fingerprint) || record->anchor.epoch > 0)
+        if (!is_named(record, &kek.facts))
             return refuse(id, "is not the one that its anchor names", fault);
-    *ret = (struct key_status){.state = KEY_LIVE, .anchor = record->anchor};
-    memcpy(ret->fingerprint, facts.fingerprint, HASH_BYTES);
+    *ret = (struct key_status){.state = KEY_LIVE, .rotating = kek.rotating};
+    put_versions(ret, record);
+    memcpy(ret->fingerprint, kek.facts.fingerprint, HASH_BYTES);
     return OK;
 }
 
@@ -138,20 +180,18 @@ status keystore_look(struct key_status *ret, struct keystore *store,
     return OK;
 }
 
-/* The KEK exists durably and its record names it; the latter in memory. */
-static status settle_kek(struct key_facts *ret, struct keystore *store,
-                         const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
+status keystore_settle_kek(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                           struct fault *fault)
 {
     struct key_facts facts;
     TRY(create_kek(&facts, store, id, fault));
     const struct anchor_record *record = anchors_find(store->anchors, id);
     assert(record);
-    if (!is_known(record->fingerprint)) {
+    if (!fingerprint_is_known(record->fingerprint)) {
         struct anchor_record named = *record;
         memcpy(named.fingerprint, facts.fingerprint, HASH_BYTES);
         TRY(anchors_set(store->anchors, &named, fault));
     }
-    *ret = facts;
     return OK;
 }
 
@@ -159,7 +199,6 @@ status keystore_create(uint8_t ret_fingerprint[HASH_BYTES], struct keystore *sto
                        const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
     struct key_status key;
-    struct key_facts facts;
     TRY(keystore_look(&key, store, id, fault));
     if (key.state == KEY_SHREDDED)
         return FAIL(CONFLICT, fault, "the key of this tenant was destroyed; an id is never reused");
@@ -169,8 +208,9 @@ status keystore_create(uint8_t ret_fingerprint[HASH_BYTES], struct keystore *sto
         TRY(anchors_remove(store->anchors, id, fault));
         TRY(anchors_add(store->anchors, id, fault));
     }
-    TRY(settle_kek(&facts, store, id, fault));
-    memcpy(ret_fingerprint, facts.fingerprint, HASH_BYTES);
+    if (!key.rotating) /* else it was durable before its record named it */
+        TRY(keystore_settle_kek(store, id, fault));
+    memcpy(ret_fingerprint, anchors_find(store->anchors, id)->fingerprint, HASH_BYTES);
     return OK;
 }
 
@@ -178,7 +218,7 @@ status keystore_discard(struct keystore *store, const uint8_t id[TENANT_ID_BYTES
                         struct fault *fault)
 {
     struct tombstone tombstone;
-    struct key_facts facts;
+    struct kek kek;
     struct fault why;
     status buried = read_tombstone(&tombstone, store, id, &why);
     if (buried == OK)
@@ -191,7 +231,7 @@ status keystore_discard(struct keystore *store, const uint8_t id[TENANT_ID_BYTES
     if (record && record->anchor.epoch > 0)
         return FAIL(CONFLICT, fault, "the key of this tenant was released: only to be shredded");
     if (!record) {
-        status found = find_kek(&facts, store, id, &why);
+        status found = keystore_find_kek(&kek, store, id, &why);
         if (found == NOT_FOUND)
             return OK;
         return refuse(id, "its anchor is missing or damaged, so it may have been released", fault);
@@ -214,21 +254,21 @@ static status finish_shredding(struct keystore *store, const uint8_t id[TENANT_I
 static status describe_for_burial(struct tombstone *ret, struct keystore *store,
                                   const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
-    struct key_facts facts = {0};
+    struct kek kek = {0};
     struct fault why;
     const struct anchor_record *record = anchors_find(store->anchors, id);
-    status found = find_kek(&facts, store, id, &why);
+    status found = keystore_find_kek(&kek, store, id, &why);
     bool released = record && record->anchor.epoch > 0;
     if (found == NOT_FOUND && !released)
         return FAIL(NOT_FOUND, fault, "there is no key of this tenant");
-    bool named = record && is_known(record->fingerprint);
+    bool named = record && fingerprint_is_known(record->fingerprint);
     if (found != OK && ((found != CORRUPT && found != NOT_FOUND) || !named)) {
         *fault = why;
         return found;
     }
     *ret = (struct tombstone){.anchor = record ? record->anchor : anchor_beginning(),
                               .shredded_at_us = clock_wall_us()};
-    memcpy(ret->fingerprint, named ? record->fingerprint : facts.fingerprint, HASH_BYTES);
+    memcpy(ret->fingerprint, named ? record->fingerprint : kek.facts.fingerprint, HASH_BYTES);
     return OK;
 }
 
@@ -251,99 +291,6 @@ status keystore_shred(struct key_status *ret, struct keystore *store,
     TRY(finish_shredding(store, id, fault));
     *ret = shredded(&tombstone);
     return OK;
-}
-
-/* ---- releasing ---- */
-
-/* The AAD binds the DEK to its tenant and version. */
-static void put_dek_aad(struct buffer *out, uint32_t version, const uint8_t id[TENANT_ID_BYTES])
-{
-    buffer_put(out, DEK_MAGIC);
-    buffer_put_u32(out, version);
-    buffer_put(out, (struct span){id, TENANT_ID_BYTES});
-}
-
-static status make_dek(struct released_key *key, struct keystore *store,
-                       const struct key_name *kek, struct fault *fault)
-{
-    uint8_t aad_storage[DEK_AAD_BYTES];
-    struct buffer aad = buffer_over(aad_storage, sizeof aad_storage);
-    struct buffer wrapped = buffer_over(key->wrapped, sizeof key->wrapped);
-    key->version = DEK_VERSION_FIRST;
-    key->made = true;
-    crypt_random(key->dek, sizeof key->dek);
-    put_dek_aad(&aad, key->version, kek->id);
-    buffer_put(&wrapped, DEK_MAGIC);
-    buffer_put_u32(&wrapped, key->version);
-    TRY(store->provider->methods->wrap(&wrapped, store->provider, kek, SPAN_OF(key->dek),
-                                       buffer_span(&aad), fault));
-    assert(wrapped.length == WRAPPED_DEK_BYTES);
-    return OK;
-}
-
-static status open_dek(struct released_key *key, struct keystore *store,
-                       const struct key_name *kek, struct span wrapped, struct fault *fault)
-{
-    uint8_t aad_storage[DEK_AAD_BYTES];
-    struct buffer aad = buffer_over(aad_storage, sizeof aad_storage);
-    struct cursor cursor = cursor_over(wrapped);
-    struct span magic, sealed;
-    if (wrapped.length != WRAPPED_DEK_BYTES)
-        return FAIL(CORRUPT, fault, "wrapped key: %zu bytes, %d are due", wrapped.length,
-                    (int)WRAPPED_DEK_BYTES);
-    TRY(cursor_bytes(&magic, &cursor, DEK_MAGIC.length, fault));
-    TRY(cursor_u32(&key->version, &cursor, fault));
-    TRY(cursor_bytes(&sealed, &cursor, KEY_BYTES + PROVIDER_WRAP_BYTES, fault));
-    if (!span_equal(magic, DEK_MAGIC) || key->version == 0)
-        return FAIL(CORRUPT, fault, "wrapped key: not in the form of one");
-    put_dek_aad(&aad, key->version, kek->id);
-    return store->provider->methods->unwrap(key->dek, store->provider, kek, sealed,
-                                            buffer_span(&aad), fault);
-}
-
-static bool has_history(const struct anchor *anchor)
-{
-    return anchor->commits > 0 || anchor->map_generation > 0 || anchor->log_size > 0;
-}
-
-static status raise_epoch(struct anchor *ret, struct keystore *store,
-                          const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
-{
-    assert(is_known(anchors_find(store->anchors, id)->fingerprint));
-    TRY(anchors_raise_epoch(store->anchors, id, fault));
-    *ret = anchors_find(store->anchors, id)->anchor;
-    return OK;
-}
-
-static status release(struct released_key *key, struct keystore *store,
-                      const struct key_status *state, const uint8_t id[TENANT_ID_BYTES],
-                      struct span wrapped, struct fault *fault)
-{
-    const struct key_name kek = kek_of(id);
-    struct key_facts facts;
-    if (wrapped.length == 0 && has_history(&state->anchor))
-        return FAIL(ROLLED_BACK, fault, "silo.keys is missing, but the silo has %ju commits",
-                    (uintmax_t)state->anchor.commits);
-    if (state->anchor.epoch == 0) /* nothing is sealed under a key that a crash could lose */
-        TRY(settle_kek(&facts, store, id, fault));
-    TRY(wrapped.length ? open_dek(key, store, &kek, wrapped, fault)
-                       : make_dek(key, store, &kek, fault));
-    return raise_epoch(&key->anchor, store, id, fault);
-}
-
-status keystore_release(struct released_key *ret, struct keystore *store,
-                        const uint8_t id[TENANT_ID_BYTES], struct span wrapped,
-                        struct fault *fault)
-{
-    struct key_status state;
-    TRY(keystore_look(&state, store, id, fault));
-    if (state.state != KEY_LIVE)
-        return FAIL(NOT_FOUND, fault, "there is no live key of this tenant");
-    *ret = (struct released_key){0};
-    status released = release(ret, store, &state, id, wrapped, fault);
-    if (released != OK)
-        secret_wipe(ret, sizeof *ret);
-    return released;
 }
 
 /* ---- signing ---- */
@@ -381,7 +328,7 @@ status keystore_sign(uint8_t ret[SIGNATURE_BYTES], struct keystore *store,
 /* ---- anchors ---- */
 
 /* The root of an empty log is said as all zero by who has no tree yet. */
-static struct anchor normalised(const struct anchor *anchor)
+struct anchor anchor_normalised(const struct anchor *anchor)
 {
     static const uint8_t unsaid[HASH_BYTES];
     struct anchor normal = *anchor;
@@ -397,7 +344,7 @@ static status check_growth(const struct anchor *from, const struct anchor *to,
     if (to->commits < from->commits || to->map_generation < from->map_generation
         || to->log_size < from->log_size)
         return FAIL(CORRUPT, fault, "anchor: it would shrink");
-    if (has_history(from) && to->map_generation == from->map_generation
+    if (anchor_has_history(from) && to->map_generation == from->map_generation
         && !span_equal(SPAN_OF(to->map_hash), SPAN_OF(from->map_hash)))
         return FAIL(CORRUPT, fault, "anchor: another map hash of the same generation");
     if (to->log_size == from->log_size
@@ -428,10 +375,14 @@ static status sign_checkpoint(struct buffer *out, struct keystore *store,
     struct buffer body = buffer_over(storage, sizeof storage);
     memcpy(checkpoint.root.bytes, anchor->log_root, HASH_BYTES);
     hex_encode(text, (struct span){id, TENANT_ID_BYTES});
+    uint32_t restores = anchors_find(store->anchors, id)->restores;
     if (keystore_is_platform(id))
         snprintf(checkpoint.origin, sizeof checkpoint.origin, "bulkhead/ledger");
-    else
+    else if (restores == 0)
         snprintf(checkpoint.origin, sizeof checkpoint.origin, "bulkhead/silo/%s", text);
+    else /* a log that was put back is another log: its older notes are not of this one */
+        snprintf(checkpoint.origin, sizeof checkpoint.origin, "bulkhead/silo/%s+%u", text,
+                 restores);
     checkpoint_put_body(&body, &checkpoint);
     TRY(buffer_check(&body, "checkpoint", fault));
     TRY(keystore_sign(signature, store, SIGN_CHECKPOINT, buffer_span(&body), fault));
@@ -452,7 +403,7 @@ status keystore_move(struct buffer *out, struct keystore *store,
         return FAIL(CORRUPT, fault, "anchor: epoch %ju, %ju is in force",
                     (uintmax_t)anchor->epoch, (uintmax_t)record->anchor.epoch);
     struct anchor_record moved = *record;
-    moved.anchor = normalised(anchor);
+    moved.anchor = anchor_normalised(anchor);
     TRY(check_growth(&record->anchor, &moved.anchor, fault));
     TRY(check_proof(&record->anchor, &moved.anchor, proof, proof_count, fault));
     TRY(sign_checkpoint(out, store, id, &moved.anchor, fault));
@@ -591,11 +542,11 @@ static status finish_burial(void *context, const char *name, struct fault *fault
     struct keystore *store = start->store;
     uint8_t id[TENANT_ID_BYTES];
     struct tombstone tombstone;
-    struct key_facts facts;
+    struct kek kek;
     struct fault why;
     if (tombstone_id(id, name, &why) != OK)
         return OK;
-    bool kept = find_kek(&facts, store, id, &why) != NOT_FOUND
+    bool kept = keystore_find_kek(&kek, store, id, &why) != NOT_FOUND
              || anchors_find(store->anchors, id) != NULL;
     if (!kept)
         return OK;
@@ -616,9 +567,9 @@ static status finish_create(void *context, const struct anchor_record *record,
                             struct fault *fault)
 {
     struct keystore *store = context;
-    struct key_facts facts;
+    struct kek kek;
     struct fault why;
-    if (find_kek(&facts, store, record->id, &why) != NOT_FOUND)
+    if (keystore_find_kek(&kek, store, record->id, &why) != NOT_FOUND)
         return OK;
     return anchors_remove(store->anchors, record->id, fault);
 }

@@ -3,8 +3,8 @@
  *
  * The states of a tenant's key: none, live, shredded; shredded for ever. A damaged file is CORRUPT,
  * names the file, and refuses that tenant alone; nothing damaged is ever replaced. What changes a
- * record of an anchor (create, release, move, charter) is durable only after keystore_sync, which
- * one turn of the loop calls once, before it answers. */
+ * record of an anchor (create, release, move, charter, versions) is durable only after
+ * keystore_sync, which one turn of the loop calls once, before it answers. */
 #pragma once
 
 #include "crypt/merkle.h"
@@ -31,6 +31,9 @@ struct key_status {
     enum key_state state;
     uint8_t fingerprint[HASH_BYTES]; /* of the KEK */
     struct anchor anchor;            /* of a shredded one: the last */
+    uint32_t dek_floor, dek_newest;  /* versions of the data key: see anchors.h */
+    uint32_t restores;
+    bool rotating;                   /* the KEK before this one is not destroyed yet */
 };
 
 MUST_CHECK status keystore_look(struct key_status *ret, struct keystore *store,
@@ -63,18 +66,61 @@ MUST_CHECK status keystore_charter(bool *ret_new, struct keystore *store,
                                    struct signed_charter *charter, bool renew_only,
                                    struct fault *fault);
 
+/* ---- release.c: versions of keys ---- */
+
 struct released_key { /* the caller's, in secret memory, wiped by the caller */
-    uint8_t dek[KEY_BYTES];
-    uint32_t version;
-    bool made; /* then wrapped is to be kept by the silo */
-    uint8_t wrapped[WRAPPED_DEK_BYTES];
-    struct anchor anchor; /* its epoch is new */
+    struct released_dek {
+        uint32_t version;
+        uint8_t key[KEY_BYTES];
+    } deks[DEK_VERSIONS_MAX]; /* newest first */
+    uint32_t count;
+    uint32_t wrapped_length; /* 0: what the silo keeps stays as it is */
+    uint8_t wrapped[DEK_VERSIONS_MAX * WRAPPED_DEK_BYTES];
+    uint8_t wrapped_under[HASH_BYTES]; /* fingerprint of the KEK */
+    struct anchor anchor;              /* of a release: its epoch is new */
+    uint32_t restores;                 /* likewise */
 };
 
-/* wrapped: what an earlier release made, or empty. NOT_FOUND unless the key is live. ROLLED_BACK
- * when wrapped is empty although the silo has a history; CORRUPT when it is not this tenant's. */
+/* wrapped: what an earlier call made, or empty. NOT_FOUND unless the key is live, UNAVAILABLE while
+ * it is withdrawn. ROLLED_BACK when wrapped is empty although the silo has a history, or holds no
+ * version that may still be opened; CORRUPT when it is not this tenant's. */
 MUST_CHECK status keystore_release(struct released_key *ret, struct keystore *store,
                                    const uint8_t id[TENANT_ID_BYTES], struct span wrapped,
+                                   struct fault *fault);
+
+/* One more version, deks[0]; wrapped (of both) is what the silo keeps. CONFLICT when there are
+ * DEK_VERSIONS_MAX in it already. */
+MUST_CHECK status keystore_next(struct released_key *ret, struct keystore *store,
+                                const uint8_t id[TENANT_ID_BYTES], struct span wrapped,
+                                struct fault *fault);
+
+/* Versions older than this one, which must be among those wrapped (BAD_FIELD), are never opened
+ * again. */
+MUST_CHECK status keystore_drop(struct released_key *ret, struct keystore *store,
+                                const uint8_t id[TENANT_ID_BYTES], struct span wrapped,
+                                uint32_t version, struct fault *fault);
+
+/* What was wrapped under that KEK, and was durable here (keystore_sync) when it was given out, is
+ * durable in the silo: the KEK before it is destroyed, durably so when OK. */
+MUST_CHECK status keystore_kept(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                                const uint8_t wrapped_under[HASH_BYTES], struct fault *fault);
+
+/* A new KEK; the one before stays until keystore_kept. While it does, calling again changes
+ * nothing. */
+MUST_CHECK status keystore_rotate(uint8_t ret_fingerprint[HASH_BYTES], struct keystore *store,
+                                  const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
+
+/* UNAVAILABLE while the KEK is withdrawn in the provider. Says nothing of whether there is one. */
+MUST_CHECK status keystore_usable(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                                  struct fault *fault);
+/* Durable when OK. */
+MUST_CHECK status keystore_withdraw(struct keystore *store, const uint8_t id[TENANT_ID_BYTES],
+                                    bool withdrawn, struct fault *fault);
+
+/* The silo was put back to the state of this anchor (its epoch is not looked at): what was released
+ * before moves nothing any more, and the notes of its log are of a new origin. */
+MUST_CHECK status keystore_restore(uint32_t *ret_restores, struct keystore *store,
+                                   const uint8_t id[TENANT_ID_BYTES], const struct anchor *anchor,
                                    struct fault *fault);
 
 /* Moves the anchor and appends the signed checkpoint to out. epoch: of the caller's release.

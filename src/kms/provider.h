@@ -11,7 +11,7 @@
 #include "crypt/sign.h"
 
 enum key_kind {
-    KEY_TENANT = 1, /* a KEK: wraps and unwraps; one per tenant */
+    KEY_TENANT = 1, /* a KEK: wraps and unwraps; one per tenant, two while it is rotated */
     KEY_PLATFORM,   /* signs checkpoints and receipts; one, id all zero */
     KEY_ISSUER,     /* signs tokens; one, id all zero */
     KEY_RECORDS,    /* HMAC-SHA-256 over the store's own records; one, always there */
@@ -20,13 +20,16 @@ enum key_kind {
 struct key_name {
     enum key_kind kind;
     uint8_t id[TENANT_ID_BYTES];
+    bool next; /* of KEY_TENANT: the one that is to take the other's place */
 };
 
 struct key_facts {
-    uint32_t version;                      /* of KEY_TENANT */
+    uint32_t version;                      /* of KEY_TENANT; the next one's is one more */
     uint8_t fingerprint[HASH_BYTES];       /* of KEY_TENANT: SHA-256 over a value derived from it */
     uint8_t public_key[SIGN_PUBLIC_BYTES]; /* of KEY_PLATFORM, KEY_ISSUER */
 };
+
+#define KEY_WITHDRAWN "the tenant's encryption key is withdrawn by its owner"
 
 enum { PROVIDER_WRAP_BYTES = 40 }; /* what wrapping adds: nonce and tag */
 
@@ -39,6 +42,15 @@ struct provider_methods {
                      struct fault *fault);
     /* Gone for ever, and durably so, when OK; also when there is none, or only a damaged one. */
     status (*destroy)(struct provider *provider, const struct key_name *name, struct fault *fault);
+    /* KEY_TENANT: the one of the name is destroyed, then the next one takes its place. Durable when
+     * OK; after a failure it is called again. NOT_FOUND when there is no next one. */
+    status (*succeed)(struct provider *provider, const struct key_name *name, struct fault *fault);
+    /* KEY_TENANT: UNAVAILABLE while its owner has withdrawn it. Cheap: it is asked for every awake
+     * cell, over and over. */
+    status (*usable)(struct provider *provider, const struct key_name *name, struct fault *fault);
+    /* KEY_TENANT: withdraws it, or gives it back. Durable when OK, also when it was so before. */
+    status (*withdraw)(struct provider *provider, const struct key_name *name, bool withdrawn,
+                       struct fault *fault);
     /* NOT_FOUND; CORRUPT naming what is damaged. */
     status (*find)(struct key_facts *ret, struct provider *provider, const struct key_name *name,
                    struct fault *fault);

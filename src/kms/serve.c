@@ -11,12 +11,16 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-enum { READY_TIMEOUT_MS = 10000 };
+enum {
+    READY_TIMEOUT_MS = 10000,
+    WITHDRAWALS_EVERY_US = 300 * 1000, /* a withdrawn key ends its cell within a second */
+};
 
 struct reply {
     struct channel *channel; /* NULL: it was closed meanwhile */
     uint32_t id, offset, length;
     bool anchored, opened, secret;
+    uint8_t offers[HASH_BYTES];
 };
 
 struct push { /* a new charter, for cells */
@@ -41,7 +45,8 @@ struct kms {
     uint32_t reply_count, reply_bytes;
     struct push pushes[CHARTERS_A_TURN];
     uint32_t push_count;
-    bool some_end, stopping;
+    bool some_end, stopping, look_due;
+    struct loop_timer look_timer;
     status outcome;
     struct fault fault;
 };
@@ -119,6 +124,35 @@ void kms_close_channels(struct kms *kms, enum channel_role role, const uint8_t *
     }
 }
 
+bool kms_serves_cell(const struct kms *kms, const uint8_t tenant[TENANT_ID_BYTES])
+{
+    const struct channel *channel = kms->channels;
+    while (channel && (channel->role != ROLE_CELL
+                       || !span_equal(SPAN_OF(channel->tenant),
+                                      (struct span){tenant, TENANT_ID_BYTES})))
+        channel = channel->next;
+    return channel != NULL;
+}
+
+void kms_look_at_withdrawals(struct kms *kms)
+{
+    kms->look_due = true;
+}
+
+static void on_look(void *context)
+{
+    kms_look_at_withdrawals(context);
+}
+
+/* Nothing is looked at while nobody is awake. */
+static status look_later(struct kms *kms, struct fault *fault)
+{
+    if (kms->counts[ROLE_CELL] == 0 || kms->look_timer.due_us != 0)
+        return OK;
+    return loop_timer_start(kms->loop, &kms->look_timer, WITHDRAWALS_EVERY_US, on_look, kms,
+                            fault);
+}
+
 void kms_push_charter(struct kms *kms, const struct signed_charter *charter)
 {
     assert(kms->push_count < CHARTERS_A_TURN); /* has_room */
@@ -154,6 +188,7 @@ static void keep_reply(const struct request *request, const struct buffer *body)
         .channel = request->channel, .id = request->message->id, .offset = kms->reply_bytes,
         .length = (uint32_t)body->length, .anchored = request->anchored,
         .opened = request->opened, .secret = request->secret};
+    memcpy(kms->replies[kms->reply_count - 1].offers, request->offers, HASH_BYTES);
     kms->reply_bytes += (uint32_t)body->length;
 }
 
@@ -183,6 +218,7 @@ static bool handle(struct request *request, struct fault *fault)
         buffer_clear(&body);
         reply_put_head(&body, handled, fault->detail);
         request->opened = false;
+        memset(request->offers, 0, HASH_BYTES);
     }
     keep_reply(request, &body);
     return true;
@@ -283,7 +319,10 @@ status kms_add_channel(struct kms *kms, const struct channel *model, int fd, str
     kms->channels = channel;
     kms->counts[channel->role]++;
     (void)take_fd(&owned);
-    return OK;
+    status watched = look_later(kms, fault);
+    if (watched != OK)
+        close_channel(channel); /* no cell whose key could not be taken away from it */
+    return watched;
 }
 
 /* ---- the end of a turn ---- */
@@ -297,6 +336,12 @@ static status send_body(const struct reply *reply, struct span body, struct faul
     if (ipc_outbox_waiting(channel->outbox))
         return FAIL(CLOSED, fault, "the peer does not take its answers");
     return ipc_send(channel->fd, MESSAGE_REPLY, reply->id, body, NULL, 0, fault);
+}
+
+static bool is_offer(const struct reply *reply)
+{
+    static const uint8_t none[HASH_BYTES];
+    return !span_equal(SPAN_OF(reply->offers), SPAN_OF(none));
 }
 
 static void send_reply(struct kms *kms, const struct reply *reply, status durable,
@@ -321,6 +366,8 @@ static void send_reply(struct kms *kms, const struct reply *reply, status durabl
         lose_channel(channel);
         return;
     }
+    if (sent.secret && is_offer(reply)) /* what is told is durable here */
+        memcpy(channel->offered, reply->offers, HASH_BYTES);
     if (ipc_outbox_waiting(channel->outbox))
         (void)watch_again(channel);
 }
@@ -351,16 +398,16 @@ static struct channel *find_supervisor(struct kms *kms)
     return channel;
 }
 
-/* A cell that cannot be told must not go on under what was in force before: the supervisor hears
+/* A cell that cannot be told, or whose key was taken away, must not go on: the supervisor hears
  * that it is served no more, and ends it. */
-static void cut_off(struct channel *cell, const struct fault *why)
+static void cut_off(struct channel *cell, const char *event, const struct fault *why)
 {
     struct kms *kms = cell->kms;
     struct channel *supervisor = find_supervisor(kms);
     uint8_t storage[sizeof why->detail + 16];
     struct buffer body = buffer_over(storage, sizeof storage);
     struct fault fault;
-    log_event(LOG_WARN, "charter.undelivered", "a cell is cut off: %s", why->detail);
+    log_event(LOG_WARN, event, "a cell is cut off: %s", why->detail);
     reply_put_head(&body, UNAVAILABLE, why->detail);
     if (supervisor) {
         status sent = ipc_outbox_send(supervisor->outbox, MESSAGE_REPLY, cell->served_as,
@@ -386,9 +433,26 @@ static void send_push(struct kms *kms, const struct push *push)
         if (sent == CLOSED)
             lose_channel(channel); /* it ended, or ends */
         else if (sent != OK)
-            cut_off(channel, &fault);
+            cut_off(channel, "charter.undelivered", &fault);
         else if (ipc_outbox_waiting(channel->outbox))
             (void)watch_again(channel);
+    }
+}
+
+static void look_at_withdrawals(struct kms *kms)
+{
+    struct channel *next;
+    struct fault why;
+    kms->look_due = false;
+    for (struct channel *channel = kms->channels; channel; channel = next) {
+        next = channel->next;
+        if (channel->role == ROLE_CELL
+            && keystore_usable(kms->store, channel->tenant, &why) == UNAVAILABLE)
+            cut_off(channel, "key.withdrawn", &why);
+    }
+    if (look_later(kms, &why) != OK) { /* a withdrawal would go unseen: then the kms ends */
+        kms->outcome = FAIL(INTERNAL, &kms->fault, "%s", why.detail);
+        loop_stop(kms->loop);
     }
 }
 
@@ -408,6 +472,8 @@ static void on_turn_end(void *context)
     status durable = keystore_sync(kms->store, &why);
     if (durable != OK)
         log_event(LOG_ERROR, "anchors.failed", "%s", why.detail);
+    if (kms->look_due)
+        look_at_withdrawals(kms); /* before a key leaves, or an operator hears that it is done */
     send_replies(kms, true, durable, &why); /* a key before the charter that came after it */
     for (uint32_t i = 0; durable == OK && i < kms->push_count; i++)
         send_push(kms, &kms->pushes[i]);
@@ -468,6 +534,7 @@ struct kms *kms_free(struct kms *kms)
     if (!kms)
         return NULL;
     loop_on_turn_end(kms->loop, NULL, NULL);
+    loop_timer_stop(kms->loop, &kms->look_timer);
     for (int role = 0; role < ROLE_COUNT; role++)
         kms_close_channels(kms, (enum channel_role)role, NULL);
     secret_free(kms->secrets, sizeof *kms->secrets);

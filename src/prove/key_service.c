@@ -57,16 +57,16 @@ static status take_open(struct anchor *ret, struct hostile *self, struct ipc_mes
                         struct fault *fault)
 {
     struct cursor result;
-    uint32_t version;
-    struct span dek, wrapped;
+    uint8_t count;
+    struct span deks, wrapped;
     TRY(reply_get_head(&result, message, fault));
-    TRY(cursor_u32(&version, &result, fault));
-    TRY(cursor_bytes(&dek, &result, KEY_BYTES_SENT, fault));
+    TRY(cursor_u8(&count, &result, fault));
+    TRY(cursor_bytes(&deks, &result, count * (4 + KEY_BYTES_SENT), fault));
     TRY(cursor_field(&wrapped, &result, WRAPPED_MAX, "wrapped", fault));
     TRY(anchor_get(ret, &result, fault)); /* keys and charter heads follow */
     if (wrapped.length)
         keep_wrapped(self, wrapped);
-    secret_wipe((void *)(uintptr_t)dek.data, dek.length);
+    secret_wipe((void *)(uintptr_t)deks.data, deks.length);
     return OK;
 }
 

@@ -6,6 +6,7 @@
 #include "silo/audit.h"
 #include "silo/charters.h"
 #include "silo/idempotency.h"
+#include "silo/keys.h"
 #include "silo/memory.h"
 #include "silo/tenant.h"
 #include "silo/used_tokens.h"
@@ -81,25 +82,6 @@ static silo_upload_opener *find_upload(const struct action *action)
 
 /* ---- opening ---- */
 
-static status derive_keys(struct silo *silo, const struct silo_opening *opening,
-                          struct fault *fault)
-{
-    struct span salt = SPAN_OF(silo->tenant_id);
-    uint8_t cursors[KEY_BYTES];
-    silo->keys = secret_alloc(sizeof *silo->keys);
-    if (silo->keys == NULL)
-        return FAIL(INTERNAL, fault, "no locked memory for the silo's keys");
-    key_derive(silo->keys->audit, opening->dek, salt, "bulkhead audit hashes v1");
-    key_derive(silo->keys->idempotency, opening->dek, salt, "bulkhead idempotency v1");
-    key_derive(cursors, opening->dek, salt, "bulkhead cursors v1");
-    status made = aead_create(&silo->cursor_key, cursors, fault);
-    secret_wipe(cursors, sizeof cursors);
-    silo->keys->dek.version = opening->key_version;
-    for (size_t i = 0; i < KEY_BYTES; i++)
-        silo->keys->dek.dek[i] = opening->dek[i];
-    return made;
-}
-
 static status read_state(struct silo *silo, struct fault *fault)
 {
     TRY(store_has(&silo->has_state, silo->store, &state_schema, fault));
@@ -131,8 +113,8 @@ static status open_store(struct silo *silo, const struct anchor *anchor, struct 
     const struct store_options options = {
         .silo_fd = silo->silo_fd,
         .silo_id = silo->tenant_id,
-        .keys = &silo->keys->dek,
-        .key_count = 1,
+        .keys = silo->keys->deks,
+        .key_count = silo->keys->dek_count,
         .anchor = &known,
         .io = silo->io,
     };
@@ -140,12 +122,14 @@ static status open_store(struct silo *silo, const struct anchor *anchor, struct 
     status opened = store_log_open(&silo->log, silo->store, fault);
     if (opened == OK)
         opened = read_state(silo, fault);
+    if (opened == OK)
+        opened = keys_read(silo, fault);
     if (opened != OK) { /* whole or not at all; the next request tries again, so the key stays */
         silo->log = store_log_close(silo->log);
         silo->store = store_abandon(silo->store);
         return opened;
     }
-    secret_wipe(&silo->keys->dek, sizeof silo->keys->dek);
+    keys_forget_data_keys(silo);
     return OK;
 }
 
@@ -169,9 +153,10 @@ static status check_log(struct silo *silo, const struct anchor *anchor, struct f
 static status open_silo(struct silo *silo, const struct silo_opening *opening,
                         struct fault *fault)
 {
-    TRY(derive_keys(silo, opening, fault));
-    if (opening->anchor.commits == 0 && opening->anchor.log_size == 0 &&
-        !store_exists(silo->silo_fd))
+    bool empty = opening->anchor.commits == 0 && opening->anchor.log_size == 0 &&
+                 !store_exists(silo->silo_fd);
+    TRY(keys_create(silo, opening, empty, fault));
+    if (empty)
         return OK;
     TRY(open_store(silo, &opening->anchor, fault));
     return check_log(silo, &opening->anchor, fault);
@@ -183,8 +168,7 @@ static struct silo *drop(struct silo *silo)
     silo->log = store_log_close(silo->log);
     silo->store = store_abandon(silo->store);
     memory_index_free(silo);
-    silo->cursor_key = aead_free(silo->cursor_key);
-    secret_free(silo->keys, sizeof *silo->keys);
+    keys_free(silo);
     if (silo->pending.bytes.data != NULL)
         secret_wipe(silo->pending.bytes.data, silo->pending.bytes.length);
     buffer_free(&silo->pending.bytes);
@@ -445,6 +429,7 @@ static status write_all(struct silo *silo, struct fault *fault)
     TRY(audit_write(silo, fault));
     TRY(write_note(silo, fault));
     TRY(charters_write(silo, fault));
+    TRY(keys_write(silo, fault));
     return store_commit(silo->store, fault);
 }
 
@@ -465,7 +450,7 @@ status silo_commit(struct silo *silo, struct fault *fault)
     bool open = silo->store != NULL && store_in_transaction(silo->store);
     silo->wrote = false;
     silo->read_strictly = false;
-    if (silo->pending.count == 0 && !open)
+    if (silo->pending.count == 0 && !open && (silo->store == NULL || !keys_unwritten(silo)))
         return OK;
     TRY(silo_write(silo, fault));
     status committed = write_all(silo, fault);
@@ -479,6 +464,7 @@ status silo_commit(struct silo *silo, struct fault *fault)
     silo->had_state = silo->has_state;
     silo->note_is_new = false;
     charters_written(silo);
+    keys_written(silo);
     return OK;
 }
 

@@ -80,9 +80,9 @@ struct silo_download *silo_download_close(struct silo_download *download); /* ta
 struct silo_opening {
     int silo_fd;        /* stays open as long as the silo */
     uint8_t tenant_id[TENANT_ID_BYTES];
-    const uint8_t *dek; /* 32 bytes, for the call; an empty silo keeps a copy, in secret memory,
-                           until it is used */
-    uint32_t key_version;
+    const struct store_key *keys; /* newest first, for the call; an empty silo keeps a copy of the
+                                     newest, in secret memory, until it is used */
+    uint32_t key_count;
     struct anchor anchor;
     struct posture posture; /* zero: silo_set_posture follows before the first turn */
     const struct store_io *io; /* NULL: the system's */

@@ -9,11 +9,14 @@
 #include "store/log.h"
 #include "store/statement.h"
 
-/* In secret memory. */
+/* In secret memory; see keys.h. */
 struct silo_keys {
     uint8_t audit[KEY_BYTES];       /* of the hashes in audit entries */
     uint8_t idempotency[KEY_BYTES]; /* of the names of Idempotency-Keys */
-    struct store_key dek;           /* of an empty silo until its first use; then wiped */
+    uint8_t cursors[KEY_BYTES];     /* of positions in lists */
+    struct store_key deks[DEK_VERSIONS_MAX]; /* newest first, until the store is open */
+    uint32_t dek_count;
+    bool outlive, stored; /* these outlive the version they came from; they are in the store */
 };
 
 /* Entries that are not in the log yet. bytes: u8 effect, field text, one after another. */

@@ -35,7 +35,7 @@ struct store_key {
     uint8_t dek[32]; /* subkeys are derived from it, one per purpose; it is not kept itself */
 };
 
-enum { STORE_KEY_VERSIONS_MAX = 4 };
+enum { STORE_KEY_VERSIONS_MAX = DEK_VERSIONS_MAX };
 
 struct store_options {
     int silo_fd;                       /* the directory, O_PATH or O_RDONLY; borrowed while open */

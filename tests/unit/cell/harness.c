@@ -179,10 +179,12 @@ static void on_key_open(struct harness *harness, const struct ipc_message *messa
         assert_int_equal(wrapped.length, 0);
     harness->anchor.epoch++;
     harness->opens++;
+    buffer_put_u8(&result, 1);
     buffer_put_u32(&result, 1);
     buffer_put(&result, SPAN_OF(harness->dek));
     buffer_put_text_field(&result, harness->made ? "" : "the wrapped key");
     anchor_put(&result, &harness->anchor);
+    buffer_put_u32(&result, 0);
     buffer_put(&result, SPAN_OF(harness->platform_key));
     buffer_put(&result, SPAN_OF(harness->issuer_key));
     for (int scope = 0; scope < SILO_CHARTERS; scope++)
@@ -248,6 +250,8 @@ static void serve_kms_once(struct harness *harness)
         reply(harness, message.id, ROLLED_BACK, (struct span){0});
     else if (came == OK && message.type == MESSAGE_KEY_OPEN)
         on_key_open(harness, &message);
+    else if (came == OK && message.type == MESSAGE_KEY_KEPT)
+        reply(harness, message.id, OK, (struct span){0});
     else if (came == OK && message.type == MESSAGE_ANCHOR_MOVE)
         on_anchor_move(harness, &message);
     else if (came != AGAIN)

@@ -115,12 +115,21 @@ static void read_opened(struct opened *ret, struct cursor result)
 {
     uint8_t keys[2][SIGN_PUBLIC_BYTES];
     struct span wrapped;
-    assert_ok(cursor_u32(&ret->version, &result, &fault));
-    assert_ok(cursor_copy(ret->dek, &result, KEY_BYTES, &fault));
+    uint8_t count;
+    uint32_t version;
+    assert_ok(cursor_u8(&count, &result, &fault));
+    assert_in_range(count, 1, DEK_VERSIONS_MAX);
+    ret->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        assert_ok(cursor_u32(&version, &result, &fault));
+        assert_ok(cursor_copy(i ? ret->older[i - 1] : ret->dek, &result, KEY_BYTES, &fault));
+        ret->version = i ? ret->version : version;
+    }
     assert_ok(cursor_field(&wrapped, &result, sizeof ret->wrapped, "wrapped", &fault));
     memcpy(ret->wrapped, wrapped.data, wrapped.length);
     ret->wrapped_length = wrapped.length;
     assert_ok(anchor_get(&ret->anchor, &result, &fault));
+    assert_ok(cursor_u32(&ret->restores, &result, &fault));
     assert_ok(cursor_copy(keys[0], &result, SIGN_PUBLIC_BYTES, &fault));
     assert_ok(cursor_copy(keys[1], &result, SIGN_PUBLIC_BYTES, &fault));
     assert_ok(charter_head_get(&ret->own, &result, &fault));

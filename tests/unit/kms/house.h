@@ -41,10 +41,12 @@ int new_standing(void);
 int new_admin(void);
 
 struct opened {
-    uint32_t version;
-    uint8_t dek[KEY_BYTES], wrapped[128];
+    uint32_t count, version; /* the newest */
+    uint8_t dek[KEY_BYTES], older[DEK_VERSIONS_MAX][KEY_BYTES];
+    uint8_t wrapped[DEK_VERSIONS_MAX * WRAPPED_DEK_BYTES];
     size_t wrapped_length;
     struct anchor anchor;
+    uint32_t restores;
     struct charter_head own, platform;
 };
 

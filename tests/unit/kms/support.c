@@ -139,6 +139,11 @@ struct keystore *store_open_in(int directory)
     return store;
 }
 
+struct span wrapped_of(const struct released_key *key)
+{
+    return (struct span){key->wrapped, key->wrapped_length};
+}
+
 const uint8_t *id_of(uint8_t n)
 {
     static uint8_t ids[256][TENANT_ID_BYTES];

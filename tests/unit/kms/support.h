@@ -27,6 +27,9 @@ unsigned files_with_suffix(int directory, const char *suffix);
 extern unsigned reports;
 void count_report(void *context, const char *text);
 
+/* What the silo keeps of it. */
+struct span wrapped_of(const struct released_key *key);
+
 struct keystore *store_open_in(int directory); /* must open */
 
 /* An id whose bytes are all n; and the name of its file. */

@@ -81,8 +81,8 @@ static void the_bystander_is_whole(void)
     assert_true(key.anchor.epoch >= kept_anchor.epoch);
     assert_int_equal(key.anchor.commits, kept_anchor.commits);
     assert_int_equal(key.anchor.log_size, kept_anchor.log_size);
-    assert_ok(keystore_release(&back, store, id_of(KEPT), SPAN_OF(kept.wrapped), &fault));
-    assert_memory_equal(back.dek, kept.dek, KEY_BYTES);
+    assert_ok(keystore_release(&back, store, id_of(KEPT), wrapped_of(&kept), &fault));
+    assert_memory_equal(back.deks[0].key, kept.deks[0].key, KEY_BYTES);
 }
 
 static void restart(void)
@@ -207,8 +207,8 @@ static void after_release(status was)
 {
     struct released_key back;
     if (was == OK) {
-        assert_ok(keystore_release(&back, store, id_of(SUBJECT), SPAN_OF(given.wrapped), &fault));
-        assert_memory_equal(back.dek, given.dek, KEY_BYTES);
+        assert_ok(keystore_release(&back, store, id_of(SUBJECT), wrapped_of(&given), &fault));
+        assert_memory_equal(back.deks[0].key, given.deks[0].key, KEY_BYTES);
         assert_true(back.anchor.epoch > given.anchor.epoch);
     } else {
         assert_int_equal(state_of(SUBJECT), KEY_LIVE);
@@ -270,7 +270,7 @@ static status act_two_moves(void)
 {
     struct anchor next = kept_anchor;
     struct released_key again;
-    TRY(keystore_release(&again, store, id_of(KEPT), SPAN_OF(kept.wrapped), &fault));
+    TRY(keystore_release(&again, store, id_of(KEPT), wrapped_of(&kept), &fault));
     next.epoch = again.anchor.epoch;
     TRY(move_to(KEPT, &next, 5));
     return act_move();
@@ -352,14 +352,14 @@ static void after_shred(status was)
     enum key_state state = state_of(SUBJECT);
     assert_true(state == KEY_SHREDDED || (was != OK && state == KEY_LIVE));
     if (state == KEY_LIVE) {
-        assert_ok(keystore_release(&back, store, id_of(SUBJECT), SPAN_OF(given.wrapped), &fault));
-        assert_memory_equal(back.dek, given.dek, KEY_BYTES);
+        assert_ok(keystore_release(&back, store, id_of(SUBJECT), wrapped_of(&given), &fault));
+        assert_memory_equal(back.deks[0].key, given.deks[0].key, KEY_BYTES);
     }
     assert_ok(keystore_shred(&gone, store, id_of(SUBJECT), &fault));
     assert_memory_equal(gone.fingerprint, fingerprint, HASH_BYTES);
     assert_int_equal(gone.anchor.commits, moved.commits);
     assert_int_equal(keystore_create(made, store, id_of(SUBJECT), &fault), CONFLICT);
-    assert_int_equal(keystore_release(&back, store, id_of(SUBJECT), SPAN_OF(given.wrapped),
+    assert_int_equal(keystore_release(&back, store, id_of(SUBJECT), wrapped_of(&given),
                                       &fault), NOT_FOUND);
     assert_false(file_exists(directory, file_of(SUBJECT, ".kek")));
     assert_int_equal(files_with_suffix(directory, ".gone"), 0);
@@ -463,7 +463,7 @@ static void the_first_release_makes_the_key_durable_once_more(void **state)
     const char *acknowledged = strstr(disk_faults_trace(), "\nfdatasync");
     assert_true(synced && acknowledged && synced < acknowledged);
     disk_faults_arm(DISK_SOUND, 0);
-    assert_ok(keystore_release(&again, store, id_of(SUBJECT), SPAN_OF(given.wrapped), &fault));
+    assert_ok(keystore_release(&again, store, id_of(SUBJECT), wrapped_of(&given), &fault));
     assert_null(strstr(disk_faults_trace(), "\nfsync"));
     store = keystore_close(store);
     directory_remove(directory);

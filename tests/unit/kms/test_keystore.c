@@ -138,13 +138,13 @@ static void a_dek_comes_back_from_its_wrapped_form_after_a_restart(void **state)
     (void)state;
     create(1);
     struct released_key made = opened(1, SPAN(""));
-    assert_true(made.made);
-    assert_int_equal(made.version, 1);
+    assert_int_equal(made.wrapped_length, WRAPPED_DEK_BYTES);
+    assert_int_equal(made.deks[0].version, 1);
     assert_int_equal(made.anchor.epoch, 1);
     reopen();
-    struct released_key back = opened(1, SPAN_OF(made.wrapped));
-    assert_false(back.made);
-    assert_memory_equal(back.dek, made.dek, KEY_BYTES);
+    struct released_key back = opened(1, wrapped_of(&made));
+    assert_int_equal(back.wrapped_length, 0);
+    assert_memory_equal(back.deks[0].key, made.deks[0].key, KEY_BYTES);
     assert_int_equal(back.anchor.epoch, 2);
 }
 
@@ -155,15 +155,15 @@ static void a_wrapped_dek_opens_for_its_own_tenant_only_and_unchanged_only(void 
     create(1);
     create(2);
     struct released_key made = opened(1, SPAN(""));
-    assert_int_equal(release(&key, 2, SPAN_OF(made.wrapped)), CORRUPT);
-    for (size_t i = 0; i < sizeof made.wrapped; i++) {
+    assert_int_equal(release(&key, 2, wrapped_of(&made)), CORRUPT);
+    for (size_t i = 0; i < made.wrapped_length; i++) {
         made.wrapped[i] ^= 1;
-        assert_int_equal(release(&key, 1, SPAN_OF(made.wrapped)), CORRUPT);
+        assert_int_equal(release(&key, 1, wrapped_of(&made)), CORRUPT);
         made.wrapped[i] ^= 1;
         if (i > 0)
             assert_int_equal(release(&key, 1, (struct span){made.wrapped, i}), CORRUPT);
     }
-    assert_ok(release(&key, 1, SPAN_OF(made.wrapped)));
+    assert_ok(release(&key, 1, wrapped_of(&made)));
 }
 
 static void a_key_that_does_not_exist_is_not_released(void **state)
@@ -223,7 +223,7 @@ static void a_shredded_key_is_gone_for_ever_and_its_tombstone_stays(void **state
     assert_int_equal(gone.anchor.log_size, 3);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(look(1).state, KEY_SHREDDED);
-        assert_int_equal(release(&key, 1, SPAN_OF(made.wrapped)), NOT_FOUND);
+        assert_int_equal(release(&key, 1, wrapped_of(&made)), NOT_FOUND);
         assert_int_equal(keystore_create(fingerprint, store, id_of(1), &fault), CONFLICT);
         assert_int_equal(keystore_discard(store, id_of(1), &fault), CONFLICT);
         assert_int_equal(move(1, &anchor, 3), NOT_FOUND);
@@ -354,7 +354,7 @@ static void an_anchor_of_another_epoch_is_refused(void **state)
     assert_int_equal(move(1, &anchor, 0), CORRUPT);
     anchor.epoch = 0;
     assert_int_equal(move(1, &anchor, 0), CORRUPT);
-    opened(1, SPAN_OF(key.wrapped)); /* a later cell */
+    opened(1, wrapped_of(&key)); /* a later cell */
     anchor.epoch = 1;
     assert_int_equal(move(1, &anchor, 0), CORRUPT);
     assert_int_equal(look(1).anchor.commits, 0);

@@ -14,6 +14,8 @@ static const uint32_t every_type[] = {
     MESSAGE_KMS_SERVE_CELL, MESSAGE_KMS_SERVE_ADMIN, MESSAGE_KEY_OPEN, MESSAGE_ANCHOR_MOVE,
     MESSAGE_KEY_STATE, MESSAGE_KEY_DISCARD, MESSAGE_RECEIPT_SIGN, MESSAGE_KEY_CREATE,
     MESSAGE_KEY_SHRED, MESSAGE_TOKEN_MINT, MESSAGE_CHARTER, MESSAGE_CHARTER_SIGN,
+    MESSAGE_KEY_NEXT, MESSAGE_KEY_DROP, MESSAGE_KEY_KEPT, MESSAGE_KEK_ROTATE, MESSAGE_KEY_DISABLE,
+    MESSAGE_KEY_ENABLE, MESSAGE_ANCHOR_RESTORE,
     MESSAGE_CELL_BLANK, MESSAGE_ADMIN_CALL, 0, UINT32_MAX};
 enum { TYPES = sizeof every_type / sizeof *every_type };
 
@@ -34,14 +36,19 @@ static const uint32_t of_standing[] = {MESSAGE_KEY_OPEN, MESSAGE_ANCHOR_MOVE, ME
                                        MESSAGE_KEY_DISCARD, MESSAGE_RECEIPT_SIGN,
                                        MESSAGE_CHARTER_SIGN};
 static const uint32_t of_admin[] = {MESSAGE_KEY_STATE, MESSAGE_KEY_CREATE, MESSAGE_KEY_SHRED,
-                                    MESSAGE_TOKEN_MINT, MESSAGE_CHARTER_SIGN};
-static const uint32_t of_cell[] = {MESSAGE_KEY_OPEN, MESSAGE_ANCHOR_MOVE};
+                                    MESSAGE_TOKEN_MINT, MESSAGE_CHARTER_SIGN, MESSAGE_KEK_ROTATE,
+                                    MESSAGE_KEY_DISABLE, MESSAGE_KEY_ENABLE,
+                                    MESSAGE_ANCHOR_RESTORE};
+static const uint32_t of_cell[] = {MESSAGE_KEY_OPEN, MESSAGE_ANCHOR_MOVE, MESSAGE_KEY_NEXT,
+                                   MESSAGE_KEY_DROP, MESSAGE_KEY_KEPT};
+#define LIST(list) list, sizeof(list) / sizeof *(list)
 
 static const struct {
     int (*make)(void);
     const uint32_t *permitted;
     size_t count;
-} kinds[] = {{new_standing, of_standing, 6}, {new_admin, of_admin, 5}, {fresh_cell, of_cell, 2}};
+} kinds[] = {{new_standing, LIST(of_standing)}, {new_admin, LIST(of_admin)},
+             {fresh_cell, LIST(of_cell)}};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static void a_message_of_another_channel_ends_the_channel(void **state)

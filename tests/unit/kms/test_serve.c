@@ -305,7 +305,7 @@ static void the_state_of_a_key_is_told(void **state)
             assert_ok(ask_id(&result, channels[j], MESSAGE_KEY_STATE, 1));
             assert_ok(cursor_u8(&told, &result, &fault));
             assert_int_equal(told, states[i]);
-            assert_int_equal(cursor_left(&result), HASH_BYTES + ANCHOR_WIRE_BYTES);
+            assert_int_equal(cursor_left(&result), HASH_BYTES + ANCHOR_WIRE_BYTES + 3 * 4 + 2);
         }
     }
 }

@@ -15,7 +15,7 @@ const struct who platform = {"backend", "",
                              CLEARANCE_RESTRICTED};
 const struct who cleared = {"alice", "", MEMORY, CLEARANCE_RESTRICTED};
 
-static const uint8_t data_key[32] = "thirty-two bytes of data key ...";
+static const struct store_key data_key = {1, "thirty-two bytes of data key ..."};
 
 static void wake(struct house *house)
 {
@@ -32,7 +32,7 @@ int house_build(void **state)
     house->arena = arena_of(ARENA_MAX);
     house->body = buffer_of(BODY_MAX);
     house->opening = (struct silo_opening){
-        .silo_fd = -1, .tenant_id = "an id of sixteen", .dek = data_key, .key_version = 1,
+        .silo_fd = -1, .tenant_id = "an id of sixteen", .keys = &data_key, .key_count = 1,
         .anchor = {.epoch = 1}, .posture = {.name = "acme", .created_at_us = START_US},
         .io = &house->sim->io};
     wake(house);

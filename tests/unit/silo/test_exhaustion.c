@@ -59,7 +59,7 @@ void *realloc(void *old, size_t size)
         got_armed;                \
     }))
 
-static const uint8_t data_key[32] = "thirty-two bytes of data key ...";
+static const struct store_key data_key = {1, "thirty-two bytes of data key ..."};
 
 struct room {
     struct silo *silo;
@@ -155,7 +155,7 @@ static _Noreturn void be_without_memory(int folder, uint32_t n)
     struct room room = {.arena = arena_of(MIB(8)), .body = buffer_of(MIB(1))};
     must(crypt_start(&room.fault) == OK && store_start(&room.fault) == OK, &room, "start");
     room.opening = (struct silo_opening){
-        .silo_fd = folder, .tenant_id = "an id of sixteen", .dek = data_key, .key_version = 1,
+        .silo_fd = folder, .tenant_id = "an id of sixteen", .keys = &data_key, .key_count = 1,
         .posture = {.name = "acme", .created_at_us = START_US}};
     left = n;
     if (n)

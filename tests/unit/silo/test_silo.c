@@ -44,12 +44,12 @@ static void an_empty_silo_has_no_file_until_it_is_used(void **state)
     struct fault fault;
     struct silo *silo;
     struct stat found;
-    static const uint8_t dek[32] = {1};
+    static const struct store_key key = {.version = 1, .dek = {1}};
     assert_non_null(mkdtemp(folder));
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(fd >= 0);
     const struct silo_opening opening = {.silo_fd = fd, .tenant_id = "an id of sixteen",
-                                         .dek = dek, .key_version = 1};
+                                         .keys = &key, .key_count = 1};
     for (int i = 0; i < 2; i++) {
         struct anchor anchor;
         struct hash_value proof[CONSISTENCY_PROOF_MAX];
