@@ -8,7 +8,7 @@
 
 #include "authz/action.h"
 
-enum action_kind { ACTIONS_MEMORY, ACTIONS_TENANT, ACTION_KINDS };
+enum action_kind { ACTIONS_MEMORY, ACTIONS_KNOWLEDGE, ACTIONS_TENANT, ACTION_KINDS };
 
 enum memory_action {
     MEMORY_ADD,
@@ -22,6 +22,17 @@ enum memory_action {
     MEMORY_ACTIONS
 };
 extern const struct action memory_actions[MEMORY_ACTIONS];
+
+enum knowledge_action {
+    KNOWLEDGE_LIST,
+    KNOWLEDGE_BATCH,
+    KNOWLEDGE_PUT,
+    KNOWLEDGE_READ,
+    KNOWLEDGE_DELETE,
+    KNOWLEDGE_SEARCH,
+    KNOWLEDGE_ACTIONS
+};
+extern const struct action knowledge_actions[KNOWLEDGE_ACTIONS];
 
 enum tenant_action { TENANT_READ, TENANT_ACTIONS };
 extern const struct action tenant_actions[TENANT_ACTIONS];

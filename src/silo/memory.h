@@ -8,7 +8,7 @@
  * its own, the user: its statistics must not mix what callers may and may not see. */
 #pragma once
 
-#include "silo/state.h"
+#include "silo/fulltext.h"
 
 enum memory_kind {
     MEMORY_EVENT,
@@ -91,35 +91,7 @@ MUST_CHECK status memory_user_find(int64_t *ret, struct silo *silo, struct span 
 enum { MEMORY_PAGE_BYTES = KIB(512) };
 
 /* memory_index.c */
-
-/* What is added waits for memory_index_settle: FTS5 writes a segment at every savepoint, so a
- * turn's items go in together. A damaged index is met there, and begun anew. */
-MUST_CHECK status memory_index_add(struct silo *silo, const struct memory_row *row,
-                                   struct fault *fault);
-/* Before an index is asked or changed otherwise, before the commit, and before a savepoint in which
- * either may happen and that may be undone; but the one of a request, for which there are marks. */
-MUST_CHECK status memory_index_settle(struct silo *silo, struct fault *fault);
-struct memory_mark memory_index_mark(const struct silo *silo);
-/* The request's savepoint was undone. */
-void memory_index_return(struct silo *silo, struct memory_mark mark);
-/* row: with the text that was indexed. */
-MUST_CHECK status memory_index_remove(struct silo *silo, const struct memory_row *row,
-                                      struct fault *fault);
-/* Best hits first: rowid, rank (the lower the better). Parameter 1: what to match. */
-MUST_CHECK status memory_index_search(struct statement **ret, struct silo *silo,
-                                      enum clearance classification, struct fault *fault);
-/* Before the silo is freed, after its store is closed. */
-void memory_index_free(struct silo *silo);
-void memory_index_trim(struct silo *silo); /* between turns: gives back the memory of additions */
-/* A damaged index is left behind and begun anew; inside the open transaction. */
-MUST_CHECK status memory_index_renew(struct silo *silo, enum clearance classification,
-                                     struct fault *fault);
-/* Adds up to `rows` rows to indexes that are being rebuilt. */
-MUST_CHECK status memory_index_rebuild(bool *ret_more, struct silo *silo, uint32_t rows,
-                                       struct fault *fault);
-/* One bounded step of rewriting stale indexes, so that deleted words are gone. */
-MUST_CHECK status memory_index_rewrite(bool *ret_more, struct silo *silo, struct fault *fault);
-bool memory_index_is_complete(const struct silo *silo, enum clearance classification);
+extern const struct fulltext_kind memory_fulltext;
 
 /* memory_write.c, memory_forget.c */
 silo_handler memory_add, memory_update, memory_delete, memory_forget_user;

@@ -25,7 +25,8 @@ static status remove_by_number(struct silo *silo, const char *sql, int64_t numbe
 
 status memory_remove(struct silo *silo, const struct memory_row *row, struct fault *fault)
 {
-    TRY(memory_index_remove(silo, row, fault));
+    TRY(fulltext_remove(&silo->memory.fulltext, silo, row->classification, row->n, row->n,
+                        fault));
     TRY(remove_by_number(silo, "DELETE FROM memories WHERE n = ?1", row->n, fault));
     if (silo->memory.has_versions)
         TRY(remove_by_number(silo, "DELETE FROM memory_versions WHERE n = ?1", row->n, fault));
@@ -38,7 +39,7 @@ status memory_remove(struct silo *silo, const struct memory_row *row, struct fau
 static status remove_one(bool *ret_removed, struct silo *silo, int64_t n, struct fault *fault)
 {
     *ret_removed = false;
-    TRY(memory_index_settle(silo, fault));
+    TRY(fulltext_settle(&silo->memory.fulltext, silo, fault));
     TRY(store_savepoint(silo->store, fault));
     struct memory_row row;
     struct statement *rows = NULL;
@@ -185,26 +186,10 @@ static status expire_in_savepoint(bool *ret_more, struct silo *silo, struct faul
     return undone == OK ? expired : FAIL(undone, fault, "%s", undo_fault.detail);
 }
 
-static bool is_stale(const struct silo *silo)
-{
-    for (uint32_t k = 0; k < CLEARANCE_COUNT; k++)
-        if (silo->memory.indexes[k].exists && silo->memory.indexes[k].stale)
-            return true;
-    return false;
-}
-
-static bool is_rebuilding(const struct silo *silo)
-{
-    for (uint32_t k = 0; k < CLEARANCE_COUNT; k++)
-        if (silo->memory.indexes[k].exists && !memory_index_is_complete(silo, (enum clearance)k))
-            return true;
-    return false;
-}
-
 static status rewrite_indexes(bool *ret_more, struct silo *silo, struct fault *fault)
 {
     silo->wrote = true;
-    TRY(memory_index_rewrite(ret_more, silo, fault));
+    TRY(fulltext_rewrite(ret_more, &silo->memory.fulltext, silo, fault));
     if (!*ret_more)
         silo->memory.rewritten_us = silo->now_us;
     return OK;
@@ -218,17 +203,17 @@ status memory_expire(bool *ret_more, struct silo *silo, bool parking, struct fau
         return OK;
     TRY(memory_know_indexes(silo, fault));
     int64_t due_us = memory_due_us(silo);
-    if ((due_us == 0 || due_us > silo->now_us) && !(parking && is_stale(silo)))
+    if ((due_us == 0 || due_us > silo->now_us) && !(parking && fulltext_is_stale(&silo->memory.fulltext)))
         return OK;
     TRY(silo_write(silo, fault));
     silo->memory.due_known = false;
-    if (is_rebuilding(silo)) {
+    if (fulltext_is_rebuilding(&silo->memory.fulltext)) {
         silo->wrote = true;
-        return memory_index_rebuild(ret_more, silo, REBUILD_STEP, fault);
+        return fulltext_rebuild(ret_more, &silo->memory.fulltext, silo, REBUILD_STEP, fault);
     }
     TRY(expire_in_savepoint(ret_more, silo, fault));
     bool due = parking || silo->memory.rewritten_us + REWRITE_PAUSE_US <= silo->now_us;
-    if (*ret_more || !is_stale(silo) || !due)
+    if (*ret_more || !fulltext_is_stale(&silo->memory.fulltext) || !due)
         return OK;
     return rewrite_indexes(ret_more, silo, fault);
 }
@@ -273,7 +258,7 @@ int64_t memory_due_us(struct silo *silo)
         return 0;
     if (memory_know_indexes(silo, &fault) != OK)
         return silo->now_us + DAMAGED_PAUSE_US;
-    if (is_rebuilding(silo))
+    if (fulltext_is_rebuilding(&silo->memory.fulltext))
         return 1;
     if (!memory->due_known) {
         int64_t due_us = 0;
@@ -286,5 +271,5 @@ int64_t memory_due_us(struct silo *silo)
         memory->due_known = true;
     }
     int64_t rewrite_us = memory->rewritten_us + REWRITE_PAUSE_US;
-    return is_stale(silo) ? earlier(memory->due_us, rewrite_us) : memory->due_us;
+    return fulltext_is_stale(&silo->memory.fulltext) ? earlier(memory->due_us, rewrite_us) : memory->due_us;
 }

@@ -48,6 +48,16 @@ static status bind_scope(struct list_query *query, const struct call *call, stru
     return OK;
 }
 
+/* A position is an id. */
+static status read_position(struct memory_id *ret, const struct call *call, struct span text,
+                            struct span scope, struct fault *fault)
+{
+    struct span position;
+    TRY(position_get(&position, call, text, scope, fault));
+    struct cursor bytes = cursor_over(position);
+    return cursor_copy(ret->bytes, &bytes, sizeof ret->bytes, fault);
+}
+
 static status read_list_query(struct list_query *ret, const struct call *call,
                               struct fault *fault)
 {
@@ -79,7 +89,7 @@ static status read_list_query(struct list_query *ret, const struct call *call,
     for (size_t i = 0; i < MEMORY_ID_BYTES; i++)
         query.before.bytes[i] = 0xFF;
     if (cursor != NULL)
-        TRY(position_get(query.before.bytes, call, *cursor, query.scope, fault));
+        TRY(read_position(&query.before, call, *cursor, query.scope, fault));
     *ret = query;
     return OK;
 }
@@ -169,7 +179,7 @@ static status close_page(struct page *page, const struct call *call, struct span
 {
     json_close_array(&page->writer);
     if (page->cut)
-        TRY(position_put(&page->writer, call, page->last.bytes, scope, fault));
+        TRY(position_put(&page->writer, call, SPAN_OF(page->last.bytes), scope, fault));
     else
         json_put_null(&page->writer, "next_cursor");
     if (page->damaged > 0)
@@ -271,11 +281,11 @@ static status read_history_query(uint32_t *ret_limit, int64_t *before, const str
     const struct span *cursor = http_query_get(&pairs, "cursor");
     if (cursor == NULL)
         return OK;
-    uint8_t position[POSITION_BYTES];
-    TRY(position_get(position, call, *cursor, call->item, fault));
+    struct memory_id position;
+    TRY(read_position(&position, call, *cursor, call->item, fault));
     uint64_t version = 0;
-    for (size_t i = POSITION_BYTES - sizeof version; i < POSITION_BYTES; i++)
-        version = version << 8 | position[i];
+    for (size_t i = MEMORY_ID_BYTES - sizeof version; i < MEMORY_ID_BYTES; i++)
+        version = version << 8 | position.bytes[i];
     *before = (int64_t)version;
     return OK;
 }

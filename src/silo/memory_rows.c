@@ -38,41 +38,10 @@ static const char *const keys_sql[] = {
 };
 static const struct store_schema keys_schema = {"memory_keys", keys_sql, 2};
 
-static status read_indexes(struct memory_state *state, struct silo *silo, struct fault *fault)
-{
-    _cleanup_statement_ struct statement *rows = NULL;
-    TRY(statement_open(&rows, silo->store,
-                       "SELECT classification, generation, built_to, stale FROM memory_indexes",
-                       fault));
-    for (;;) {
-        status stepped = statement_step(rows, fault);
-        if (stepped == NOT_FOUND)
-            return OK;
-        TRY(stepped);
-        int64_t classification = statement_int(rows, 0);
-        if (classification < 0 || classification >= CLEARANCE_COUNT)
-            return FAIL(CORRUPT, fault, "memory: an index of no classification");
-        state->indexes[classification] = (struct memory_index){
-            .exists = true,
-            .generation = statement_int(rows, 1),
-            .built_to = statement_int(rows, 2),
-            .stale = statement_int(rows, 3) != 0,
-        };
-    }
-}
-
 status memory_know_indexes(struct silo *silo, struct fault *fault)
 {
     TRY(memory_know(silo, fault));
-    if (silo->memory.indexes_known || !silo->memory.exists)
-        return OK;
-    struct memory_state state = silo->memory;
-    for (uint32_t i = 0; i < CLEARANCE_COUNT; i++)
-        state.indexes[i] = (struct memory_index){0};
-    TRY(read_indexes(&state, silo, fault));
-    state.indexes_known = true;
-    silo->memory = state;
-    return OK;
+    return silo->memory.exists ? fulltext_know(&silo->memory.fulltext, silo, fault) : OK;
 }
 
 status memory_know(struct silo *silo, struct fault *fault)
@@ -95,7 +64,7 @@ status memory_know(struct silo *silo, struct fault *fault)
 void memory_forget(struct silo *silo)
 {
     silo->memory.known = false;
-    silo->memory.indexes_known = false;
+    fulltext_forget(&silo->memory.fulltext);
     silo->memory.due_known = false;
 }
 

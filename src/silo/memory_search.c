@@ -1,15 +1,11 @@
 #include "silo/memory.h"
 
-#include "base/clock.h"
+#include "silo/filter.h"
 #include "wire/json.h"
 
 enum {
     SEARCH_EXAMINED_MAX = 20000, /* rows looked at for one search */
-    SEARCH_TIME_MAX_US = 2000 * 1000, /* the cell serves nobody else meanwhile */
-    SEARCH_REBUILD_ROWS = 2000,  /* that a search adds to a damaged index before it gives up */
     MATCH_MAX = 4 * SEARCH_QUERY_MAX, /* every term quoted and joined */
-    FILTER_ARENA_MAX = KIB(512),
-    FILTER_MEMBERS_MAX = 32,
 };
 
 struct search_query {
@@ -17,7 +13,7 @@ struct search_query {
     bool has_user, has_session;
     struct span user_id, session_id;
     uint32_t kinds; /* bit set */
-    const struct json *filter;
+    const struct filter *filter;
     uint32_t limit;
 };
 
@@ -59,24 +55,6 @@ static status read_kinds(uint32_t *ret, const struct json *body, struct fault *f
     return OK;
 }
 
-static status read_filter(const struct json **ret, const struct json *body, struct fault *fault)
-{
-    const struct json *filter = json_member(body, "filter");
-    if (filter == NULL || filter->kind == JSON_NULL)
-        return OK;
-    if (filter->kind != JSON_OBJECT)
-        return FAIL(BAD_FIELD, fault, "filter: must be an object of metadata members");
-    if (filter->count > FILTER_MEMBERS_MAX)
-        return FAIL(BAD_FIELD, fault, "filter: at most %d members are allowed",
-                    (int)FILTER_MEMBERS_MAX);
-    for (uint32_t i = 0; i < filter->count; i++)
-        if (filter->items[i].kind == JSON_ARRAY || filter->items[i].kind == JSON_OBJECT)
-            return FAIL(BAD_FIELD, fault,
-                        "filter: its values must be strings, numbers, booleans or null");
-    *ret = filter;
-    return OK;
-}
-
 static status read_search(struct search_query *ret, const struct call *call,
                           const struct json *body, struct fault *fault)
 {
@@ -101,7 +79,7 @@ static status read_search(struct search_query *ret, const struct call *call,
     query.has_session = query.session_id.length > 0;
     TRY(read_kinds(&query.kinds, body, fault));
     TRY(json_optional_integer(&limit, body, "limit", 1, LIST_LIMIT_MAX, fault));
-    TRY(read_filter(&query.filter, body, fault));
+    TRY(filter_read(&query.filter, call->request->arena, json_member(body, "filter"), fault));
     query.limit = (uint32_t)limit;
     *ret = query;
     return OK;
@@ -185,10 +163,10 @@ static status open_streams(struct search *search, enum clearance *ret_damaged, s
     enum clearance clearance = search->call->request->envelope->clearance;
     for (uint32_t k = 0; k < CLEARANCE_COUNT; k++) {
         struct stream *stream = &search->streams[k];
-        if (!silo->memory.indexes[k].exists || !clearance_covers(clearance, (enum clearance)k))
+        if (!silo->memory.fulltext.indexes[k].exists || !clearance_covers(clearance, (enum clearance)k))
             continue;
         *ret_damaged = (enum clearance)k;
-        TRY(memory_index_search(&stream->hits, silo, (enum clearance)k, fault));
+        TRY(fulltext_open(&stream->hits, &silo->memory.fulltext, silo, (enum clearance)k, fault));
         statement_bind_text(stream->hits, 1, span_of_text(search->match));
         TRY(advance(stream, fault));
     }
@@ -206,40 +184,6 @@ static struct stream *best_stream(struct search *search)
     return best;
 }
 
-static bool is_same_value(const struct json *left, const struct json *right)
-{
-    bool numbers = (left->kind == JSON_INTEGER || left->kind == JSON_DOUBLE) &&
-                   (right->kind == JSON_INTEGER || right->kind == JSON_DOUBLE);
-    if (left->kind == JSON_INTEGER && right->kind == JSON_INTEGER)
-        return left->integer == right->integer;
-    if (numbers)
-        return left->number >= right->number && left->number <= right->number;
-    return left->kind == right->kind &&
-           (left->kind != JSON_STRING || span_equal(left->string, right->string));
-}
-
-/* Every member of the filter must be there and equal. */
-static bool passes_filter(struct search *search, struct span metadata)
-{
-    const struct json *filter = search->query.filter;
-    struct json value;
-    struct fault none;
-    if (filter == NULL || filter->count == 0)
-        return true;
-    arena_reset(&search->scratch);
-    if (metadata.length == 0 || json_parse(&value, &search->scratch, metadata, &none) != OK)
-        return false;
-    for (uint32_t i = 0; i < filter->count; i++) {
-        const struct json *wanted = &filter->items[i], *found = NULL;
-        for (uint32_t j = 0; j < value.count && found == NULL; j++)
-            if (span_equal(value.items[j].name, wanted->name))
-                found = &value.items[j];
-        if (found == NULL || !is_same_value(found, wanted))
-            return false;
-    }
-    return true;
-}
-
 static bool is_wanted(struct search *search, const struct memory_row *row)
 {
     const struct search_query *query = &search->query;
@@ -247,7 +191,8 @@ static bool is_wanted(struct search *search, const struct memory_row *row)
     return memory_row_visible(search->call, row, &hidden) &&
            (!query->has_user || span_equal(row->user_id, query->user_id)) &&
            (!query->has_session || span_equal(row->session_id, query->session_id)) &&
-           (query->kinds >> row->kind & 1) != 0 && passes_filter(search, row->metadata);
+           (query->kinds >> row->kind & 1) != 0 && 
+           filter_passes_text(query->filter, &search->scratch, row->metadata);
 }
 
 static status take_hit(struct search *search, const struct stream *hit, struct fault *fault)
@@ -287,15 +232,6 @@ static status collect(struct search *search, enum clearance *ret_damaged, struct
     }
 }
 
-static bool is_complete(const struct silo *silo, enum clearance clearance)
-{
-    for (uint32_t k = 0; k < CLEARANCE_COUNT; k++)
-        if (silo->memory.indexes[k].exists && clearance_covers(clearance, (enum clearance)k) &&
-            !memory_index_is_complete(silo, (enum clearance)k))
-            return false;
-    return true;
-}
-
 static void begin_answer(struct search *search)
 {
     buffer_clear(search->call->response->body);
@@ -305,50 +241,13 @@ static void begin_answer(struct search *search)
     json_open_array(&search->writer, "data");
 }
 
-/* A search that meets a damaged index begins it anew in this turn and, where the silo is small
- * enough for one step, is answered from the new one. renew is NULL when it was begun before. */
-static status repair(struct search *search, const enum clearance *renew, struct fault *fault)
+static status look(void *context, enum clearance *ret_damaged, struct fault *fault)
 {
-    struct silo *silo = search->call->silo;
-    struct fault undo_fault;
-    bool more;
+    struct search *search = context;
+    begin_answer(search);
+    status done = collect(search, ret_damaged, fault);
     close_streams(search);
-    TRY(silo_write(silo, fault));
-    TRY(store_savepoint(silo->store, fault));
-    status repaired = renew != NULL ? memory_index_renew(silo, *renew, fault) : OK;
-    if (repaired == OK)
-        repaired = memory_index_rebuild(&more, silo, SEARCH_REBUILD_ROWS, fault);
-    if (repaired != OK) {
-        memory_forget(silo);
-        if (store_undo(silo->store, &undo_fault) != OK)
-            *fault = undo_fault;
-        return repaired;
-    }
-    silo->wrote = true;
-    return store_release(silo->store, fault);
-}
-
-static status run(struct search *search, struct fault *fault)
-{
-    struct silo *silo = search->call->silo;
-    enum clearance clearance = search->call->request->envelope->clearance;
-    enum clearance damaged = CLEARANCE_PUBLIC;
-    TRY(memory_index_settle(silo, fault));
-    if (!is_complete(silo, clearance))
-        TRY(repair(search, NULL, fault));
-    for (uint32_t repairs = 0;; repairs++) {
-        if (!is_complete(silo, clearance))
-            return FAIL(UNAVAILABLE, fault, "the full-text index is being rebuilt");
-        begin_answer(search);
-        store_limit_time(silo->store, clock_monotonic_us() + SEARCH_TIME_MAX_US);
-        status done = collect(search, &damaged, fault);
-        store_limit_time(silo->store, 0);
-        if (done == TIMED_OUT)
-            return FAIL(UNAVAILABLE, fault, "the search takes too long: ask for fewer words");
-        if (done != CORRUPT || repairs == CLEARANCE_COUNT)
-            return done;
-        TRY(repair(search, &damaged, fault));
-    }
+    return done;
 }
 
 static status search_rows(struct search *search, struct fault *fault)
@@ -373,8 +272,8 @@ static status search_rows(struct search *search, struct fault *fault)
     search->scratch = arena_of(FILTER_ARENA_MAX);
     status done = memory_row_open(&search->rows, silo, fault);
     if (done == OK)
-        done = run(search, fault);
-    close_streams(search);
+        done = fulltext_search(&silo->memory.fulltext, silo,
+                               search->call->request->envelope->clearance, look, search, fault);
     search->rows = statement_close(search->rows);
     arena_free(&search->scratch);
     return done;

@@ -245,7 +245,8 @@ status memory_add(struct call *call, struct fault *fault)
     TRY(name_item(call, &row.id, fault));
     TRY(number_user(&row.user, call->silo, row.user_id, fault));
     TRY(insert_row(&row, call->silo, fault));
-    TRY(memory_index_add(call->silo, &row, fault));
+    TRY(fulltext_add(&call->silo->memory.fulltext, call->silo, row.classification, row.n,
+                     fault));
     call->silo->memory.due_known = false;
     answer(call, 201, &row);
     return OK;
@@ -328,6 +329,7 @@ status memory_update(struct call *call, struct fault *fault)
     struct json body;
     struct fields fields;
     struct memory_row row;
+    struct fulltext *index = &call->silo->memory.fulltext;
     _cleanup_statement_ struct statement *rows = NULL;
     TRY(memory_item(&row, &rows, call, fault));
     TRY(call_body(&body, call, fault));
@@ -345,10 +347,10 @@ status memory_update(struct call *call, struct fault *fault)
     if (fields.has_ttl)
         changed.expires_us = fields.expires_us;
     if (fields.has_text) /* the old words leave the index before the row changes under it */
-        TRY(memory_index_remove(call->silo, &row, fault));
+        TRY(fulltext_remove(index, call->silo, row.classification, row.n, row.n, fault));
     TRY(update_row(call->silo, &changed, fault));
     if (fields.has_text)
-        TRY(memory_index_add(call->silo, &changed, fault));
+        TRY(fulltext_add(index, call->silo, row.classification, row.n, fault));
     call->silo->memory.due_known = false;
     answer(call, 200, &changed);
     return OK;

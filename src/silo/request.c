@@ -3,9 +3,12 @@
 #include "base/cursor.h"
 #include "wire/base64.h"
 
+#include <assert.h>
+
 enum {
-    SEALED_BYTES = AEAD_NONCE_BYTES + AEAD_TAG_BYTES + POSITION_BYTES,
-    CURSOR_TEXT_MAX = 96,
+    SEAL_HEAD_BYTES = AEAD_NONCE_BYTES + AEAD_TAG_BYTES,
+    SEALED_MAX = SEAL_HEAD_BYTES + POSITION_MAX,
+    CURSOR_TEXT_MAX = (SEALED_MAX + 2) / 3 * 4,
     LIMIT_DIGITS_MAX = 4,
 };
 
@@ -61,17 +64,17 @@ status read_limit(uint32_t *ret, const struct span *text, struct fault *fault)
     return OK;
 }
 
-status position_put(struct json_writer *writer, const struct call *call,
-                    const uint8_t position[POSITION_BYTES], struct span scope, struct fault *fault)
+status position_put(struct json_writer *writer, const struct call *call, struct span position,
+                    struct span scope, struct fault *fault)
 {
-    uint8_t nonce[AEAD_NONCE_BYTES], tag[AEAD_TAG_BYTES], sealed[POSITION_BYTES];
-    aead_seal(sealed, nonce, tag, call->silo->cursor_key,
-              (struct span){position, POSITION_BYTES}, scope);
-    uint8_t storage[SEALED_BYTES], text_storage[CURSOR_TEXT_MAX];
+    uint8_t nonce[AEAD_NONCE_BYTES], tag[AEAD_TAG_BYTES], sealed[POSITION_MAX];
+    assert(position.length <= POSITION_MAX);
+    aead_seal(sealed, nonce, tag, call->silo->cursor_key, position, scope);
+    uint8_t storage[SEALED_MAX], text_storage[CURSOR_TEXT_MAX];
     struct buffer bytes = buffer_over(storage, sizeof storage);
     buffer_put(&bytes, SPAN_OF(nonce));
     buffer_put(&bytes, SPAN_OF(tag));
-    buffer_put(&bytes, SPAN_OF(sealed));
+    buffer_put(&bytes, (struct span){sealed, position.length});
     struct buffer text = buffer_over(text_storage, sizeof text_storage);
     base64url_put(&text, buffer_span(&bytes));
     TRY(buffer_check(&text, "cursor", fault));
@@ -84,18 +87,22 @@ static status bad_cursor(struct fault *fault)
     return FAIL(BAD_FIELD, fault, "cursor: only the next_cursor of this very list is allowed");
 }
 
-status position_get(uint8_t position[POSITION_BYTES], const struct call *call, struct span text,
+status position_get(struct span *ret, const struct call *call, struct span text,
                     struct span scope, struct fault *fault)
 {
-    uint8_t storage[SEALED_BYTES];
+    uint8_t storage[SEALED_MAX];
     struct buffer bytes = buffer_over(storage, sizeof storage);
     struct fault inner;
     if (base64url_decode(&bytes, text, "cursor", &inner) != OK || bytes.failed ||
-        bytes.length != SEALED_BYTES)
+        bytes.length <= SEAL_HEAD_BYTES)
         return bad_cursor(fault);
     const uint8_t *nonce = storage, *tag = storage + AEAD_NONCE_BYTES;
-    struct span sealed = {tag + AEAD_TAG_BYTES, POSITION_BYTES};
+    struct span sealed = {tag + AEAD_TAG_BYTES, bytes.length - SEAL_HEAD_BYTES};
+    uint8_t *position = arena_alloc(call->request->arena, sealed.length);
+    if (position == NULL)
+        return FAIL(TOO_LARGE, fault, "the cursor does not fit the memory of one request");
     if (aead_open(position, call->silo->cursor_key, nonce, tag, sealed, scope, &inner) != OK)
         return bad_cursor(fault);
+    *ret = (struct span){position, sealed.length};
     return OK;
 }

@@ -6,7 +6,11 @@
 #include "silo/audit.h"
 #include "silo/charters.h"
 #include "silo/idempotency.h"
+<<<<<<< HEAD
 #include "silo/keys.h"
+=======
+#include "silo/knowledge.h"
+>>>>>>> d87d428 (Knowledge: documents, chunks, one index a classification, search; full-text indexes shared with memory)
 #include "silo/memory.h"
 #include "silo/tenant.h"
 #include "silo/used_tokens.h"
@@ -32,11 +36,20 @@ static silo_handler *const memory_handlers[MEMORY_ACTIONS] = {
     [MEMORY_DELETE] = memory_delete,
     [MEMORY_HISTORY] = memory_history,
 };
+static silo_handler *const knowledge_handlers[KNOWLEDGE_ACTIONS] = {
+    [KNOWLEDGE_LIST] = knowledge_list,
+    [KNOWLEDGE_BATCH] = knowledge_batch,
+    [KNOWLEDGE_PUT] = knowledge_put,
+    [KNOWLEDGE_READ] = knowledge_read,
+    [KNOWLEDGE_DELETE] = knowledge_delete,
+    [KNOWLEDGE_SEARCH] = knowledge_search,
+};
 static silo_handler *const tenant_handlers[TENANT_ACTIONS] = {
     [TENANT_READ] = tenant_read,
 };
 static silo_handler *const *const handlers[ACTION_KINDS] = {
     [ACTIONS_MEMORY] = memory_handlers,
+    [ACTIONS_KNOWLEDGE] = knowledge_handlers,
     [ACTIONS_TENANT] = tenant_handlers,
 };
 
@@ -44,8 +57,12 @@ static silo_handler *const *const handlers[ACTION_KINDS] = {
 static silo_replay *const memory_replays[MEMORY_ACTIONS] = {
     [MEMORY_ADD] = memory_add_again,
 };
+static silo_replay *const knowledge_replays[KNOWLEDGE_ACTIONS] = {
+    [KNOWLEDGE_BATCH] = knowledge_batch_again,
+};
 static silo_replay *const *const replays[ACTION_KINDS] = {
     [ACTIONS_MEMORY] = memory_replays,
+    [ACTIONS_KNOWLEDGE] = knowledge_replays,
 };
 
 struct task {
@@ -78,6 +95,33 @@ static silo_upload_opener *find_upload(const struct action *action)
         if (uploads[i].action == action)
             return uploads[i].open;
     return NULL;
+}
+
+/* ---- what the kinds remember of the store ---- */
+
+static void free_indexes(struct silo *silo)
+{
+    fulltext_free(&silo->memory.fulltext);
+    fulltext_free(&silo->knowledge.fulltext);
+}
+
+static struct silo_marks mark_indexes(const struct silo *silo)
+{
+    return (struct silo_marks){fulltext_mark(&silo->memory.fulltext),
+                               fulltext_mark(&silo->knowledge.fulltext)};
+}
+
+static void return_indexes(struct silo *silo, struct silo_marks marks)
+{
+    fulltext_return(&silo->memory.fulltext, marks.memory);
+    fulltext_return(&silo->knowledge.fulltext, marks.knowledge);
+}
+
+/* Something was taken back. */
+static void forget_kinds(struct silo *silo)
+{
+    memory_forget(silo);
+    knowledge_forget(silo);
 }
 
 /* ---- opening ---- */
@@ -167,8 +211,14 @@ static struct silo *drop(struct silo *silo)
 {
     silo->log = store_log_close(silo->log);
     silo->store = store_abandon(silo->store);
+<<<<<<< HEAD
     memory_index_free(silo);
     keys_free(silo);
+=======
+    free_indexes(silo);
+    silo->cursor_key = aead_free(silo->cursor_key);
+    secret_free(silo->keys, sizeof *silo->keys);
+>>>>>>> d87d428 (Knowledge: documents, chunks, one index a classification, search; full-text indexes shared with memory)
     if (silo->pending.bytes.data != NULL)
         secret_wipe(silo->pending.bytes.data, silo->pending.bytes.length);
     buffer_free(&silo->pending.bytes);
@@ -187,7 +237,9 @@ status silo_open(struct silo **ret, const struct silo_opening *opening, struct f
     silo->posture = opening->posture;
     silo->epoch = opening->anchor.epoch;
     silo->now_us = clock_wall_us();
-    silo->memory.rewritten_us = silo->now_us;
+    silo->memory.rewritten_us = silo->knowledge.rewritten_us = silo->now_us;
+    silo->memory.fulltext.kind = &memory_fulltext;
+    silo->knowledge.fulltext.kind = &knowledge_fulltext;
     for (size_t i = 0; i < TENANT_ID_BYTES; i++)
         silo->tenant_id[i] = opening->tenant_id[i];
     hex_encode(silo->tenant_text, SPAN_OF(silo->tenant_id));
@@ -220,7 +272,7 @@ struct silo *silo_abandon(struct silo *silo)
         return NULL;
     silo->log = store_log_close(silo->log);
     silo->store = store_abandon(silo->store);
-    memory_index_free(silo);
+    free_indexes(silo);
     return drop(silo);
 }
 
@@ -257,7 +309,7 @@ static void end_idle(struct silo *silo)
 {
     if (!silo->wrote && silo->store != NULL && store_in_transaction(silo->store)) {
         store_rollback(silo->store);
-        memory_index_return(silo, (struct memory_mark){0});
+        return_indexes(silo, (struct silo_marks){0});
         used_tokens_forget(silo);
         idempotency_forget(silo);
     }
@@ -287,8 +339,8 @@ static status mutate(struct call *call, const struct task *task, struct fault *f
         silo->wrote = true;
         return store_release(silo->store, fault);
     }
-    memory_forget(silo);
-    memory_index_return(silo, call->mark);
+    forget_kinds(silo);
+    return_indexes(silo, call->marks);
     idempotency_forget(silo);
     struct fault undo_fault;
     status undone = store_undo(silo->store, &undo_fault);
@@ -334,12 +386,13 @@ static status prepare(struct call *call, struct fault *fault)
     TRY(use_store(silo, fault));
     call->store = silo->store;
     TRY(memory_know(silo, fault));
+    TRY(knowledge_know(silo, fault));
     if (call->request->token_once.length > 0)
         TRY(use_token(call, fault));
     if (!call->request->action->mutates)
         return OK;
     TRY(silo_write(silo, fault));
-    call->mark = memory_index_mark(silo);
+    call->marks = mark_indexes(silo);
     return store_savepoint(silo->store, fault);
 }
 
@@ -425,7 +478,8 @@ static status write_note(struct silo *silo, struct fault *fault)
 
 static status write_all(struct silo *silo, struct fault *fault)
 {
-    TRY(memory_index_settle(silo, fault));
+    TRY(fulltext_settle(&silo->memory.fulltext, silo, fault));
+    TRY(fulltext_settle(&silo->knowledge.fulltext, silo, fault));
     TRY(audit_write(silo, fault));
     TRY(write_note(silo, fault));
     TRY(charters_write(silo, fault));
@@ -438,8 +492,8 @@ static void take_back(struct silo *silo)
     store_rollback(silo->store);
     store_log_rolled_back(silo->log);
     audit_taken_back(silo);
-    memory_forget(silo);
-    memory_index_return(silo, (struct memory_mark){0});
+    forget_kinds(silo);
+    return_indexes(silo, (struct silo_marks){0});
     used_tokens_forget(silo);
     idempotency_forget(silo);
     silo->has_state = silo->had_state;
@@ -459,7 +513,7 @@ status silo_commit(struct silo *silo, struct fault *fault)
         return committed;
     }
     store_log_committed(silo->log);
-    memory_index_return(silo, (struct memory_mark){0});
+    return_indexes(silo, (struct silo_marks){0});
     audit_written(silo);
     silo->had_state = silo->has_state;
     silo->note_is_new = false;
@@ -585,6 +639,8 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
     status done = drop_stale_answers(silo, fault);
     if (done == OK)
         done = memory_expire(ret_more, silo, parking, fault);
+    if (done == OK && !*ret_more)
+        done = knowledge_tend(ret_more, silo, parking, fault);
     if (done == OK && !*ret_more && used_tokens_due(silo)) {
         done = silo_write(silo, fault);
         if (done == OK)
@@ -599,19 +655,26 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
     return done;
 }
 
+/* 0: never. */
+static int64_t earlier(int64_t left_us, int64_t right_us)
+{
+    if (left_us == 0 || right_us == 0)
+        return left_us + right_us;
+    return left_us < right_us ? left_us : right_us;
+}
+
 int64_t silo_next_expiry_us(struct silo *silo)
 {
     if (silo->store == NULL)
         return 0;
-    int64_t content_us = silo_content_due_us(silo), keys_us = idempotency_due_us(silo);
-    if (content_us == 0 || keys_us == 0)
-        return content_us + keys_us;
-    return content_us < keys_us ? content_us : keys_us;
+    int64_t due_us = earlier(silo_content_due_us(silo), idempotency_due_us(silo));
+    return earlier(due_us, knowledge_due_us(silo));
 }
 
 void silo_trim(struct silo *silo)
 {
-    memory_index_trim(silo);
+    fulltext_trim(&silo->memory.fulltext);
+    fulltext_trim(&silo->knowledge.fulltext);
     if (silo->store != NULL)
         store_trim(silo->store);
 }

@@ -26,42 +26,64 @@ struct audit_pending {
     int64_t since_us; /* monotonic, of the oldest; 0: none */
 };
 
+enum { FULLTEXT_COLUMNS_MAX = 3 };
+
 /* How far the full-text index of one classification is. */
-struct memory_index {
+struct fulltext_index {
     bool exists;      /* has its tables */
-    bool stale;       /* holds words of rows that were deleted */
+    bool stale;       /* holds words of items that were deleted */
     int64_t generation; /* of its tables: a damaged one is replaced by the next */
-    int64_t built_to; /* rows up to this one are in it; INT64_MAX: all, it is not being rebuilt */
+    int64_t built_to; /* items up to this one are in it; INT64_MAX: all, it is not being rebuilt */
 };
 
-/* Items of this turn that the full-text indexes are given together, before the commit or when one
- * of them is asked: one after another i64 n, u8 classification, i64 user, field text. Up to
- * `settled` they have it. */
-struct memory_additions {
-    struct buffer bytes;
+/* Items of this turn that the indexes are given together, before the commit or when one of them is
+ * asked: one after another u8 classification, i64 n. Up to `settled` they have it. */
+struct fulltext_additions {
+    struct buffer numbers;
     size_t settled;
     uint32_t waiting; /* items behind that */
 };
 
 /* Where the additions were when a request began. */
-struct memory_mark {
+struct fulltext_mark {
     size_t length, settled;
     uint32_t waiting;
 };
 
+/* The indexes of one kind of item (fulltext.h). */
+struct fulltext {
+    const struct fulltext_kind *kind;
+    bool known; /* read from the store */
+    struct fulltext_index indexes[CLEARANCE_COUNT];
+    struct fulltext_sql *sql; /* of fulltext.c */
+    struct fulltext_additions additions;
+};
+
 struct memory_state {
     bool known; /* read from the store; forgotten whenever something is taken back */
-    bool indexes_known;
     bool exists, has_versions; /* their tables */
     bool has_keys;             /* a table of an earlier version was made, and may be there yet */
-    struct memory_index_sql *sql; /* of memory_index.c */
-    struct memory_index indexes[CLEARANCE_COUNT];
-    struct memory_additions additions;
+    struct fulltext fulltext;
     uint8_t last_id[16];      /* the newest this process gave out */
     int64_t rewritten_us;     /* wall: when the indexes were last rewritten, or the silo opened */
     int64_t damaged_until_us; /* wall: rows that could not be deleted are left alone so long */
     bool due_known;
     int64_t due_us;           /* when silo_expire has work; 0 never */
+};
+
+/* What documents there are of one classification, by number and together. */
+struct knowledge_totals {
+    int64_t next;    /* the next chunk's place */
+    int64_t chunks;  /* that are there */
+    int64_t lengths; /* of them, together, in LENGTH_UNIT bytes (knowledge.h) */
+};
+
+struct knowledge_state {
+    bool known, exists; /* as of memory_state */
+    bool totals_known;
+    struct knowledge_totals totals[CLEARANCE_COUNT];
+    struct fulltext fulltext;
+    int64_t rewritten_us; /* wall: when the indexes were last rewritten, or the silo opened */
 };
 
 /* Tokens that serve once and did; what is known of their table. */
@@ -104,6 +126,12 @@ struct silo {
     struct used_tokens used_tokens;
     struct idempotency_state idempotency;
     struct memory_state memory;
+    struct knowledge_state knowledge;
+};
+
+/* Where the full-text indexes of every kind were when a request began. */
+struct silo_marks {
+    struct fulltext_mark memory, knowledge;
 };
 
 /* One request. The handler fills in what the audit entry shall say beyond the envelope. */
@@ -115,7 +143,7 @@ struct call {
     struct span item;       /* the id of the item, as text; empty: none */
     int classification;     /* of the item; -1: none */
     int64_t count;          /* items returned, made, changed or deleted; -1: does not apply */
-    struct memory_mark mark; /* of a mutation */
+    struct silo_marks marks; /* of a mutation */
     struct span prompt;     /* the text that was asked with, for its hash; empty: none */
     struct span reference;  /* of a POST that mutates: what silo_replay makes its answer of again,
                                at most IDEMPOTENCY_REFERENCE_MAX bytes, no content */
@@ -160,11 +188,11 @@ MUST_CHECK status call_body(struct json *ret, const struct call *call, struct fa
 MUST_CHECK status read_limit(uint32_t *ret, const struct span *text, struct fault *fault);
 
 /* Positions in a list, as text that only this silo can make or read: sealed, so that a position
- * says nothing and cannot be invented, and bound to the list (`scope`: action and filters). */
-enum { POSITION_BYTES = 16 };
+ * says nothing and cannot be invented, and bound to the list (`scope`: action and filters). At most
+ * POSITION_MAX bytes. */
+enum { POSITION_MAX = 512 };
 MUST_CHECK status position_put(struct json_writer *writer, const struct call *call,
-                               const uint8_t position[POSITION_BYTES], struct span scope,
-                               struct fault *fault);
-/* BAD_FIELD naming `cursor`. */
-MUST_CHECK status position_get(uint8_t position[POSITION_BYTES], const struct call *call,
-                               struct span text, struct span scope, struct fault *fault);
+                               struct span position, struct span scope, struct fault *fault);
+/* Into the request's arena. BAD_FIELD naming `cursor`. */
+MUST_CHECK status position_get(struct span *ret, const struct call *call, struct span text,
+                               struct span scope, struct fault *fault);

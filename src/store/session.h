@@ -32,6 +32,7 @@ struct store {
     uint32_t half_done_in; /* that many savepoints were open around it */
     uint64_t commits;  /* durable */
     int64_t until_us;  /* monotonic: of store_limit_time; 0: no limit */
+    struct words *words; /* of words.c; NULL until first used */
     uint32_t checkpoint_frames, next_checkpoint;
     const struct store_schema *migrated[MIGRATED_MAX]; /* known to be up to date */
     uint32_t migrated_count;
@@ -49,3 +50,6 @@ void store_note_write(struct store *store, status ended);
 
 /* All prepared statements that nobody holds. */
 void statements_drop(struct store *store);
+
+/* Before the connection is closed. */
+void words_drop(struct store *store);

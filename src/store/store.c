@@ -227,6 +227,7 @@ struct store *store_abandon(struct store *store)
         store->files->dead = true;
     statements_drop(store);
     assert(store->statements == NULL);
+    words_drop(store);
     int closed = sqlite3_close(store->db);
     assert(closed == SQLITE_OK);
     if (store->vfs.zName != NULL)

@@ -34,6 +34,8 @@ static void put_escape(struct buffer *out, uint8_t byte)
     case '\n': buffer_put(out, SPAN("\\n")); break;
     case '\r': buffer_put(out, SPAN("\\r")); break;
     case '\t': buffer_put(out, SPAN("\\t")); break;
+    case '\b': buffer_put(out, SPAN("\\b")); break;
+    case '\f': buffer_put(out, SPAN("\\f")); break;
     default:
         if (byte < 0x20)
             buffer_printf(out, "\\u%04x", byte);

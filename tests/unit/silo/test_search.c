@@ -223,17 +223,18 @@ static void what_a_request_takes_back_does_not_take_another_s_words(void **state
     silo_begin(silo, house->now_us);
     assert_ok(house, ask_in_turn(house, &alice, "POST", "/v1/memories", "",
                                  "{\"text\":\"a lion\"}"));
-    struct memory_mark mark = memory_index_mark(silo);
+    struct fulltext *index = &silo->memory.fulltext;
+    struct fulltext_mark mark = fulltext_mark(index);
     assert_int_equal(mark.waiting, 1);
     assert_true(memory_id_read(&id, span_of_text(kept)));
     _cleanup_statement_ struct statement *rows = NULL;
     assert_ok(house, memory_row_find(&old, &rows, silo, &id, fault));
     assert_ok(house, store_savepoint(silo->store, fault));
-    assert_ok(house, memory_index_remove(silo, &old, fault));
-    assert_int_equal(silo->memory.additions.waiting, 0);
+    assert_ok(house, fulltext_remove(index, silo, old.classification, old.n, old.n, fault));
+    assert_int_equal(index->additions.waiting, 0);
     rows = statement_close(rows);
     memory_forget(silo);
-    memory_index_return(silo, mark);
+    fulltext_return(index, mark);
     assert_ok(house, store_undo(silo->store, fault));
     assert_ok(house, memory_know(silo, fault));
     assert_ok(house, silo_commit(silo, fault));
