@@ -1,7 +1,7 @@
 #include "silo/actions.h"
 
 enum { KNOWLEDGE_SEARCH_BODY_MAX = KIB(128) };
-#define KNOWLEDGE_BATCH_MAX (UINT64_C(1) << 40)
+#define KNOWLEDGE_BATCH_MAX (UINT64_C(64) << 30) /* of all lines together */
 
 static const char *const list_query[] = {"classification", "prefix", "limit", "cursor", NULL};
 

@@ -424,7 +424,7 @@ static void written_strings_are_always_json(void **state)
     struct json_writer writer = json_writer_on(&out);
     json_put_string(&writer, NULL, SPAN("\"\\/\n\r\t\b\0\x1F\x7F\xC3\xA9\xF0\x9F\x98\x80"));
     assert_true(span_is(buffer_span(&out),
-        "\"\\\"\\\\/\\n\\r\\t\\u0008\\u0000\\u001f\x7F\xC3\xA9\xF0\x9F\x98\x80\""));
+        "\"\\\"\\\\/\\n\\r\\t\\b\\u0000\\u001f\x7F\xC3\xA9\xF0\x9F\x98\x80\""));
     buffer_clear(&out);
     writer = json_writer_on(&out);
     json_put_string(&writer, NULL, SPAN("a\xFF\xC3" "b\xE2\x82"));
