@@ -238,8 +238,8 @@ static status mint_for(uint8_t ret_id[TENANT_ID_BYTES], int64_t *ret_longest,
 static status put_mint(struct buffer *body, struct control *control,
                        const struct json *arguments, struct fault *fault)
 {
-    static const char whole[] = "memory:read memory:write objects:read objects:write audit:read "
-                                "tenant:read";
+    static const char whole[] = "memory:read memory:write knowledge:read knowledge:write "
+                                "objects:read objects:write audit:read tenant:read";
     uint8_t id[TENANT_ID_BYTES];
     struct span user, agent = {0}, clearance = {0}, scope = SPAN(whole);
     int64_t longest, ttl = 15 * 60;
