@@ -26,7 +26,7 @@ static const struct action stream_actions[] = {
      .scope = SCOPE_MEMORY_READ, .streams = ACTION_STREAMS_OUT},
     {.name = "stream.batch", .method = "POST", .path = "/v1/streams", .resource = "stream",
      .scope = SCOPE_MEMORY_WRITE, .mutates = true, .body = ACTION_BODY_NDJSON,
-     .body_max = STREAM_BODY_MAX, .streams = ACTION_STREAMS_IN | ACTION_STREAMS_OUT},
+     .body_max = STREAM_BATCH_MAX, .streams = ACTION_STREAMS_IN | ACTION_STREAMS_OUT},
 };
 static const struct action_set sets[] = {
     {"memory", memory_actions, MEMORY_ACTIONS},
@@ -347,6 +347,30 @@ const struct reply *house_reply(struct house *house, int client)
     if (announced && reply.status != 100)
         read_body(house, client, &reply, strtoul(announced, NULL, 10));
     return &reply;
+}
+
+void house_read(struct house *house, int client, const char *text)
+{
+    for (const char *at = text; *at; at++) {
+        uint8_t byte;
+        if (!read_byte(house, client, &byte))
+            fail_msg("closed before \"%s\"", at);
+        if (byte != (uint8_t)*at)
+            fail_msg("'%c' where \"%s\" was due", byte, at);
+    }
+}
+
+size_t house_drink(struct house *house, int client)
+{
+    static uint8_t bytes[KIB(64)];
+    size_t total = 0;
+    for (int patience = TURNS; patience > 0;) {
+        ssize_t got = recv(client, bytes, sizeof bytes, MSG_DONTWAIT);
+        total += got > 0 ? (size_t)got : 0;
+        patience = got > 0 ? TURNS : patience - 1;
+        turn(house, 0);
+    }
+    return total;
 }
 
 const char *reply_header(const struct reply *reply, const char *name)

@@ -143,6 +143,12 @@ void cell_credit(int cell, uint32_t id, uint32_t bytes);
  * PUT /v1/streams/{id} takes bytes, GET gives them, POST /v1/streams does both; the scope is
  * memory:write, for GET memory:read. */
 #define STREAM_BODY_MAX (UINT64_C(8) << 30)
+enum { STREAM_BATCH_MAX = MIB(1) };
+
+/* Exactly these bytes come next. */
+void house_read(struct house *house, int client, const char *text);
+/* All that comes, until nothing does for a while: how much. */
+size_t house_drink(struct house *house, int client);
 
 /* A cell awake, a request of this client relayed to it. */
 int house_relayed(struct house *house, int client, struct relayed *ret);
