@@ -558,6 +558,24 @@ void harness_send_raw(struct harness *harness, uint32_t gateway, uint32_t type, 
          &fault);
 }
 
+void harness_send_body(struct harness *harness, uint32_t gateway, uint32_t id, uint8_t flags,
+                       struct span fragment)
+{
+    struct buffer frame = buffer_of(IPC_BODY_MAX);
+    buffer_put_u8(&frame, flags);
+    buffer_put_field(&frame, fragment);
+    harness_send_raw(harness, gateway, MESSAGE_RELAY_BODY, id, buffer_span(&frame));
+    buffer_free(&frame);
+}
+
+void harness_send_credit(struct harness *harness, uint32_t gateway, uint32_t id, uint32_t bytes)
+{
+    uint8_t storage[4];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u32(&body, bytes);
+    harness_send_raw(harness, gateway, MESSAGE_RELAY_CREDIT, id, buffer_span(&body));
+}
+
 static void put_headers(struct buffer *frame, const struct harness_request *request)
 {
     struct span headers[RELAY_HEADERS];
@@ -567,7 +585,9 @@ static void put_headers(struct buffer *frame, const struct harness_request *requ
         headers[RELAY_CONTENT_TYPE] = span_of_text(request->content_type);
     else if (request->body.length)
         headers[RELAY_CONTENT_TYPE] = SPAN("application/json");
-    buffer_put_u64(frame, request->open || request->chunked ? UINT64_MAX : request->body.length);
+    uint64_t length = request->length ? (uint64_t)request->length : request->body.length;
+    buffer_put_u64(frame, request->chunked || (request->open && !request->length) ? UINT64_MAX
+                                                                                 : length);
     relay_headers_put(frame, headers);
 }
 
@@ -614,35 +634,80 @@ static void read_head(struct harness_answer *answer, struct cursor *cursor)
     answer->http_status = http_status;
 }
 
+static void read_fragment(struct harness_answer *answer, struct cursor *cursor, uint8_t flags)
+{
+    struct span piece;
+    struct fault fault;
+    must(cursor_field(&piece, cursor, RELAY_FRAGMENT_MAX, "fragment", &fault), &fault);
+    must(cursor_end(cursor, &fault), &fault);
+    if (answer->fragments > 1 && !(flags & FLAG_END))
+        assert_true(piece.length > 0);
+    buffer_put(&answer->body, piece);
+    buffer_put_u8(&answer->body, 0);
+    assert_false(answer->body.failed);
+    answer->body.length--;
+    answer->over = flags & FLAG_END;
+}
+
+bool harness_part(struct harness_answer *answer, struct harness *harness, uint32_t gateway,
+                  int timeout_ms)
+{
+    struct ipc_message message;
+    struct fault fault;
+    uint32_t credit;
+    uint8_t flags;
+    status came = harness_receive(&message, harness, harness->gateways[gateway], timeout_ms);
+    if (came == AGAIN)
+        return false;
+    if (came != OK)
+        fail_msg("gateway %u: no answer: %s", gateway, status_code(came));
+    struct cursor cursor = cursor_over(message.body);
+    if (message.type == MESSAGE_RELAY_CREDIT) {
+        must(cursor_u32(&credit, &cursor, &fault), &fault);
+        assert_true(credit > 0);
+        answer->credit += credit;
+        return true;
+    }
+    if (!answer->body.max)
+        answer->body = buffer_of(MIB(64));
+    answer->id = answer->fragments ? answer->id : message.id;
+    assert_int_equal(message.id, answer->id);
+    if (message.type == MESSAGE_RELAY_BREAK) {
+        assert_true(answer->fragments > 0 && message.body.length == 0);
+        answer->over = answer->broken = true;
+        return true;
+    }
+    must(cursor_u8(&flags, &cursor, &fault), &fault);
+    if (answer->fragments++ == 0) {
+        assert_int_equal(message.type, MESSAGE_RELAY_RESPONSE);
+        read_head(answer, &cursor);
+    } else {
+        assert_int_equal(message.type, MESSAGE_RELAY_MORE);
+    }
+    read_fragment(answer, &cursor, flags);
+    return true;
+}
+
 void harness_answer(struct harness_answer *ret, struct harness *harness, uint32_t gateway)
 {
-    struct fault fault;
-    uint8_t flags = 0;
-    *ret = (struct harness_answer){.body = buffer_of(MIB(64))};
-    while (!(flags & FLAG_END)) {
-        struct ipc_message message;
-        struct span piece;
-        status came = harness_receive(&message, harness, harness->gateways[gateway], PATIENCE_MS);
-        if (came != OK)
-            fail_msg("gateway %u: no answer: %s", gateway, status_code(came));
-        struct cursor cursor = cursor_over(message.body);
-        must(cursor_u8(&flags, &cursor, &fault), &fault);
-        if (ret->fragments++ == 0) {
-            assert_int_equal(message.type, MESSAGE_RELAY_RESPONSE);
-            ret->id = message.id;
-            read_head(ret, &cursor);
-        } else {
-            assert_int_equal(message.type, MESSAGE_RELAY_MORE);
-            assert_int_equal(message.id, ret->id);
-        }
-        must(cursor_field(&piece, &cursor, RELAY_FRAGMENT_MAX, "fragment", &fault), &fault);
-        must(cursor_end(&cursor, &fault), &fault);
-        buffer_put(&ret->body, piece);
-    }
-    if (ret->length != RELAY_LENGTH_UNKNOWN)
+    *ret = (struct harness_answer){0};
+    while (!ret->over)
+        if (!harness_part(ret, harness, gateway, PATIENCE_MS))
+            fail_msg("gateway %u: no answer", gateway);
+    if (ret->length != RELAY_LENGTH_UNKNOWN && ret->body.length > 0)
         assert_int_equal(ret->body.length, ret->length);
-    buffer_put_u8(&ret->body, 0);
-    ret->body.length--;
+}
+
+void harness_stream(struct harness_answer *answer, struct harness *harness, uint32_t gateway)
+{
+    while (!answer->over) {
+        size_t before = answer->body.length;
+        if (!harness_part(answer, harness, gateway, PATIENCE_MS))
+            fail_msg("gateway %u: the answer does not go on", gateway);
+        if (answer->body.length > before && !answer->over)
+            harness_send_credit(harness, gateway, answer->id,
+                                (uint32_t)(answer->body.length - before));
+    }
 }
 
 void harness_answer_free(struct harness_answer *answer)

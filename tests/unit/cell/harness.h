@@ -103,11 +103,16 @@ struct harness_request {
     size_t first;   /* bytes of the body in RELAY_REQUEST and each RELAY_BODY; 0: as many as fit */
     bool open;      /* no FLAG_END: the body stays unfinished */
     bool chunked;   /* its length is not said, as when open */
+    int64_t length; /* said instead of the body's; 0: that */
 };
 void harness_send(struct harness *harness, uint32_t gateway, uint32_t id,
                   struct harness_request request);
 void harness_send_raw(struct harness *harness, uint32_t gateway, uint32_t type, uint32_t id,
                       struct span body);
+
+void harness_send_body(struct harness *harness, uint32_t gateway, uint32_t id, uint8_t flags,
+                       struct span fragment);
+void harness_send_credit(struct harness *harness, uint32_t gateway, uint32_t id, uint32_t bytes);
 
 struct harness_answer {
     uint32_t id;
@@ -116,10 +121,18 @@ struct harness_answer {
     char headers[RELAY_HEADERS][SILO_HEADER_MAX];
     uint64_t length; /* as announced */
     uint32_t fragments;
+    bool over, broken;
+    uint64_t credit;    /* that came for the request's body meanwhile */
     struct buffer body; /* NUL behind it */
 };
 /* The next whole answer on that gateway; to be freed. */
 void harness_answer(struct harness_answer *ret, struct harness *harness, uint32_t gateway);
+/* The next message of one stream's answer, into an answer that was zero at first: over at its end.
+ * False when none comes for that long. */
+bool harness_part(struct harness_answer *answer, struct harness *harness, uint32_t gateway,
+                  int timeout_ms);
+/* The whole of a streamed answer; gives credit as it comes. */
+void harness_stream(struct harness_answer *answer, struct harness *harness, uint32_t gateway);
 void harness_answer_free(struct harness_answer *answer);
 /* Sends, receives; checks the status and that body holds text (NULL: anything). */
 void harness_ask(struct harness *harness, struct harness_request request, int http_status,
