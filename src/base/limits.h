@@ -129,6 +129,15 @@ enum {
     USED_TOKENS_MAX = 100000,       /* alive, of issuers whose tokens serve once: then 503 */
     CONSISTENCY_PROOF_MAX = 128,    /* hashes */
 
+    /* usage and cost */
+    USAGE_ACTIONS_MAX = 96,         /* told apart in the counts of a day */
+    USAGE_NAME_TEXT = 40,
+    USAGE_RECORD_MAX = KIB(8),      /* bytes of one day */
+    USAGE_DAYS_KEPT = 400,
+    USAGE_REPORT_SECONDS = 60,      /* a cell that is awake reports so often */
+    PRICE_FILE_MAX = KIB(4),
+    PRICE_CURRENCY_TEXT = 9,
+
     /* store */
     STORE_CACHE_KIB_DEFAULT = 256,   /* SQLite's page cache in a cell */
     STORE_CHECKPOINT_FRAMES = 1000,  /* of the WAL; then a commit moves it into the database */
@@ -147,6 +156,7 @@ enum {
     RESTART_DELAY_MAX_MS = 10000,
 };
 
+static_assert(USAGE_ACTIONS_MAX * (USAGE_NAME_TEXT + 20) + 128 <= USAGE_RECORD_MAX, "a day fits");
 static_assert(RELAY_FRAGMENT_MAX + KIB(4) <= IPC_BODY_MAX, "a fragment and its head are one frame");
 static_assert(TOKEN_MAX + HTTP_LINE_MAX + KIB(8) <= IPC_BODY_MAX, "a request's head is one frame");
 static_assert(2 * CHARTER_MAX + KIB(2) <= IPC_BODY_MAX, "two charters are one message");

@@ -26,6 +26,7 @@ status charters_hand_in(struct cell *cell, struct cursor *posture, struct fault 
         buffer_put(&charters->handed[scope], handed);
         TRY(buffer_check(&charters->handed[scope], "charter", fault));
     }
+    TRY(prices_get(&cell->usage.prices, posture, fault));
     if (charters->idle_seconds == 0)
         charters->idle_seconds = IDLE_SECONDS_DEFAULT;
     return cursor_end(posture, fault);
@@ -172,6 +173,7 @@ status charters_choose(struct cell *cell, const struct charter_head heads[SILO_C
         TRY(enforce(cell, scope, charter, &heads[scope], fault));
         buffer_free(&cell->charters.handed[scope]);
     }
+    silo_set_prices(cell->silo, &cell->usage.prices);
     apply(cell);
     return OK;
 }

@@ -137,6 +137,7 @@ static void leave(struct cell *cell)
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put_u64(&body, (uint64_t)silo_next_expiry_us(cell->silo));
     buffer_put_u64(&body, silo_bytes(cell->silo));
+    usage_tell(cell);
     cell->silo = silo_close(cell->silo);
     cell->park.phase = PARK_DONE;
     status sent = ipc_send_wait(cell->supervisor, MESSAGE_CELL_PARKED, 0, buffer_span(&body),

@@ -126,6 +126,7 @@ static void stream_free(struct stream *stream)
     struct relay *relay = stream->relay;
     struct cell *cell = relay->cell;
     struct stream **at = bucket_of(relay, stream->id);
+    usage_count(cell, stream);
     if (stream->phase == STREAM_FLOWS)
         stream_list_remove(&cell->flows, stream);
     stream_rest(stream);

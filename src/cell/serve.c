@@ -104,6 +104,7 @@ status cell_serve(struct cell *cell, struct fault *fault)
                    fault));
     TRY(kms_start(cell, fault));
     park_watch_idle(cell);
+    usage_start(cell);
     turn_start(cell);
     loop_on_turn_end(cell->loop, turn_end, cell);
     status run = cell->ended ? OK : loop_run(cell->loop, fault);

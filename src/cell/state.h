@@ -6,6 +6,7 @@
  *   park.c     idle, drain, the way out          export.c   the audit log to a descriptor
  *   charters.c posture, issuers, revocations     quota.c    rates, slots, bytes; denials as numbers
  *   streams.c  uploads, downloads, notes         lines.c    NDJSON, a line at a time
+ *   usage.c    reports of what was used
  *
  * One thread. Callbacks of the loop only collect; all use of the silo is in turn.c at the end of a
  * turn, but for waking, anchoring, exporting and parking, which never run inside a transaction. */
@@ -308,6 +309,19 @@ void denial_note(struct cell *cell, enum denial kind, const char *user);
 /* Entries for what was noted, at most one a second and kind; inside a turn. all: the last. */
 void denials_tell(struct cell *cell, bool all);
 
+/* ---- usage (usage.c) ---- */
+
+struct usage_state {
+    struct prices prices; /* as the posture says: the silo shows them */
+    struct loop_timer timer;
+};
+
+void usage_start(struct cell *cell);
+/* A stream is over. */
+void usage_count(struct cell *cell, const struct stream *stream);
+/* CELL_USAGE, when there is something to tell. */
+void usage_tell(struct cell *cell);
+
 /* ---- the cell (wake.c, serve.c) ---- */
 
 struct cell {
@@ -317,6 +331,7 @@ struct cell {
     uint8_t tenant_id[TENANT_ID_BYTES];
     struct charters charters;
     struct quota_state quota;
+    struct usage_state usage;
     struct tenant_facts facts;
     struct buffer wrapped;    /* the content of silo.keys, for a new channel to the kms */
     struct key_versions versions; /* of the keys in it */

@@ -408,7 +408,8 @@ bool turn_finish(struct cell *cell)
     silo_begin(cell->silo, turn.now_us);
     bool more = expire(cell, &turn, true);
     denials_tell(cell, true);
-    if (silo_must_commit(cell->silo) || silo_pending_since_us(cell->silo))
+    bool counted = silo_usage_settle(cell->silo);
+    if (counted || silo_must_commit(cell->silo) || silo_pending_since_us(cell->silo))
         more = commit(cell, &fault) == OK && more;
     return !more;
 }

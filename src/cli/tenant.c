@@ -28,8 +28,67 @@ static void print_number(const struct json *object, const char *name, const char
         printf("%-*s %s\n", MEMBER_WIDTH, name, none);
 }
 
+static void print_cost(const char *label, const struct json *cost)
+{
+    const struct json *total = cost ? json_member(cost, "total") : NULL;
+    if (!total)
+        return;
+    printf("%-*s ", MEMBER_WIDTH, label);
+    cli_put_text(total->source);
+    putchar(' ');
+    cli_put_text(cli_member(cost, "currency"));
+    putchar('\n');
+}
+
+static void print_period(const char *label, const struct json *period)
+{
+    static const char *const names[] = {"requests", "refused", "cpu_seconds", "awake_seconds",
+                                        "peak_memory_bytes", "bytes_in", "bytes_out",
+                                        "bytes_stored_peak"};
+    if (!period || period->kind != JSON_OBJECT)
+        return;
+    printf("%s, ", label);
+    cli_put_text(cli_member(period, "from"));
+    printf(" to ");
+    cli_put_text(cli_member(period, "to"));
+    putchar('\n');
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const struct json *number = json_member(period, names[i]);
+        printf("  %-*s ", MEMBER_WIDTH - 2, names[i]);
+        cli_put_text(number ? number->source : SPAN("-"));
+        putchar('\n');
+    }
+    const struct json *actions = json_member(period, "by_action");
+    for (uint32_t i = 0; actions && i < actions->count; i++) {
+        const struct json *action = &actions->items[i];
+        printf("    %-*.*s %lld, refused %lld\n", MEMBER_WIDTH - 4, SPAN_ARG(action->name),
+               (long long)cli_number(action, "requests"), (long long)cli_number(action, "refused"));
+    }
+    print_cost("  cost", json_member(period, "cost"));
+}
+
+static void print_days(const struct json *days)
+{
+    for (uint32_t i = 0; days && i < days->count; i++) {
+        const struct json *day = &days->items[i];
+        const struct json *cost = json_member(day, "cost");
+        const struct json *total = cost ? json_member(cost, "total") : NULL;
+        const struct json *cpu = json_member(day, "cpu_seconds");
+        if (i == 0)
+            printf("%-10s %12s %12s %16s %16s %s\n", "DAY", "REQUESTS", "CPU SECONDS", "BYTES IN",
+                   "BYTES OUT", "COST");
+        cli_put_text(cli_member(day, "from"));
+        printf(" %12lld %12.*s %16lld %16lld ", (long long)cli_number(day, "requests"),
+               SPAN_ARG(cpu ? cpu->source : SPAN("-")), (long long)cli_number(day, "bytes_in"),
+               (long long)cli_number(day, "bytes_out"));
+        cli_put_text(total ? total->source : SPAN("-"));
+        putchar('\n');
+    }
+}
+
 static void print_tenant(const struct json *tenant)
 {
+    const struct json *usage = json_member(tenant, "usage");
     static const char *const texts[] = {"name", "id", "state", "tier", "region", "created_at",
                                         "audit"};
     static const char *const quotas[] = {"requests_per_second", "concurrent_requests",
@@ -56,20 +115,29 @@ static void print_tenant(const struct json *tenant)
            (long long)cli_number(tenant, "charter_sequence"));
     printf("%-*s %s\n", MEMBER_WIDTH, "awake",
            cli_is_true(tenant, "awake") ? "yes" : "no (parked)");
+    print_period("this month", usage ? json_member(usage, "month") : NULL);
+    print_period("today", usage ? json_member(usage, "today") : NULL);
+    print_days(usage ? json_member(usage, "days") : NULL);
 }
 
 static void print_list(const struct json *document)
 {
     const struct json *data = json_member(document, "data");
-    printf("%-24s %-32s %-8s %-9s %12s %s\n", "NAME", "ID", "STATE", "TIER", "BYTES", "AWAKE");
+    const struct json *total;
+    printf("%-24s %-32s %-8s %-9s %12s %-5s %s\n", "NAME", "ID", "STATE", "TIER", "BYTES", "AWAKE",
+           "COST OF THE MONTH");
     for (uint32_t i = 0; data && i < data->count; i++) {
         const struct json *tenant = &data->items[i];
-        printf("%-24.*s %-32.*s %-8.*s %-9.*s %12lld %s\n", SPAN_ARG(cli_member(tenant, "name")),
+        const struct json *cost = json_member(tenant, "cost");
+        total = cost ? json_member(cost, "total") : NULL;
+        printf("%-24.*s %-32.*s %-8.*s %-9.*s %12lld %-5s %.*s\n", SPAN_ARG(cli_member(tenant, "name")),
                SPAN_ARG(cli_member(tenant, "id")), SPAN_ARG(cli_member(tenant, "state")),
                SPAN_ARG(cli_member(tenant, "tier")),
                (long long)cli_number(json_member(tenant, "usage"), "bytes_stored"),
-               cli_is_true(tenant, "awake") ? "yes" : "no");
+               cli_is_true(tenant, "awake") ? "yes" : "no",
+               SPAN_ARG(total ? total->source : SPAN("-")));
     }
+    print_cost("all together", json_member(document, "cost"));
 }
 
 /* --quota NAME=VALUE, as often as it is there. */
@@ -204,11 +272,28 @@ static int tenant_list(struct cli *cli)
     return cli_end(cli) ? EXIT_USAGE : cli_call(cli, "tenant.list", &arguments, -1, print_list);
 }
 
+static int tenant_show(struct cli *cli, const char *name)
+{
+    uint8_t storage[512];
+    struct buffer arguments = buffer_over(storage, sizeof storage);
+    struct json_writer writer = json_writer_on(&arguments);
+    const char *days = cli_option(cli, "--days");
+    int64_t count;
+    if (days && !cli_whole_number(&count, days))
+        return cli_usage("--days: must be a number of days");
+    json_open_object(&writer, NULL);
+    json_put_text(&writer, "name", name);
+    if (days)
+        json_put_integer(&writer, "days", count);
+    json_close_object(&writer);
+    return cli_end(cli) ? EXIT_USAGE : cli_call(cli, "tenant.show", &arguments, -1, print_tenant);
+}
+
 int command_tenant(struct cli *cli)
 {
     static const struct {
         const char *word, *verb;
-    } plain[] = {{"show", "tenant.show"}, {"pause", "tenant.pause"}, {"resume", "tenant.resume"}};
+    } plain[] = {{"pause", "tenant.pause"}, {"resume", "tenant.resume"}};
     static const char words[] =
         "tenant: create, list, show, update, pause, resume or erase";
     uint8_t storage[512];
@@ -225,6 +310,8 @@ int command_tenant(struct cli *cli)
         return tenant_set(cli, "tenant.create", name);
     if (strcmp(word, "update") == 0)
         return tenant_set(cli, "tenant.update", name);
+    if (strcmp(word, "show") == 0)
+        return tenant_show(cli, name);
     if (strcmp(word, "erase") == 0)
         return tenant_erase(cli, name);
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)

@@ -17,6 +17,7 @@
 #include "store/statement.h"
 #include "wire/json.h"
 #include "wire/messages.h"
+#include "wire/usage.h"
 
 enum tenant_state {
     TENANT_CREATING = 0,
@@ -73,6 +74,10 @@ struct control {
     uint8_t platform_told[HASH_BYTES]; /* of the PLATFORM message that gateways have */
     uint64_t denials[STATS_REASONS_MAX]; /* by reason, not yet in the ledger */
     uint8_t denial_sample[HASH_BYTES];
+    struct usage_note *usage_notes; /* of usage.c, to be stored */
+    uint32_t usage_note_count;
+    struct loop_timer usage_timer;
+    struct prices prices; /* of the price file in force */
     bool stopping;
 };
 
@@ -282,8 +287,29 @@ void lifecycle_pause(struct control *control, struct span name, bool pause, int6
                      struct outcome outcome);
 /* Finishes or undoes what a crash, also of the kms, left; not what is under way. */
 void lifecycle_reconcile(struct control *control);
-void tenant_put_json(struct json_writer *writer, struct control *control,
-                     const struct tenant *tenant);
+/* Its cost of the month so far is among the members, and returned. */
+struct cost tenant_put_json(struct json_writer *writer, struct control *control,
+                            const struct tenant *tenant);
+/* The same with its use of the month, of today and of the last days one by one. */
+void tenant_put_whole(struct json_writer *writer, struct control *control,
+                      const struct tenant *tenant, uint32_t days);
+
+/* usage.c */
+void usage_on_report(struct control *control, struct cursor *body);
+void usage_on_prices(struct control *control, struct cursor *body);
+void usage_flush(struct control *control); /* what was reported goes into the registry now */
+MUST_CHECK status usage_read(struct usage_period *ret, struct control *control,
+                             const struct tenant *tenant, uint32_t first_day, uint32_t last_day,
+                             struct fault *fault);
+/* Members of the open object: "month", "today" and, of so many days, "days". */
+void usage_put_month(struct json_writer *writer, struct control *control,
+                     const struct tenant *tenant, uint32_t days);
+/* Member "cost": of the month so far. */
+struct cost usage_put_cost(struct json_writer *writer, struct control *control,
+                           const struct tenant *tenant);
+/* Inside a transaction. */
+MUST_CHECK status usage_remove_of(struct control *control, const uint8_t id[TENANT_ID_BYTES],
+                                  struct fault *fault);
 
 /* wakes.c */
 void wake_tenant(struct control *control, const struct tenant *tenant, uint32_t gateway,

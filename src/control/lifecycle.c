@@ -91,23 +91,42 @@ static void put_charter(struct json_writer *writer, struct control *control,
     charter_free(charter);
 }
 
-void tenant_put_json(struct json_writer *writer, struct control *control,
-                     const struct tenant *tenant)
+static void put_facts(struct json_writer *writer, struct control *control,
+                      const struct tenant *tenant)
 {
     char id[TENANT_ID_TEXT], created[CLOCK_TEXT_SIZE];
     hex_encode(id, SPAN_OF(tenant->id));
     clock_text(created, tenant->created_at_us);
-    json_open_object(writer, NULL);
     json_put_text(writer, "id", id);
     json_put_text(writer, "name", tenant->name);
     json_put_text(writer, "state", state_names[tenant->state]);
     put_charter(writer, control, tenant);
     json_put_text(writer, "created_at", created);
     json_put_integer(writer, "uid", tenant->uid);
+    json_put_bool(writer, "awake", wakes_is_awake(control, tenant->id));
     json_open_object(writer, "usage");
     json_put_integer(writer, "bytes_stored", tenant->bytes_stored);
+}
+
+struct cost tenant_put_json(struct json_writer *writer, struct control *control,
+                            const struct tenant *tenant)
+{
+    json_open_object(writer, NULL);
+    put_facts(writer, control, tenant);
     json_close_object(writer);
-    json_put_bool(writer, "awake", wakes_is_awake(control, tenant->id));
+    struct cost cost = usage_put_cost(writer, control, tenant);
+    json_close_object(writer);
+    return cost;
+}
+
+void tenant_put_whole(struct json_writer *writer, struct control *control,
+                      const struct tenant *tenant, uint32_t days)
+{
+    json_open_object(writer, NULL);
+    put_facts(writer, control, tenant);
+    usage_put_month(writer, control, tenant, days);
+    json_close_object(writer);
+    (void)usage_put_cost(writer, control, tenant);
     json_close_object(writer);
 }
 

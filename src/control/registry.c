@@ -40,6 +40,11 @@ static const char *const versions[] = {
     " tenant BLOB NOT NULL,"
     " PRIMARY KEY(kind, value)) WITHOUT ROWID;"
     "CREATE INDEX route_tenant ON route(tenant);",
+    "CREATE TABLE usage_day("
+    " tenant BLOB NOT NULL,"
+    " day INTEGER NOT NULL,"
+    " record BLOB NOT NULL,"
+    " PRIMARY KEY(tenant, day)) WITHOUT ROWID;",
 };
 
 static const struct store_schema schema = {"registry", versions,
@@ -176,6 +181,7 @@ status registry_remove(struct control *control, const uint8_t id[TENANT_ID_BYTES
     _cleanup_statement_ struct statement *change = NULL;
     TRY(charter_remove(control, id, fault));
     TRY(routes_remove_of(control, id, fault));
+    TRY(usage_remove_of(control, id, fault));
     TRY(statement_open(&change, control->store, "DELETE FROM tenant WHERE id = ?1", fault));
     statement_bind_blob(change, 1, (struct span){id, TENANT_ID_BYTES});
     return statement_run(change, fault);

@@ -19,6 +19,7 @@ static void end(void)
 {
     struct fault fault;
     wakes_flush(&control);
+    usage_flush(&control);
     gateways_flush(&control);
     routes_flush(&control);
     struct store_anchor ignored;
@@ -53,6 +54,8 @@ static void dispatch(struct ipc_message *message)
     case MESSAGE_CHANNEL: on_channel(&body, message); break;
     case MESSAGE_ADMIN_OPEN: admin_open(&control, &body, message); break;
     case MESSAGE_CELL_GONE: wakes_on_gone(&control, &body); break;
+    case MESSAGE_CELL_USAGE: usage_on_report(&control, &body); break;
+    case MESSAGE_PRICES: usage_on_prices(&control, &body); break;
     case MESSAGE_STOP:
         control.stopping = true;
         loop_stop(control.loop);
@@ -108,6 +111,7 @@ static status take_start(struct ipc_message *message, struct fault *fault)
     TRY(cursor_u32(&control.uid_base, &body, fault));
     TRY(cursor_u32(&control.idle_seconds, &body, fault));
     TRY(cursor_text(control.region, sizeof control.region, &body, "region", fault));
+    TRY(prices_get(&control.prices, &body, fault));
     TRY(cursor_end(&body, fault));
     if (control.gateway_count > GATEWAYS_MAX)
         return FAIL(BAD_REQUEST, fault, "%u gateways", control.gateway_count);

@@ -170,13 +170,15 @@ static status tenant_resume(struct session *session, const struct json *argument
 struct listing {
     struct control *control;
     struct json_writer writer;
+    struct cost cost; /* of all */
 };
 
 static status list_one(void *context, const struct tenant *tenant, struct fault *fault)
 {
     struct listing *listing = context;
     (void)fault;
-    tenant_put_json(&listing->writer, listing->control, tenant);
+    struct cost cost = tenant_put_json(&listing->writer, listing->control, tenant);
+    cost_add(&listing->cost, &cost);
     return OK;
 }
 
@@ -185,13 +187,15 @@ static status tenant_list(struct session *session, const struct json *arguments,
 {
     static const char *const known[] = {NULL};
     _cleanup_buffer_ struct buffer text = buffer_of(LIST_MAX);
-    struct listing listing = {session->control, json_writer_on(&text)};
+    struct listing listing = {.control = session->control, .writer = json_writer_on(&text)};
     (void)message;
     TRY(json_only(arguments, known, fault));
+    usage_flush(session->control);
     json_open_object(&listing.writer, NULL);
     json_open_array(&listing.writer, "data");
     TRY(registry_all(session->control, list_one, &listing, fault));
     json_close_array(&listing.writer);
+    cost_put(&listing.writer, "cost", &listing.cost, &session->control->prices);
     json_close_object(&listing.writer);
     TRY(buffer_check(&text, "list", fault));
     session_answer(session, OK, "", buffer_span(&text));
@@ -201,12 +205,22 @@ static status tenant_list(struct session *session, const struct json *arguments,
 static status tenant_show(struct session *session, const struct json *arguments,
                           struct ipc_message *message, struct fault *fault)
 {
+    static const char *const known[] = {"name", "days", NULL};
+    _cleanup_buffer_ struct buffer text = buffer_of(LIST_MAX);
+    struct json_writer writer = json_writer_on(&text);
     struct tenant tenant;
     struct span name;
+    int64_t days = 0;
     (void)message;
-    TRY(only_name(&name, arguments, fault));
+    TRY(json_only(arguments, known, fault));
+    TRY(name_of(&name, arguments, fault));
+    TRY(json_optional_integer(&days, arguments, "days", 0, USAGE_DAYS_KEPT, fault));
     TRY(tenant_named(&tenant, session->control, name, fault));
-    return answer_tenant(session, &tenant, fault);
+    usage_flush(session->control);
+    tenant_put_whole(&writer, session->control, &tenant, (uint32_t)days);
+    TRY(buffer_check(&text, "tenant", fault));
+    session_answer(session, OK, "", buffer_span(&text));
+    return OK;
 }
 
 /* ret_longest: the longest life of a token. */

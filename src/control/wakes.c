@@ -142,6 +142,7 @@ status posture_put(struct buffer *out, struct control *control, const struct ten
     buffer_put_text_field(out, control->region);
     buffer_put_field(out, buffer_span(&own));
     buffer_put_field(out, buffer_span(&platform));
+    prices_put(out, &control->prices);
     return buffer_check(out, "posture", fault);
 }
 

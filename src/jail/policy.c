@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 static_assert((int)FILTER_STAGES == (int)JAIL_STAGES, "one program a stage");
@@ -107,6 +108,10 @@ static const struct row large_files[] = { /* hints only */
     CALL(fadvise64, IS(3, POSIX_FADV_SEQUENTIAL)),
 };
 
+static const struct row own_use[] = { /* what a tenant is shown of itself */
+    CALL(getrusage, IS(0, RUSAGE_SELF)),
+};
+
 static const struct row results[] = { /* answers too long for a message go out as a memfd */
     CALL(memfd_create, ONLY(1, MFD_CLOEXEC | MFD_ALLOW_SEALING)),
     CALL(fcntl, IS(1, F_ADD_SEALS)),
@@ -140,6 +145,7 @@ static const struct section sections[] = {
     {ALL, JAIL_STAGE_FINAL, ROWS(process)},
     {FILES, JAIL_STAGE_FINAL, ROWS(files)},
     {CELL, JAIL_STAGE_FINAL, ROWS(large_files)},
+    {CELL, JAIL_STAGE_FINAL, ROWS(own_use)},
     {CONTROL, JAIL_STAGE_FINAL, ROWS(results)},
     {GATEWAY, JAIL_STAGE_FINAL, ROWS(connections)},
     {ALL, JAIL_STAGE_BLANK, ROWS(closing)},

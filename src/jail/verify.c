@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <string.h>
+#include <time.h>
 
 enum { PROC_FILE_MAX = 8192 };
 
@@ -376,6 +377,21 @@ status jail_measure(struct jail_report *report, const struct jail_child *child,
     TRY(check_alive(child, fault));
     report->private_kib = (int64_t)(clean + dirty);
     return OK;
+}
+
+void jail_read_used(struct jail_used *used, const struct jail_child *child)
+{
+    uint8_t storage[PROC_FILE_MAX];
+    struct fault ignored;
+    struct span text;
+    struct timespec cpu;
+    clockid_t clock;
+    uint64_t peak;
+    if (clock_getcpuclockid(child->pid, &clock) == 0 && clock_gettime(clock, &cpu) == 0)
+        used->cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+    if (read_proc(&text, storage, child->proc, "status", &ignored) == OK
+        && read_number(&peak, text, "VmHWM", 10, &ignored) == OK) /* gone once it has ended */
+        used->peak_kib = peak;
 }
 
 static void put_capabilities(struct json_writer *writer, const struct jail_report *report)

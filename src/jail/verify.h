@@ -47,6 +47,14 @@ MUST_CHECK status jail_verify(struct jail_report *ret, const struct jail_child *
 MUST_CHECK status jail_measure(struct jail_report *report, const struct jail_child *child,
                                struct fault *fault);
 
+/* What the process has used so far, by the kernel's account; also when it has ended, until it is
+ * reaped. Members that cannot be read stay as they were. */
+struct jail_used {
+    uint64_t cpu_us;
+    uint64_t peak_kib; /* VmHWM: of this program, not of what its process was before exec */
+};
+void jail_read_used(struct jail_used *used, const struct jail_child *child);
+
 /* One object; name as in json.h. */
 void jail_report_json(struct json_writer *writer, const char *name,
                       const struct jail_report *report);

@@ -13,6 +13,7 @@
 >>>>>>> d87d428 (Knowledge: documents, chunks, one index a classification, search; full-text indexes shared with memory)
 #include "silo/memory.h"
 #include "silo/tenant.h"
+#include "silo/usage.h"
 #include "silo/used_tokens.h"
 #include "store/export.h"
 
@@ -243,6 +244,7 @@ status silo_open(struct silo **ret, const struct silo_opening *opening, struct f
     for (size_t i = 0; i < TENANT_ID_BYTES; i++)
         silo->tenant_id[i] = opening->tenant_id[i];
     hex_encode(silo->tenant_text, SPAN_OF(silo->tenant_id));
+    usage_begin(silo);
     status opened = open_silo(silo, opening, fault);
     if (opened != OK) {
         drop(silo);
@@ -482,6 +484,7 @@ static status write_all(struct silo *silo, struct fault *fault)
     TRY(fulltext_settle(&silo->knowledge.fulltext, silo, fault));
     TRY(audit_write(silo, fault));
     TRY(write_note(silo, fault));
+    TRY(usage_write(silo, fault));
     TRY(charters_write(silo, fault));
     TRY(keys_write(silo, fault));
     return store_commit(silo->store, fault);
@@ -496,6 +499,7 @@ static void take_back(struct silo *silo)
     return_indexes(silo, (struct silo_marks){0});
     used_tokens_forget(silo);
     idempotency_forget(silo);
+    usage_taken_back(silo);
     silo->has_state = silo->had_state;
 }
 
@@ -504,7 +508,8 @@ status silo_commit(struct silo *silo, struct fault *fault)
     bool open = silo->store != NULL && store_in_transaction(silo->store);
     silo->wrote = false;
     silo->read_strictly = false;
-    if (silo->pending.count == 0 && !open && (silo->store == NULL || !keys_unwritten(silo)))
+    if (silo->pending.count == 0 && !open && !silo->usage.settle
+        && (silo->store == NULL || !keys_unwritten(silo)))
         return OK;
     TRY(silo_write(silo, fault));
     status committed = write_all(silo, fault);
@@ -517,6 +522,7 @@ status silo_commit(struct silo *silo, struct fault *fault)
     audit_written(silo);
     silo->had_state = silo->has_state;
     silo->note_is_new = false;
+    usage_written(silo);
     charters_written(silo);
     keys_written(silo);
     return OK;

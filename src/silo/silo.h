@@ -12,6 +12,7 @@
 #include "store/store.h"
 #include "wire/json.h"
 #include "wire/messages.h"
+#include "wire/usage.h"
 
 struct silo; /* store, audit log, posture */
 
@@ -161,6 +162,18 @@ int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due
 void silo_trim(struct silo *silo); /* gives back memory that an idle cell need not hold */
 uint64_t silo_bytes(struct silo *silo); /* stored, what the open turn added and deleted included */
 uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */
+
+/* What the tenant uses (usage.c). Counting is a few additions; the day is that of the last turn.
+ * silo_count: one request was answered; action NULL: there is none such. silo_count_bytes: pieces
+ * of bodies that nobody holds whole. */
+void silo_count(struct silo *silo, const struct action *action, bool refused, uint64_t bytes_in,
+                uint64_t bytes_out);
+void silo_count_bytes(struct silo *silo, uint64_t bytes_in, uint64_t bytes_out);
+/* Appends the records of what was counted since the last call, at most two; how many. */
+uint32_t silo_usage_report(struct buffer *out, struct silo *silo);
+/* For parking: what was counted goes with the next commit. True when one is needed for it. */
+bool silo_usage_settle(struct silo *silo);
+void silo_set_prices(struct silo *silo, const struct prices *prices); /* for display only */
 
 /* The audit export (store/export.h), piece by piece: appends lines to out until about 256 KiB;
  * ret_done at the end. from_index is the caller's cursor, 0 at first. It ends with the newest

@@ -8,6 +8,7 @@
 #include "silo/silo.h"
 #include "store/log.h"
 #include "store/statement.h"
+#include "wire/usage.h"
 
 /* In secret memory; see keys.h. */
 struct silo_keys {
@@ -100,6 +101,27 @@ struct idempotency_state {
     int64_t answers;       /* stored, at most */
 };
 
+/* What was counted of one day, by the number of the action (0: none was found). */
+struct usage_counts {
+    uint32_t day;
+    bool used;
+    uint64_t bytes_in, bytes_out;
+    uint64_t requests[USAGE_ACTIONS_MAX], refused[USAGE_ACTIONS_MAX];
+};
+
+struct usage_event {
+    uint32_t number;
+    uint64_t answered, refused, bytes_in, bytes_out;
+};
+
+struct silo_usage {
+    struct usage_counts unsaved[2], unreported[2]; /* of today, of the last day before it */
+    uint64_t cpu_us, awake_us; /* this process, when the counts were last stored */
+    int64_t written_us;        /* wall */
+    bool settle, writing;      /* to be stored now; are in the open transaction */
+    struct prices prices;
+};
+
 enum { SIGNED_CHARTER_MAX = CHARTER_MAX + 128 };
 
 struct silo {
@@ -125,6 +147,7 @@ struct silo {
     struct buffer charters[SILO_CHARTERS]; /* signed; to be stored with the next commit */
     struct used_tokens used_tokens;
     struct idempotency_state idempotency;
+    struct silo_usage usage;
     struct memory_state memory;
     struct knowledge_state knowledge;
 };

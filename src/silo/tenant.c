@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "silo/memory.h"
+#include "silo/usage.h"
 #include "wire/json.h"
 
 /* 0 reads as null: no limit. */
@@ -62,6 +63,7 @@ status tenant_read(struct call *call, struct fault *fault)
     json_put_integer(&writer, "bytes_stored", (int64_t)silo_bytes(silo));
     json_put_integer(&writer, "memories", memories);
     json_put_integer(&writer, "audit_entries", (int64_t)store_log_size(silo->log));
+    TRY(usage_put(&writer, silo, fault));
     json_close_object(&writer);
     json_close_object(&writer);
     call->response->http_status = 200;

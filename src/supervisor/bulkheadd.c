@@ -99,10 +99,12 @@ static void on_signal(void *context, uint32_t events)
     struct supervisor *supervisor = context;
     struct signalfd_siginfo info;
     while (read(supervisor->signals, &info, sizeof info) == sizeof info)
-        if (info.ssi_signo == SIGHUP)
+        if (info.ssi_signo == SIGHUP) {
             tls_reload(supervisor);
-        else
+            prices_reload(supervisor);
+        } else {
             phases_stop(supervisor);
+        }
 }
 
 static status watch_signals(struct supervisor *supervisor, struct fault *fault)
@@ -164,6 +166,7 @@ static status prepare(struct supervisor *supervisor, struct fault *fault)
     TRY(jail_kernel_check(fault));
     if (supervisor->shared_id)
         TRY(jail_become_root(fault));
+    TRY(prices_load(supervisor, fault));
     TRY(open_listeners(supervisor, fault));
     TRY(open_directories(supervisor, fault));
     TRY(open_executables(supervisor, fault));

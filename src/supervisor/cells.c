@@ -204,6 +204,7 @@ status cell_assume(struct child *cell, const uint8_t tenant[TENANT_ID_BYTES], ui
     cell->state = CHILD_CLOSING;
     cell->wake_started_us = clock_monotonic_us();
     cells_count(supervisor);
+    usage_begin(cell);
     int silo, ends[2];
     TRY(jail_map(&cell->jail, child_uid(cell), child_uid(cell), fault));
     TRY(silos_mount(&silo, &supervisor->silos, tenant, child_uid(cell), fault));
@@ -452,6 +453,7 @@ void cell_ended(struct child *cell, int exit_code)
                      exit_code);
         log_event(cell->parked || cell->stop_wanted ? LOG_INFO : LOG_ERROR, "cell.gone",
                   "tenant %s, exit %d, %s", id, exit_code, cell->detail[0] ? cell->detail : "-");
+        usage_tell(cell, (struct span){0});
         tell_gone(cell);
         for (const struct waiter *stop = cell->stops; stop; stop = stop->next)
             answer(supervisor, stop->request, OK, NULL);

@@ -169,6 +169,7 @@ static void on_exit_event(void *context, uint32_t events)
     (void)events;
     struct child *child = context;
     struct fault fault;
+    usage_look(child);
     int code = -1; /* reaped by nobody else: an error of waitid itself is an end, too */
     if (jail_reap(&code, &child->jail, &fault) == AGAIN)
         return;
@@ -192,6 +193,7 @@ void child_forget(struct child *child)
     child->channel_source = loop_unwatch(loop, child->channel_source);
     child->exit_source = loop_unwatch(loop, child->exit_source);
     loop_timer_stop(loop, &child->timer);
+    loop_timer_stop(loop, &child->usage.timer);
     child->outbox = ipc_outbox_free(child->outbox);
     if (child->channel >= 0)
         close(child->channel);

@@ -170,7 +170,7 @@ static status apply(struct options *options, const struct json *config, struct f
     static const char *const known[] = {"data", "keys", "listen", "ops", "behind_proxy",
         "idle_seconds", "blank_cells", "gateways", "uid_base", "cell_memory_mib", "tls_cert",
         "tls_key", "domain", "region", "trusted_proxies", "connections_per_address",
-        "tenant_labels", NULL};
+        "tenant_labels", "prices", NULL};
     TRY(json_need_object(config, "configuration", fault));
     TRY(json_only(config, known, fault));
     TRY(text_member(options->data, sizeof options->data, config, "data", fault));
@@ -179,6 +179,7 @@ static status apply(struct options *options, const struct json *config, struct f
     TRY(address_member(&options->ops, config, "ops", fault));
     TRY(text_member(options->tls_cert, sizeof options->tls_cert, config, "tls_cert", fault));
     TRY(text_member(options->tls_key, sizeof options->tls_key, config, "tls_key", fault));
+    TRY(text_member(options->prices, sizeof options->prices, config, "prices", fault));
     TRY(json_optional_bool(&options->behind_proxy, config, "behind_proxy", fault));
     TRY(json_optional_bool(&options->tenant_labels, config, "tenant_labels", fault));
     TRY(network_members(options, config, fault));
@@ -238,6 +239,7 @@ static const struct option long_options[] = {
     {"tls-cert", required_argument, NULL, 't'},    {"tls-key", required_argument, NULL, 'y'},
     {"domain", required_argument, NULL, 'm'},      {"region", required_argument, NULL, 'r'},
     {"trusted-proxy", required_argument, NULL, 'x'}, {"no-tenant-labels", no_argument, NULL, 'n'},
+    {"prices", required_argument, NULL, 'e'},
     {"unsafe-no-jail", no_argument, NULL, 'u'},    {0}};
 
 static status one_option(struct options *options, int option, const char *value,
@@ -252,6 +254,7 @@ static status one_option(struct options *options, int option, const char *value,
     case 'p': options->behind_proxy = true; return OK;
     case 't': return path_option(options->tls_cert, "--tls-cert", value, fault);
     case 'y': return path_option(options->tls_key, "--tls-key", value, fault);
+    case 'e': return path_option(options->prices, "--prices", value, fault);
     case 'm': return set_domain(options, value, "--domain", fault);
     case 'r': return set_region(options, value, "--region", fault);
     case 'x': return add_proxy(options, value, "--trusted-proxy", fault);

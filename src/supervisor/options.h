@@ -22,6 +22,7 @@ struct options {
     char data[PATH_MAX], keys[PATH_MAX];
     struct options_address listen, ops;
     char tls_cert[PATH_MAX], tls_key[PATH_MAX]; /* both or neither */
+    char prices[PATH_MAX]; /* "": no money is shown */
     char domain[HOST_NAME_TEXT]; /* "": no host under it names a tenant */
     char region[TENANT_NAME_MAX + 1]; /* of this node; "": any */
     bool behind_proxy, tenant_labels;

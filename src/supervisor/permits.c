@@ -249,9 +249,18 @@ static status on_cell_parked(struct child *child, struct ipc_message *message,
     TRY(cursor_u64(&expiry, body, fault));
     TRY(cursor_u64(&child->bytes, body, fault));
     TRY(cursor_end(body, fault));
+    usage_look(child);
     child->next_expiry_us = (int64_t)expiry;
     cell_parked(child);
     return OK;
+}
+
+/* Not a byte of it is read here. It comes just before CELL_PARKED, too: the peak is then known. */
+static status on_cell_usage(struct child *child, struct ipc_message *message, struct cursor *body,
+                            struct fault *fault)
+{
+    (void)body;
+    return usage_report(child, message->body, fault);
 }
 
 static status on_cell_damage(struct child *child, struct ipc_message *message,
@@ -303,6 +312,7 @@ static const struct permit cell_permits[] = {
     {MESSAGE_CELL_FAILED, CHILD_CLOSING, CHILD_JAILED, 0, on_cell_failed},
     {MESSAGE_CELL_IDLE, CHILD_SERVING, CHILD_PARKING, 0, on_cell_idle}, /* may cross CELL_PARK */
     {MESSAGE_CELL_PARKED, CHILD_PARKING, CHILD_PARKING, 0, on_cell_parked},
+    {MESSAGE_CELL_USAGE, CHILD_SERVING, CHILD_PARKING, 0, on_cell_usage},
     {MESSAGE_CELL_DAMAGE, CHILD_JAILED, CHILD_PARKING, 0, on_cell_damage},
     {0}};
 

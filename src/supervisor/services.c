@@ -89,7 +89,7 @@ static status pair_with(int *ret, struct child *peer, uint8_t kind, uint32_t ind
 static status start_control(struct child *control, struct fault *fault)
 {
     struct supervisor *supervisor = control->supervisor;
-    uint8_t storage[256];
+    uint8_t storage[512];
     int fds[2];
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put(&body, SPAN_OF(supervisor->public_keys));
@@ -97,6 +97,7 @@ static status start_control(struct child *control, struct fault *fault)
     buffer_put_u32(&body, supervisor->options.uid_base);
     buffer_put_u32(&body, supervisor->options.idle_seconds);
     buffer_put_text_field(&body, supervisor->options.region);
+    prices_put(&body, &supervisor->prices);
     TRY(mount_for(&fds[0], supervisor->control_directory, fault));
     status paired = pair_with(&fds[1], service_kms(supervisor), CHANNEL_CONTROL, 0, fault);
     if (paired == OK) {

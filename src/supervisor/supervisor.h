@@ -16,6 +16,7 @@
 #include "supervisor/options.h"
 #include "supervisor/silos.h"
 #include "wire/messages.h"
+#include "wire/usage.h"
 
 enum child_kind { CHILD_KMS, CHILD_CONTROL, CHILD_GATEWAY, CHILD_CELL, CHILD_KINDS };
 
@@ -35,6 +36,16 @@ struct supervisor;
 struct waiter {
     uint32_t request, gateway;
     struct waiter *next;
+};
+
+/* What the kernel says of a cell since it has a tenant, and how much of it control was told. */
+struct cell_usage {
+    struct jail_used used;
+    uint64_t told_cpu_us;
+    int64_t told_us; /* monotonic; 0: it has no tenant */
+    uint32_t allowance; /* reports that it may still make */
+    int64_t allowance_us;
+    struct loop_timer timer;
 };
 
 struct child {
@@ -65,6 +76,7 @@ struct child {
     int64_t next_expiry_us;
     uint64_t bytes, damaged;
     int64_t wake_started_us, damage_logged_us;
+    struct cell_usage usage;
     struct child *next; /* of the list it is on */
 };
 
@@ -125,6 +137,7 @@ struct supervisor {
     uid_t data_owner;
     struct prove *prove; /* the battery at work, if any */
     struct tls tls;
+    struct prices prices; /* of the price file in force */
 };
 
 /* Every event names what happened to the child; the tables in child.c and permits.c call these. */
@@ -198,6 +211,17 @@ MUST_CHECK status tls_answered(struct child *gateway, const struct ipc_message *
                                struct fault *fault);
 enum { TLS_TEXT_SIZE = 160 };
 void tls_text(char text[TLS_TEXT_SIZE], const struct supervisor *supervisor); /* for status */
+
+/* usage.c */
+void usage_begin(struct child *cell); /* it has a tenant from here on */
+void usage_look(struct child *cell);  /* the last time before it is reaped */
+/* What the kernel counted since the last time, with what the cell counted, to control. */
+void usage_tell(struct child *cell, struct span records);
+MUST_CHECK status usage_report(struct child *cell, struct span records, struct fault *fault);
+
+/* prices.c */
+MUST_CHECK status prices_load(struct supervisor *supervisor, struct fault *fault);
+void prices_reload(struct supervisor *supervisor); /* SIGHUP */
 
 /* phases.c: orderly stop */
 void phases_stop(struct supervisor *supervisor);

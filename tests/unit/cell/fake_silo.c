@@ -464,6 +464,43 @@ uint64_t silo_bytes(struct silo *silo)
     return fake_silo->bytes + (uint64_t)silo->staged_items * fake_silo->item_bytes;
 }
 
+void silo_count(struct silo *silo, const struct action *action, bool refused, uint64_t bytes_in,
+                uint64_t bytes_out)
+{
+    (void)silo, (void)action;
+    fake_silo->counted++;
+    fake_silo->counted_refused += refused;
+    fake_silo->bytes_in += bytes_in;
+    fake_silo->bytes_out += bytes_out;
+}
+
+void silo_count_bytes(struct silo *silo, uint64_t bytes_in, uint64_t bytes_out)
+{
+    (void)silo;
+    fake_silo->bytes_in += bytes_in;
+    fake_silo->bytes_out += bytes_out;
+}
+
+/* As many bytes as the test says. */
+uint32_t silo_usage_report(struct buffer *out, struct silo *silo)
+{
+    (void)silo;
+    for (uint32_t i = 0; i < fake_silo->report_bytes; i++)
+        buffer_put_u8(out, 'r');
+    return fake_silo->report_bytes > 0;
+}
+
+bool silo_usage_settle(struct silo *silo)
+{
+    (void)silo;
+    return false;
+}
+
+void silo_set_prices(struct silo *silo, const struct prices *prices)
+{
+    (void)silo, (void)prices;
+}
+
 void silo_set_posture(struct silo *silo, const struct posture *posture, uint64_t sequence)
 {
     (void)silo;

@@ -35,7 +35,11 @@ struct fake_silo {
     size_t copy_length;
     uint8_t copy[CHARTER_MAX + 128];
 
+    _Atomic uint32_t report_bytes;  /* of each report of usage */
+
     /* counted by the silo */
+    _Atomic uint32_t counted, counted_refused;
+    _Atomic uint64_t bytes_in, bytes_out;
     _Atomic uint32_t handled, refused, last_refusal, commits, checkpoints, notes, trims, expired;
     _Atomic uint32_t items;         /* committed */
     _Atomic uint32_t log_size;      /* committed */

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "node.h"
 
+#include "wire/usage.h"
+
 #include "base/clock.h"
 #include "base/hex.h"
 #include "base/loop.h"
@@ -270,7 +272,7 @@ static void tell_kms(struct node *node, uint32_t type, struct buffer *body, int 
 
 void node_start_control(struct node *node)
 {
-    uint8_t storage[128], channel[8];
+    uint8_t storage[256], channel[8];
     int ends[2], kms_end, fds[2];
     struct fault fault;
     struct buffer body = buffer_over(storage, sizeof storage);
@@ -280,6 +282,7 @@ void node_start_control(struct node *node)
     buffer_put_u32(&body, UID_BASE);
     buffer_put_u32(&body, 15);
     buffer_put_text_field(&body, "");
+    prices_put(&body, &(struct prices){0});
     pair(ends);
     node->control = fork();
     if (node->control == 0) {
