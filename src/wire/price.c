@@ -69,6 +69,8 @@ static status read_file(struct prices *ret, const struct json *file, struct faul
     TRY(json_only(file, known, fault));
     TRY(read_currency(&prices, file, fault));
     const struct json *list = json_member(file, "prices");
+    if (list == NULL)
+        return FAIL(BAD_FIELD, fault, "prices: missing");
     TRY(json_need_object(list, "prices", fault));
     TRY(json_only(list, members, fault));
     for (int i = 0; i < PRICES; i++) {
