@@ -3,7 +3,7 @@
  *
  * The first fragment is collected before a cell hears of the request, so a slow client costs its
  * tenant's cell nothing until it has sent a small body whole or a fragment of a large one. Where
- * the action streams, the cell hears of it at once: it may have something to say before the body. */
+ * the action streams, the cell hears of it at once: it may have something to say before that. */
 #include "base/secret.h"
 #include "gateway/state.h"
 #include "wire/messages.h"

@@ -26,8 +26,9 @@ static int ask_first(struct house *house, int client, const char *line, const ch
     return cell;
 }
 
-static const char put[] = "PUT /v1/streams/a HTTP/1.1", get[] = "GET /v1/streams/a HTTP/1.1",
-                  post[] = "POST /v1/streams HTTP/1.1", chunked[] = "Transfer-Encoding: chunked\r\n";
+static const char put[] = "PUT /v1/streams/a HTTP/1.1", get[] = "GET /v1/streams/a HTTP/1.1";
+static const char post[] = "POST /v1/streams HTTP/1.1";
+static const char chunked[] = "Transfer-Encoding: chunked\r\n";
 
 /* What has come of the body; false when nothing more does. ret_end: with the last. */
 static bool next_body(struct house *house, int cell, uint32_t id, size_t *ret_length,
