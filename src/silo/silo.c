@@ -6,11 +6,8 @@
 #include "silo/audit.h"
 #include "silo/charters.h"
 #include "silo/idempotency.h"
-<<<<<<< HEAD
 #include "silo/keys.h"
-=======
 #include "silo/knowledge.h"
->>>>>>> d87d428 (Knowledge: documents, chunks, one index a classification, search; full-text indexes shared with memory)
 #include "silo/memory.h"
 #include "silo/tenant.h"
 #include "silo/usage.h"
@@ -212,14 +209,8 @@ static struct silo *drop(struct silo *silo)
 {
     silo->log = store_log_close(silo->log);
     silo->store = store_abandon(silo->store);
-<<<<<<< HEAD
-    memory_index_free(silo);
-    keys_free(silo);
-=======
     free_indexes(silo);
-    silo->cursor_key = aead_free(silo->cursor_key);
-    secret_free(silo->keys, sizeof *silo->keys);
->>>>>>> d87d428 (Knowledge: documents, chunks, one index a classification, search; full-text indexes shared with memory)
+    keys_free(silo);
     if (silo->pending.bytes.data != NULL)
         secret_wipe(silo->pending.bytes.data, silo->pending.bytes.length);
     buffer_free(&silo->pending.bytes);
