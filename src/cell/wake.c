@@ -101,6 +101,7 @@ static status open_silo(struct cell *cell, int silo_fd, const struct kms_key *ke
     struct silo_opening opening = {
         .silo_fd = silo_fd, .keys = keys, .key_count = key->versions.count,
         .anchor = key->anchor,
+        .platform_key = key->platform_key,
     };
     struct cursor id = cursor_over(SPAN_OF(cell->tenant_id));
     TRY(cursor_copy(opening.tenant_id, &id, sizeof opening.tenant_id, fault));

@@ -8,7 +8,9 @@
 
 #include "authz/action.h"
 
-enum action_kind { ACTIONS_MEMORY, ACTIONS_KNOWLEDGE, ACTIONS_TENANT, ACTION_KINDS };
+enum action_kind {
+    ACTIONS_MEMORY, ACTIONS_KNOWLEDGE, ACTIONS_TENANT, ACTIONS_EVIDENCE, ACTION_KINDS
+};
 
 enum memory_action {
     MEMORY_ADD,
@@ -36,5 +38,16 @@ extern const struct action knowledge_actions[KNOWLEDGE_ACTIONS];
 
 enum tenant_action { TENANT_READ, TENANT_ACTIONS };
 extern const struct action tenant_actions[TENANT_ACTIONS];
+
+enum evidence_action {
+    EVIDENCE_LIST,
+    EVIDENCE_CHECKPOINT,
+    EVIDENCE_PROOF,
+    EVIDENCE_CONSISTENCY,
+    EVIDENCE_EXPORT,
+    EVIDENCE_HASH,
+    EVIDENCE_ACTIONS
+};
+extern const struct action evidence_actions[EVIDENCE_ACTIONS];
 
 extern const struct action_table action_table;

@@ -5,6 +5,7 @@
 #include "base/secret.h"
 #include "silo/audit.h"
 #include "silo/charters.h"
+#include "silo/evidence.h"
 #include "silo/idempotency.h"
 #include "silo/keys.h"
 #include "silo/knowledge.h"
@@ -12,12 +13,9 @@
 #include "silo/tenant.h"
 #include "silo/usage.h"
 #include "silo/used_tokens.h"
-#include "store/export.h"
 
 #include <assert.h>
 #include <stdlib.h>
-
-enum { EXPORT_PIECE_BYTES = KIB(256) };
 
 static const char *const state_sql[] = {
     "CREATE TABLE silo_state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
@@ -45,10 +43,19 @@ static silo_handler *const knowledge_handlers[KNOWLEDGE_ACTIONS] = {
 static silo_handler *const tenant_handlers[TENANT_ACTIONS] = {
     [TENANT_READ] = tenant_read,
 };
+static silo_handler *const evidence_handlers[EVIDENCE_ACTIONS] = {
+    [EVIDENCE_LIST] = evidence_list,
+    [EVIDENCE_CHECKPOINT] = evidence_checkpoint,
+    [EVIDENCE_PROOF] = evidence_proof,
+    [EVIDENCE_CONSISTENCY] = evidence_consistency,
+    [EVIDENCE_EXPORT] = evidence_export,
+    [EVIDENCE_HASH] = evidence_hash,
+};
 static silo_handler *const *const handlers[ACTION_KINDS] = {
     [ACTIONS_MEMORY] = memory_handlers,
     [ACTIONS_KNOWLEDGE] = knowledge_handlers,
     [ACTIONS_TENANT] = tenant_handlers,
+    [ACTIONS_EVIDENCE] = evidence_handlers,
 };
 
 /* Of each POST that mutates. */
@@ -234,6 +241,9 @@ status silo_open(struct silo **ret, const struct silo_opening *opening, struct f
     silo->knowledge.fulltext.kind = &knowledge_fulltext;
     for (size_t i = 0; i < TENANT_ID_BYTES; i++)
         silo->tenant_id[i] = opening->tenant_id[i];
+    silo->has_platform_key = opening->platform_key != NULL;
+    for (size_t i = 0; silo->has_platform_key && i < SIGN_PUBLIC_BYTES; i++)
+        silo->platform_key[i] = opening->platform_key[i];
     hex_encode(silo->tenant_text, SPAN_OF(silo->tenant_id));
     usage_begin(silo);
     status opened = open_silo(silo, opening, fault);
@@ -420,8 +430,10 @@ status silo_handle(struct silo_response *response, struct silo *silo,
     assert(span_is(span_of_text(request->envelope->tenant), silo->tenant_text));
     assert(request->envelope->action == request->action);
     status done = handle(&call, fault);
-    if (done != OK)
+    if (done != OK) {
         buffer_clear(response->body);
+        response->download = silo_download_close(response->download);
+    }
     return done;
 }
 
@@ -691,63 +703,4 @@ uint32_t silo_damage(struct silo *silo, char *where, size_t size)
         buffer_printf(&text, "%s page %u", damage.last_file, damage.last_page);
     where[text.length] = '\0';
     return damage.count < UINT32_MAX ? (uint32_t)damage.count : UINT32_MAX;
-}
-
-/* ---- export ---- */
-
-struct export_piece {
-    struct buffer *out;
-    size_t end; /* of out's length */
-    uint64_t next;
-};
-
-static status put_entry(void *context, const struct store_log_entry *entry, bool *stop,
-                        struct fault *fault)
-{
-    struct export_piece *piece = context;
-    export_put_entry(piece->out, entry->salt, entry->entry);
-    piece->next = entry->index + 1;
-    *stop = piece->out->length >= piece->end;
-    return buffer_check(piece->out, "export", fault);
-}
-
-/* The newest checkpoint, if the platform signed it for this very log. */
-static status open_note(struct checkpoint *ret, struct silo *silo, const uint8_t key[32],
-                        struct fault *fault)
-{
-    struct hash_value root;
-    struct span note = {silo->note, silo->note_length};
-    const struct merkle_edge nothing = {0};
-    if (note.length == 0)
-        return FAIL(UNAVAILABLE, fault, "there is no signed checkpoint yet");
-    TRY(checkpoint_open(ret, note, PLATFORM_KEY_NAME, key, fault));
-    if (silo->store != NULL)
-        TRY(store_log_root_at(&root, silo->log, ret->size, fault));
-    else
-        root = merkle_root(&nothing);
-    if (!span_equal(SPAN_OF(root.bytes), SPAN_OF(ret->root.bytes)) ||
-        (silo->store == NULL && ret->size != 0))
-        return FAIL(CORRUPT, fault, "the checkpoint is not of this log");
-    return OK;
-}
-
-status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
-                         struct silo *silo, const uint8_t platform_key[32], struct fault *fault)
-{
-    struct checkpoint checkpoint;
-    struct export_piece piece = {out, out->length + EXPORT_PIECE_BYTES, *from_index};
-    TRY(open_note(&checkpoint, silo, platform_key, fault));
-    if (piece.next > checkpoint.size)
-        return FAIL(BAD_FIELD, fault, "the export begins behind the checkpoint");
-    if (piece.next == 0)
-        export_put_header(out, checkpoint.origin, platform_key);
-    if (piece.next < checkpoint.size)
-        TRY(store_log_read(silo->log, piece.next, checkpoint.size, put_entry, &piece, fault));
-    bool done = piece.next == checkpoint.size;
-    if (done)
-        export_put_checkpoint(out, (struct span){silo->note, silo->note_length});
-    TRY(buffer_check(out, "export", fault));
-    *from_index = piece.next;
-    *ret_done = done;
-    return OK;
 }

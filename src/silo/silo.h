@@ -87,6 +87,7 @@ struct silo_opening {
     struct anchor anchor;
     struct posture posture; /* zero: silo_set_posture follows before the first turn */
     const struct store_io *io; /* NULL: the system's */
+    const uint8_t *platform_key; /* 32 bytes, that sign checkpoints; copied. NULL: none is shown */
 };
 
 /* ROLLED_BACK, CORRUPT, OUT_OF_SPACE, INTERNAL. A silo that was never written makes no file here.

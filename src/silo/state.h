@@ -140,6 +140,8 @@ struct silo {
     bool wrote;          /* the turn has an effect that must be durable before its answers */
     bool read_strictly;  /* a read under strict audit */
     struct audit_pending pending;
+    bool has_platform_key;
+    uint8_t platform_key[SIGN_PUBLIC_BYTES]; /* that signs checkpoints */
     bool note_is_new;    /* not stored yet */
     bool has_state, had_state; /* the table of the note; when the turn began */
     uint32_t note_length;

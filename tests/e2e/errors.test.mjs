@@ -12,8 +12,11 @@ import { faultOf, follow, operations } from './openapi.mjs';
 const ELSEWHERE = new Set(['500', '507']);
 const BODIES = {
   'memory.add': { text: 'a' }, 'memory.update': { text: 'b' }, 'memory.search': { query: 'a' },
+  'audit.hash': { text: 'a' },
 };
-const QUERIES = { 'memory.forget_user': '?user_id=ada' };
+const QUERIES = {
+  'memory.forget_user': '?user_id=ada', 'audit.proof': '?index=0', 'audit.consistency': '?from=0',
+};
 const ABSENT = '0'.repeat(26);
 const bodied = operations.filter(({ requestBody }) => requestBody);
 const ofTenants = operations.filter(({ path: path_ }) => !path_.startsWith('/v1/routes'));
@@ -24,7 +27,7 @@ describe('documented errors', () => {
     tenants: ['acme', 'still'], config: { region: 'eu', idle_seconds: 600 },
   });
   const provoked = new Set();
-  const every = 'memory:read memory:write tenant:read';
+  const every = 'memory:read memory:write tenant:read audit:read';
   let token, platform;
 
   function check(one, status, answer, code) {

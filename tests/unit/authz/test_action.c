@@ -28,7 +28,8 @@ static void the_table_is_sound(void **state)
     (void)state;
     struct fault fault = {""};
     assert_int_equal(action_table_check(&action_table, &fault), OK);
-    uint32_t sum = (uint32_t)MEMORY_ACTIONS + (uint32_t)KNOWLEDGE_ACTIONS + (uint32_t)TENANT_ACTIONS;
+    uint32_t sum = (uint32_t)MEMORY_ACTIONS + (uint32_t)KNOWLEDGE_ACTIONS +
+                   (uint32_t)TENANT_ACTIONS + (uint32_t)EVIDENCE_ACTIONS;
     assert_int_equal(action_count(&action_table), sum);
 }
 
@@ -55,6 +56,12 @@ static void every_row_is_reached_by_its_own_method_and_path(void **state)
         {"DELETE", "/v1/documents/a", "knowledge.delete", "a", SCOPE_KNOWLEDGE_WRITE, true},
         {"POST", "/v1/search", "knowledge.search", NULL, SCOPE_KNOWLEDGE_READ, false},
         {"GET", "/v1/tenant", "tenant.read", NULL, SCOPE_TENANT_READ, false},
+        {"GET", "/v1/audit", "audit.list", NULL, SCOPE_AUDIT_READ, false},
+        {"GET", "/v1/audit/checkpoint", "audit.checkpoint", NULL, SCOPE_AUDIT_READ, false},
+        {"GET", "/v1/audit/proof", "audit.proof", NULL, SCOPE_AUDIT_READ, false},
+        {"GET", "/v1/audit/consistency", "audit.consistency", NULL, SCOPE_AUDIT_READ, false},
+        {"GET", "/v1/audit/export", "audit.export", NULL, SCOPE_AUDIT_READ, false},
+        {"POST", "/v1/audit/hash", "audit.hash", NULL, SCOPE_AUDIT_READ, false},
         {"HEAD", "/v1/memories", "memory.list", NULL, SCOPE_MEMORY_READ, false},
         {"HEAD", "/v1/memories/01H", "memory.read", "01H", SCOPE_MEMORY_READ, false},
     };

@@ -32,7 +32,9 @@ struct house {
     struct fault fault;
     int http_status;
     bool replayed;      /* the answer says that it was given before */
-    struct json answer; /* of the last request that was OK and had a body */
+    struct json answer; /* of the last request that was OK and had a body of JSON */
+    char type[SILO_HEADER_MAX]; /* of the answer, where the silo says it: then it is not JSON */
+    size_t download_piece;      /* a download is read so many bytes at a time; 0: 4096 */
     struct span idempotency_key;
     uint64_t line;
     const char *content_type; /* of the next bodies; NULL: JSON */
