@@ -32,7 +32,6 @@ struct action {
     uint64_t body_max;    /* bytes; 0 for ACTION_BODY_NONE */
     bool fresh_note;      /* wants the newest signed checkpoint to cover what was before it */
     uint8_t streams;      /* ACTION_STREAMS_IN, ACTION_STREAMS_OUT */
-    bool fresh_note;          /* waits until a signed checkpoint covers all that was answered */
     const char *const *query; /* the query parameters it knows, NULL-terminated; NULL for none */
 };
 
