@@ -282,26 +282,27 @@ static status read_start(struct list *list, const struct http_query *query, stru
 {
     const struct span *from = http_query_get(query, "from");
     const struct span *text = http_query_get(query, "cursor");
-    uint8_t position[POSITION_BYTES];
+    struct span position;
     if (from != NULL)
         TRY(read_number(&list->next, from, "from", fault));
     if (text == NULL)
         return OK;
-    TRY(position_get(position, list->call, *text, scope, fault));
-    struct cursor bytes = cursor_over(SPAN_OF(position));
-    return cursor_u64(&list->next, &bytes, fault);
+    TRY(position_get(&position, list->call, *text, scope, fault));
+    struct cursor bytes = cursor_over(position);
+    TRY(cursor_u64(&list->next, &bytes, fault));
+    return cursor_end(&bytes, fault);
 }
 
 static status put_next(struct list *list, uint64_t size, struct span scope, struct fault *fault)
 {
-    uint8_t position[POSITION_BYTES] = {0};
+    uint8_t position[8];
     struct buffer bytes = buffer_over(position, sizeof position);
     if (list->next >= size) {
         json_put_null(&list->writer, "next_cursor");
         return OK;
     }
     buffer_put_u64(&bytes, list->next);
-    return position_put(&list->writer, list->call, position, scope, fault);
+    return position_put(&list->writer, list->call, buffer_span(&bytes), scope, fault);
 }
 
 status evidence_list(struct call *call, struct fault *fault)
