@@ -318,6 +318,46 @@ static void the_quota_of_bytes_is_asked_for_each_line(void **state)
     assert_int_equal(fake_silo->items, 2);
 }
 
+static void a_token_that_serves_once_serves_one_batch(void **state)
+{
+    struct harness *harness = *state;
+    char once[2048], payload[512];
+    static struct token_issuer issuer;
+    struct charter *charter = &harness->charters[SILO_CHARTER_TENANT];
+    issuer = harness_issuer(harness);
+    issuer.jti_once = true;
+    snprintf(issuer.tenant, sizeof issuer.tenant, "%s", harness->tenant_text);
+    charter->issuers = &issuer;
+    charter->issuer_count = 1;
+    harness_sign(harness, SILO_CHARTER_TENANT);
+    harness_send_charter(harness, &harness->in_force[SILO_CHARTER_TENANT]);
+    long long now = clock_wall_us() / 1000000;
+    snprintf(payload, sizeof payload,
+             "{\"iss\":\"https://idp.example\",\"aud\":\"bulkhead\",\"sub\":\"carol\","
+             "\"tenant_id\":\"%s\",\"iat\":%lld,\"exp\":%lld,\"jti\":\"a\","
+             "\"scope\":\"memory:write\"}", harness->tenant_text, now, now + 100);
+    harness_raw_token(once, harness, true, payload);
+    struct harness_request request = open_batch();
+    request.token = once;
+    fake_silo->commit_fails = 1; /* the first turn is taken back, and the token with it */
+    fake_silo->fail_status = OUT_OF_SPACE;
+    harness_send(harness, 1, 1, request);
+    harness_send_body(harness, 1, 1, 0, SPAN("one\ntwo\n"));
+    struct harness_answer answer = {0};
+    while (answer.fragments == 0)
+        assert_true(harness_part(&answer, harness, 1, ROOMY_MS));
+    assert_int_equal(fake_silo->tokens_used, 1);
+    harness_send_body(harness, 1, 1, 0, SPAN("bad\nfour\n"));
+    while (!strstr((const char *)answer.body.data, "\"line\":4"))
+        assert_true(harness_part(&answer, harness, 1, ROOMY_MS));
+    assert_int_equal(fake_silo->tokens_used, 2);
+    harness_send_body(harness, 1, 1, FLAG_END, SPAN("five\n"));
+    harness_stream(&answer, harness, 1);
+    assert_int_equal(fake_silo->tokens_used, 2);
+    assert_int_equal(fake_silo->items, 2);
+    harness_answer_free(&answer);
+}
+
 static void a_batch_that_is_cancelled_stops_where_it_is(void **state)
 {
     struct harness *harness = *state;
@@ -361,6 +401,7 @@ int main(int count, char **arguments)
         TEST(a_batch_whose_token_is_revoked_ends_with_a_line_that_says_so),
         TEST(a_batch_that_is_revoked_before_its_first_line_is_refused),
         TEST(a_batch_that_is_cancelled_stops_where_it_is),
+        TEST(a_token_that_serves_once_serves_one_batch),
         TEST(a_commit_that_fails_is_told_for_each_line_of_it),
         TEST(the_quota_of_bytes_is_asked_for_each_line),
         TEST(each_line_has_its_result_in_order),
