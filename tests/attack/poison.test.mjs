@@ -5,20 +5,22 @@ import fs from 'node:fs';
 import http from 'node:http';
 import { after, before, test } from 'node:test';
 
-import { nodeOfSuite } from '../e2e/harness.mjs';
+import { Node } from '../e2e/harness.mjs';
 
-const node = nodeOfSuite({ before, after });
+const node = new Node({ config: { idle_seconds: 600 } });
 const SCOPE = 'knowledge:read knowledge:write objects:read objects:write memory:read memory:write';
 const GIB = 2 ** 30;
 let token, neighbour, id;
 
 before(async () => {
+  await node.start();
   id = (await node.createBusyTenant('poisoned', '--quota', 'bytes_stored=0')).id;
   await node.createTenant('neighbour');
   token = await node.token('poisoned', 'mallory', { scope: SCOPE, ttl: '1h' });
   neighbour = await node.token('neighbour', 'nina', { scope: SCOPE, ttl: '1h' });
   await put('sound', { text: 'A sound document about herring.' }, 201);
 });
+after(() => node.destroy());
 
 const put = (name, body, status) => node.want(status, 'PUT', `/v1/documents/${name}`, { token, body });
 
