@@ -19,6 +19,7 @@ enum {
 static void trim(struct cell *cell)
 {
     relay_free_spares(cell);
+    arena_free(&cell->line_arena);
     buffer_free(&cell->turn.body);
     buffer_free(&cell->turn.frame);
     cell->turn.body = buffer_of(CELL_RESPONSE_MAX);

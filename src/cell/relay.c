@@ -20,12 +20,9 @@ enum {
     PACKETS_PER_WAKEUP = 64, /* then the next relay, and the turn's commit */
     OUTBOX_MAX = MIB(64),    /* a relay that waits is not read, so one turn's answers fit */
     SPARES_MAX = 32,
-    ARENA_MAX = 4 * DOCUMENT_BODY_MAX, /* a body twice, its parsed form, what the handler needs */
     TAKEN_MAX = MIB(1),      /* of streamed bodies, from one relay in one turn */
     CREDIT_MIN = RELAY_WINDOW / 4, /* what is worth a message */
 };
-
-static_assert(ARENA_MAX >= 4 * HTTP_BODY_MAX, "the largest body fits");
 
 void stream_list_put(struct stream_list *list, struct stream *stream)
 {
@@ -86,7 +83,7 @@ static struct stream *stream_new(struct relay *relay, uint32_t id)
 {
     struct cell *cell = relay->cell;
     struct stream *stream = cell->spares;
-    struct arena arena = arena_of(ARENA_MAX);
+    struct arena arena = arena_of(REQUEST_ARENA_MAX);
     if (stream) {
         cell->spares = stream->next;
         cell->spare_count--;

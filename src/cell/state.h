@@ -22,7 +22,12 @@
 
 /* ---- relays and streams (relay.c) ---- */
 
-enum { STREAM_BUCKETS = 64 };
+enum {
+    STREAM_BUCKETS = 64,
+    /* of one request or line: a body twice, its parsed form, what the handler needs */
+    REQUEST_ARENA_MAX = 4 * DOCUMENT_BODY_MAX,
+};
+static_assert(REQUEST_ARENA_MAX >= 4 * HTTP_BODY_MAX, "the largest body fits");
 
 /* What a complete request waits for: reads of a turn run before its mutations, so that no read ever
  * saw what a failed commit took back. */

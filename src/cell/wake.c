@@ -251,6 +251,7 @@ status cell_wake(struct cell **ret, int supervisor, struct loop *loop,
     *cell = (struct cell){.loop = loop, .supervisor = supervisor, .silo_fd = -1,
                           .storage = storage, .kms.fd = -1,
                           .turn.body = buffer_of(CELL_RESPONSE_MAX),
+                          .line_arena = arena_of(REQUEST_ARENA_MAX),
                           .turn.frame = buffer_of(IPC_BODY_MAX)};
     status awake = wake(cell, close_jail, fault);
     if (awake != OK) {
