@@ -113,7 +113,7 @@ def _ask_postgres(backend, text, limit):
     begin = time.perf_counter()
     rows = backend.rows(f"BEGIN; SET LOCAL app.tenant = '{TENANT}'; SELECT id FROM documents, "
                         f"to_tsquery('english', {_quoted(query)}) q WHERE words @@ q "
-                        f'ORDER BY ts_rank_cd(words, q, 1) DESC, id LIMIT {limit}; COMMIT')
+                        f'ORDER BY ts_rank(words, q, 1) DESC, id LIMIT {limit}; COMMIT')
     return rows, time.perf_counter() - begin
 
 

@@ -210,7 +210,7 @@ def _quality_rows(quality):
             ours, peer = (sides[side] for side in ('bulkhead', 'postgres'))
             rows.append([f'title -> page, {what}, {name} ({ours["queries"]} queries): nDCG@10 / recall@10',
                          f'{ours["ndcg_10"]:.3f} / {ours["recall_10"]:.3f}',
-                         f'PostgreSQL ts_rank_cd {peer["ndcg_10"]:.3f} / {peer["recall_10"]:.3f}', '', ''])
+                         f'PostgreSQL ts_rank {peer["ndcg_10"]:.3f} / {peer["recall_10"]:.3f}', '', ''])
     return rows
 
 
