@@ -204,6 +204,20 @@ status audit_system(struct silo *silo, const char *action, int64_t count, struct
     return keep(silo, EFFECT_WROTE, buffer_span(&entry), fault);
 }
 
+status audit_upgrade(struct silo *silo, struct span changes, int64_t count, struct fault *fault)
+{
+    uint8_t storage[KIB(2)];
+    struct buffer entry = buffer_over(storage, sizeof storage);
+    put_summary(&entry, silo, "", "silo.upgraded", OK, count);
+    if (entry.length > 0)
+        entry.length--; /* its closing bracket */
+    buffer_put_text(&entry, ",\"changes\":");
+    buffer_put(&entry, changes);
+    buffer_put_text(&entry, "}");
+    TRY(buffer_check(&entry, "audit entry", fault));
+    return keep(silo, EFFECT_WROTE, buffer_span(&entry), fault);
+}
+
 status audit_denials(struct silo *silo, const char *action, status why, const char *subject,
                      uint64_t count, struct fault *fault)
 {

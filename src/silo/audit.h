@@ -19,6 +19,10 @@ MUST_CHECK status audit_has_room(const struct silo *silo, struct fault *fault);
 MUST_CHECK status audit_system(struct silo *silo, const char *action, int64_t count,
                                struct fault *fault);
 
+/* Tables were brought up to date: "silo.upgraded", with from and to of each room. */
+MUST_CHECK status audit_upgrade(struct silo *silo, struct span changes, int64_t count,
+                                struct fault *fault);
+
 /* See silo_note_denials. */
 MUST_CHECK status audit_denials(struct silo *silo, const char *action, status why,
                                 const char *subject, uint64_t count, struct fault *fault);

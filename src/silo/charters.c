@@ -7,7 +7,7 @@ static const char *const charters_sql[] = {
     "CREATE TABLE charters (scope INTEGER PRIMARY KEY, sequence INTEGER NOT NULL,"
     " hash BLOB NOT NULL, signature BLOB NOT NULL, document BLOB NOT NULL);",
 };
-static const struct store_schema charters_schema = {"charters", charters_sql, 1};
+const struct store_schema charters_schema = {"charters", charters_sql, 1};
 
 static status find(struct statement **ret, struct silo *silo, const char *sql,
                    enum silo_charter scope, struct fault *fault)

@@ -8,3 +8,5 @@
 /* Inside the open transaction: the copies that wait. They still wait until charters_written. */
 MUST_CHECK status charters_write(struct silo *silo, struct fault *fault);
 void charters_written(struct silo *silo);
+
+extern const struct store_schema charters_schema;

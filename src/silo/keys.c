@@ -5,7 +5,7 @@
 static const char *const versions[] = {
     "CREATE TABLE silo_keys (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
 };
-static const struct store_schema schema = {"keys", versions, 1};
+const struct store_schema keys_schema = {"keys", versions, 1};
 
 static const struct {
     const char *name, *purpose;
@@ -79,11 +79,11 @@ status keys_read(struct silo *silo, struct fault *fault)
 {
     _cleanup_statement_ struct statement *read = NULL;
     bool stored;
-    TRY(store_has(&stored, silo->store, &schema, fault));
+    TRY(store_has(&stored, silo->store, &keys_schema, fault));
     silo->keys->stored = stored;
     if (!stored)
         return OK;
-    TRY(store_migrate(silo->store, &schema, fault));
+    TRY(store_migrate(silo->store, &keys_schema, fault));
     TRY(statement_open(&read, silo->store, "SELECT value FROM silo_keys WHERE name = ?1", fault));
     for (size_t i = 0; i < DERIVED; i++)
         TRY(read_one(silo, read, i, fault));
@@ -111,7 +111,7 @@ status keys_write(struct silo *silo, struct fault *fault)
     _cleanup_statement_ struct statement *put = NULL;
     if (!keys_unwritten(silo))
         return OK;
-    TRY(store_migrate(silo->store, &schema, fault));
+    TRY(store_migrate(silo->store, &keys_schema, fault));
     TRY(statement_open(&put, silo->store,
                        "INSERT OR REPLACE INTO silo_keys (name, value) VALUES (?1, ?2)", fault));
     for (size_t i = 0; i < DERIVED; i++) {

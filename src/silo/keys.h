@@ -25,3 +25,5 @@ bool keys_unwritten(const struct silo *silo);
 /* Inside the open transaction. */
 MUST_CHECK status keys_write(struct silo *silo, struct fault *fault);
 void keys_written(struct silo *silo); /* it was committed */
+
+extern const struct store_schema keys_schema;

@@ -80,3 +80,5 @@ silo_handler knowledge_put, knowledge_batch, knowledge_delete;
 silo_replay knowledge_batch_again;
 silo_handler knowledge_read, knowledge_list;
 silo_handler knowledge_search;
+
+extern const struct store_schema knowledge_schema;

@@ -17,16 +17,16 @@ static const char *const versions_sql[] = {
     "CREATE TABLE knowledge_indexes (classification INTEGER PRIMARY KEY,"
     " generation INTEGER NOT NULL, built_to INTEGER NOT NULL, stale INTEGER NOT NULL);",
 };
-static const struct store_schema schema = {"knowledge", versions_sql, 1};
+const struct store_schema knowledge_schema = {"knowledge", versions_sql, 1};
 
 status knowledge_know(struct silo *silo, struct fault *fault)
 {
     bool exists;
     if (silo->knowledge.known)
         return OK;
-    TRY(store_has(&exists, silo->store, &schema, fault));
+    TRY(store_has(&exists, silo->store, &knowledge_schema, fault));
     if (exists)
-        TRY(store_migrate(silo->store, &schema, fault));
+        TRY(store_migrate(silo->store, &knowledge_schema, fault));
     silo->knowledge.exists = exists;
     silo->knowledge.known = true;
     return OK;
@@ -37,7 +37,7 @@ status knowledge_make(struct silo *silo, struct fault *fault)
     TRY(knowledge_know(silo, fault));
     if (silo->knowledge.exists)
         return OK;
-    TRY(store_migrate(silo->store, &schema, fault));
+    TRY(store_migrate(silo->store, &knowledge_schema, fault));
     silo->knowledge.exists = true;
     return OK;
 }

@@ -106,3 +106,9 @@ int64_t memory_due_us(struct silo *silo);
 /* memory_read.c, memory_search.c */
 silo_handler memory_list, memory_read, memory_history, memory_search;
 MUST_CHECK status memory_count(int64_t *ret, struct silo *silo, struct fault *fault);
+
+extern const struct store_schema memory_schema;
+
+extern const struct store_schema memory_history_schema;
+
+extern const struct store_schema memory_keys_schema;

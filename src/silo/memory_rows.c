@@ -20,14 +20,14 @@ static const char *const memory_versions_sql[] = {
     "CREATE TABLE memory_indexes (classification INTEGER PRIMARY KEY,"
     " generation INTEGER NOT NULL, built_to INTEGER NOT NULL, stale INTEGER NOT NULL);",
 };
-static const struct store_schema memory_schema = {"memory", memory_versions_sql, 1};
+const struct store_schema memory_schema = {"memory", memory_versions_sql, 1};
 
 static const char *const history_sql[] = {
     "CREATE TABLE memory_versions (n INTEGER NOT NULL, version INTEGER NOT NULL,"
     " updated_at INTEGER NOT NULL, expires_at INTEGER, metadata TEXT, text TEXT NOT NULL);"
     "CREATE UNIQUE INDEX memory_versions_by_item ON memory_versions (n, version);",
 };
-static const struct store_schema history_schema = {"memory_versions", history_sql, 1};
+const struct store_schema memory_history_schema = {"memory_versions", history_sql, 1};
 
 static const char *const keys_sql[] = {
     "CREATE TABLE memory_keys (key BLOB NOT NULL, body BLOB NOT NULL, n INTEGER NOT NULL,"
@@ -36,7 +36,7 @@ static const char *const keys_sql[] = {
     "CREATE INDEX memory_keys_by_time ON memory_keys (made_at);",
     "DROP TABLE memory_keys;", /* idempotency.c keeps them for all kinds */
 };
-static const struct store_schema keys_schema = {"memory_keys", keys_sql, 2};
+const struct store_schema memory_keys_schema = {"memory_keys", keys_sql, 2};
 
 status memory_know_indexes(struct silo *silo, struct fault *fault)
 {
@@ -53,8 +53,8 @@ status memory_know(struct silo *silo, struct fault *fault)
     TRY(store_has(&state.exists, silo->store, &memory_schema, fault));
     if (state.exists) {
         TRY(store_migrate(silo->store, &memory_schema, fault));
-        TRY(store_has(&state.has_versions, silo->store, &history_schema, fault));
-        TRY(store_has(&state.has_keys, silo->store, &keys_schema, fault));
+        TRY(store_has(&state.has_versions, silo->store, &memory_history_schema, fault));
+        TRY(store_has(&state.has_keys, silo->store, &memory_keys_schema, fault));
     }
     state.known = true;
     silo->memory = state;
@@ -82,12 +82,12 @@ static status make(bool *has, struct silo *silo, const struct store_schema *sche
 status memory_make(struct silo *silo, struct fault *fault)
 {
     TRY(make(&silo->memory.exists, silo, &memory_schema, fault));
-    return silo->memory.has_keys ? store_migrate(silo->store, &keys_schema, fault) : OK;
+    return silo->memory.has_keys ? store_migrate(silo->store, &memory_keys_schema, fault) : OK;
 }
 
 status memory_make_versions(struct silo *silo, struct fault *fault)
 {
-    return make(&silo->memory.has_versions, silo, &history_schema, fault);
+    return make(&silo->memory.has_versions, silo, &memory_history_schema, fault);
 }
 
 #define ROW_COLUMNS                                                                        \

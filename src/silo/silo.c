@@ -10,6 +10,7 @@
 #include "silo/keys.h"
 #include "silo/knowledge.h"
 #include "silo/memory.h"
+#include "silo/schema.h"
 #include "silo/tenant.h"
 #include "silo/usage.h"
 #include "silo/used_tokens.h"
@@ -20,7 +21,7 @@
 static const char *const state_sql[] = {
     "CREATE TABLE silo_state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
 };
-static const struct store_schema state_schema = {"silo", state_sql, 1};
+const struct store_schema silo_state_schema = {"silo", state_sql, 1};
 
 static silo_handler *const memory_handlers[MEMORY_ACTIONS] = {
     [MEMORY_ADD] = memory_add,
@@ -133,11 +134,11 @@ static void forget_kinds(struct silo *silo)
 
 static status read_state(struct silo *silo, struct fault *fault)
 {
-    TRY(store_has(&silo->has_state, silo->store, &state_schema, fault));
+    TRY(store_has(&silo->has_state, silo->store, &silo_state_schema, fault));
     silo->had_state = silo->has_state;
     if (!silo->has_state)
         return OK;
-    TRY(store_migrate(silo->store, &state_schema, fault));
+    TRY(store_migrate(silo->store, &silo_state_schema, fault));
     _cleanup_statement_ struct statement *read = NULL;
     TRY(statement_open(&read, silo->store,
                        "SELECT value FROM silo_state WHERE name = 'checkpoint'", fault));
@@ -147,38 +148,6 @@ static status read_state(struct silo *silo, struct fault *fault)
     TRY(found);
     silo_keep_checkpoint(silo, statement_span(read, 0));
     silo->note_is_new = false;
-    return OK;
-}
-
-static status open_store(struct silo *silo, const struct anchor *anchor, struct fault *fault)
-{
-    struct store_anchor known = {0};
-    if (anchor != NULL) {
-        known.commits = anchor->commits;
-        known.map_generation = anchor->map_generation;
-        for (size_t i = 0; i < sizeof known.map_hash; i++)
-            known.map_hash[i] = anchor->map_hash[i];
-    }
-    const struct store_options options = {
-        .silo_fd = silo->silo_fd,
-        .silo_id = silo->tenant_id,
-        .keys = silo->keys->deks,
-        .key_count = silo->keys->dek_count,
-        .anchor = &known,
-        .io = silo->io,
-    };
-    TRY(store_open(&silo->store, &options, fault));
-    status opened = store_log_open(&silo->log, silo->store, fault);
-    if (opened == OK)
-        opened = read_state(silo, fault);
-    if (opened == OK)
-        opened = keys_read(silo, fault);
-    if (opened != OK) { /* whole or not at all; the next request tries again, so the key stays */
-        silo->log = store_log_close(silo->log);
-        silo->store = store_abandon(silo->store);
-        return opened;
-    }
-    keys_forget_data_keys(silo);
     return OK;
 }
 
@@ -199,6 +168,60 @@ static status check_log(struct silo *silo, const struct anchor *anchor, struct f
     return OK;
 }
 
+/* All tables at once, with the entry that says so. */
+static status upgrade(struct silo *silo, const struct schema_plan *plan, struct fault *fault)
+{
+    TRY(schema_upgrade(silo, plan, fault));
+    TRY(store_commit(silo->store, fault));
+    store_log_committed(silo->log);
+    audit_written(silo);
+    return OK;
+}
+
+/* Nothing is written by a program that is older than the silo, nor before the silo is known to be
+ * the one that was anchored. */
+static status read_store(struct silo *silo, const struct anchor *anchor, struct fault *fault)
+{
+    struct schema_plan plan;
+    TRY(schema_look(&plan, silo->store, &schema_rooms, fault));
+    if (plan.count > 0)
+        TRY(store_begin(silo->store, fault));
+    TRY(store_log_open(&silo->log, silo->store, fault));
+    TRY(read_state(silo, fault));
+    TRY(keys_read(silo, fault));
+    if (anchor != NULL)
+        TRY(check_log(silo, anchor, fault));
+    return plan.count > 0 ? upgrade(silo, &plan, fault) : OK;
+}
+
+static status open_store(struct silo *silo, const struct anchor *anchor, struct fault *fault)
+{
+    struct store_anchor known = {0};
+    if (anchor != NULL) {
+        known.commits = anchor->commits;
+        known.map_generation = anchor->map_generation;
+        for (size_t i = 0; i < sizeof known.map_hash; i++)
+            known.map_hash[i] = anchor->map_hash[i];
+    }
+    const struct store_options options = {
+        .silo_fd = silo->silo_fd,
+        .silo_id = silo->tenant_id,
+        .keys = silo->keys->deks,
+        .key_count = silo->keys->dek_count,
+        .anchor = &known,
+        .io = silo->io,
+    };
+    TRY(store_open(&silo->store, &options, fault));
+    status opened = read_store(silo, anchor, fault);
+    if (opened != OK) { /* whole or not at all; the next request tries again, so the key stays */
+        silo->log = store_log_close(silo->log);
+        silo->store = store_abandon(silo->store);
+        return opened;
+    }
+    keys_forget_data_keys(silo);
+    return OK;
+}
+
 static status open_silo(struct silo *silo, const struct silo_opening *opening,
                         struct fault *fault)
 {
@@ -207,8 +230,7 @@ static status open_silo(struct silo *silo, const struct silo_opening *opening,
     TRY(keys_create(silo, opening, empty, fault));
     if (empty)
         return OK;
-    TRY(open_store(silo, &opening->anchor, fault));
-    return check_log(silo, &opening->anchor, fault);
+    return open_store(silo, &opening->anchor, fault);
 }
 
 /* Nothing more is written. */
@@ -470,7 +492,7 @@ static status write_note(struct silo *silo, struct fault *fault)
     if (!silo->note_is_new)
         return OK;
     if (!silo->has_state) {
-        TRY(store_migrate(silo->store, &state_schema, fault));
+        TRY(store_migrate(silo->store, &silo_state_schema, fault));
         silo->has_state = true;
     }
     _cleanup_statement_ struct statement *put = NULL;

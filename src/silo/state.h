@@ -221,3 +221,5 @@ MUST_CHECK status position_put(struct json_writer *writer, const struct call *ca
 /* Into the request's arena. BAD_FIELD naming `cursor`. */
 MUST_CHECK status position_get(struct span *ret, const struct call *call, struct span text,
                                struct span scope, struct fault *fault);
+
+extern const struct store_schema silo_state_schema;

@@ -8,7 +8,7 @@ static const char *const tokens_sql[] = {
     "CREATE TABLE used_tokens (token BLOB PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE INDEX used_tokens_by_time ON used_tokens (until);",
 };
-static const struct store_schema tokens_schema = {"used_tokens", tokens_sql, 1};
+const struct store_schema used_tokens_schema = {"used_tokens", tokens_sql, 1};
 
 static status read_number(int64_t *ret, struct silo *silo, const char *sql, struct fault *fault)
 {
@@ -29,9 +29,9 @@ static status know(struct silo *silo, struct fault *fault)
     struct used_tokens found = {.known = true};
     if (silo->used_tokens.known)
         return OK;
-    TRY(store_has(&found.exists, silo->store, &tokens_schema, fault));
+    TRY(store_has(&found.exists, silo->store, &used_tokens_schema, fault));
     if (found.exists) {
-        TRY(store_migrate(silo->store, &tokens_schema, fault));
+        TRY(store_migrate(silo->store, &used_tokens_schema, fault));
         TRY(read_number(&found.count, silo, "SELECT count(*) FROM used_tokens", fault));
         TRY(read_first(&found, silo, fault));
     }
@@ -88,7 +88,7 @@ status used_token_take(struct silo *silo, const struct silo_request *request, st
     struct used_tokens *used = &silo->used_tokens;
     TRY(know(silo, fault));
     if (!used->exists) {
-        TRY(store_migrate(silo->store, &tokens_schema, fault));
+        TRY(store_migrate(silo->store, &used_tokens_schema, fault));
         used->exists = true;
     }
     TRY(make_room(silo, fault));

@@ -13,3 +13,5 @@ MUST_CHECK status used_tokens_expire(bool *ret_more, struct silo *silo, struct f
 bool used_tokens_due(struct silo *silo); /* is there one to delete? */
 /* Something was taken back: the count may be wrong. */
 void used_tokens_forget(struct silo *silo);
+
+extern const struct store_schema used_tokens_schema;

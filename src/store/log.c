@@ -18,7 +18,7 @@ static const char *const versions[] = {
     "CREATE TABLE log_entries (idx INTEGER PRIMARY KEY, salt BLOB NOT NULL, entry BLOB NOT NULL);"
     "CREATE TABLE log_nodes (place INTEGER PRIMARY KEY, hash BLOB NOT NULL);",
 };
-static const struct store_schema schema = {"log", versions, 1};
+const struct store_schema store_log_schema = {"log", versions, 1};
 
 struct store_log {
     struct store *store;
@@ -214,11 +214,11 @@ static status count_entries(uint64_t *ret, struct store_log *log, struct fault *
 
 static status load(struct store_log *log, struct fault *fault)
 {
-    TRY(store_has(&log->has_tables, log->store, &schema, fault));
+    TRY(store_has(&log->has_tables, log->store, &store_log_schema, fault));
     log->had_tables = log->has_tables;
     if (!log->has_tables)
         return OK;
-    TRY(store_migrate(log->store, &schema, fault));
+    TRY(store_migrate(log->store, &store_log_schema, fault));
     uint64_t size;
     TRY(count_entries(&size, log, fault));
     log->edge.size = size; /* what may be read */
@@ -281,7 +281,7 @@ status store_log_append(struct store_log *log, struct span entry, struct fault *
         return FAIL(TOO_LARGE, fault, "log entry: %zu bytes, at most %d are allowed", entry.length,
                     AUDIT_ENTRY_MAX);
     if (!log->has_tables) {
-        TRY(store_migrate(log->store, &schema, fault));
+        TRY(store_migrate(log->store, &store_log_schema, fault));
         log->has_tables = true;
     }
     struct span salt = next_salt(log);

@@ -15,6 +15,8 @@
 
 struct store_log;
 
+extern const struct store_schema store_log_schema;
+
 /* The store outlives the log. No table is made before the first entry. CORRUPT when entries are
  * missing or the roots stored do not fit. */
 MUST_CHECK status store_log_open(struct store_log **ret, struct store *store, struct fault *fault);

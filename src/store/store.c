@@ -19,6 +19,8 @@ static const char sql_commits[] = "SELECT value FROM store_state WHERE name = 'c
 static const char sql_count_commit[] =
     "UPDATE store_state SET value = value + 1 WHERE name = 'commits'";
 static const char sql_version[] = "SELECT value FROM store_state WHERE name = 'room ' || ?1";
+static const char sql_rooms[] = "SELECT substr(name, 6), value FROM store_state"
+                               " WHERE name >= 'room ' AND name < 'room!' ORDER BY name";
 static const char sql_set_version[] =
     "INSERT INTO store_state VALUES ('room ' || ?1, ?2)"
     " ON CONFLICT (name) DO UPDATE SET value = excluded.value";
@@ -509,6 +511,20 @@ status store_migrate(struct store *store, const struct store_schema *schema, str
         return migrated;
     }
     return store_commit(store, fault);
+}
+
+status store_rooms(struct store *store, store_each_room *each, void *context,
+                   struct fault *fault)
+{
+    _cleanup_statement_ struct statement *rows = NULL;
+    TRY(statement_open(&rows, store, sql_rooms, fault));
+    for (;;) {
+        status found = statement_step(rows, fault);
+        if (found == NOT_FOUND)
+            return OK;
+        TRY(found);
+        TRY(each(context, statement_span(rows, 0), statement_int(rows, 1), fault));
+    }
 }
 
 status store_has(bool *ret, struct store *store, const struct store_schema *schema,

@@ -104,6 +104,13 @@ struct store_schema {
 MUST_CHECK status store_migrate(struct store *store, const struct store_schema *schema,
                                 struct fault *fault);
 
+/* The rooms that were ever used here, and the versions of their tables. Not to be changed from
+ * within. */
+typedef status store_each_room(void *context, struct span room, int64_t version,
+                               struct fault *fault);
+MUST_CHECK status store_rooms(struct store *store, store_each_room *each, void *context,
+                              struct fault *fault);
+
 /* True when that kind was ever used here: lets a read answer "nothing" without making tables. */
 MUST_CHECK status store_has(bool *ret, struct store *store, const struct store_schema *schema,
                             struct fault *fault);
