@@ -58,7 +58,7 @@ static status look_at(void *context, struct span room, int64_t version, struct f
 status schema_look(struct schema_plan *ret, struct store *store, const struct schema_list *list,
                    struct fault *fault)
 {
-    uint8_t names[160];
+    uint8_t names[150];
     struct schema_plan plan = {0};
     struct buffer newer = buffer_over(names, sizeof names - 1);
     struct buffer text = buffer_over((uint8_t *)plan.changes, sizeof plan.changes - 1);
