@@ -361,6 +361,9 @@ static status pull_streamed(struct exchange *exchange, struct buffer *in, struct
     buffer_consume(in, length);
     exchange->body_taken += length;
     exchange->body_done = exchange->input_ended && in->length == 0;
+    uint64_t said = exchange->body_left; /* 0: nothing; the session holds clients to it, too */
+    if (said && (exchange->body_done ? exchange->body_taken != said : exchange->body_taken > said))
+        return FAIL(BAD_REQUEST, fault, "HTTP/2: a body of another length than was said");
     return OK;
 }
 

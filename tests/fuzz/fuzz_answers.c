@@ -100,11 +100,10 @@ static int relayed_cell(struct house *house, uint32_t *ret_id)
     struct ipc_message message;
     struct fault fault;
     int cell = house_give_cell(house, TENANT);
-    for (int i = 0; i < 2; i++) {
-        house_turn(house);
-        if (ipc_receive(&message, house->control, house->storage, &fault) == OK)
+    house_turn(house);
+    while (ipc_receive(&message, house->control, house->storage, &fault) == OK)
+        if (message.type == MESSAGE_TENANT_FIND)
             house_found(house, message.id, TENANT, 1);
-    }
     CHECK(ipc_receive(&message, cell, house->storage, &fault) == OK);
     CHECK(message.type == MESSAGE_RELAY_REQUEST);
     *ret_id = message.id;

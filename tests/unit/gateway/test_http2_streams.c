@@ -77,6 +77,44 @@ static void an_answer_before_the_end_of_the_body_reaches_its_client(void **state
     client2_close(client);
 }
 
+static void a_body_of_another_length_than_was_said_never_ends_at_the_cell(void **state)
+{
+    struct client2 *client = client2_dial(*state);
+    struct house *house = client->house;
+    char bearer[TOKEN_MAX];
+    int cell = -1;
+    snprintf(bearer, sizeof bearer, "Bearer %s", (const char *)house->token.data);
+    const struct field2 fields[] = {{":method", "PUT"}, {":scheme", "http"},
+                                    {":path", "/v1/streams/a"}, {":authority", "x"},
+                                    {"authorization", bearer}, {"content-length", "10"}};
+    const struct field2 trailer[] = {{"x-sum", "1"}};
+    for (int i = 0; i < 3; i++) {
+        int32_t stream = 1 + 2 * i;
+        client2_fields(client, NGHTTP2_FLAG_END_HEADERS, stream, fields, 6);
+        if (i == 0) {
+            house_find(house, TENANT, 1);
+            cell = house_wake(house, TENANT);
+        }
+        struct relayed relayed = house_request(house, cell);
+        assert_int_equal(relayed.length, 10);
+        client2_data(client, stream, i == 1 ? 11 : 9, i == 0);
+        if (i == 2)
+            client2_fields(client, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, stream,
+                           trailer, 1);
+        client2_expect_reset(client, stream, NGHTTP2_PROTOCOL_ERROR);
+        struct ipc_message message;
+        struct fault fault;
+        do {
+            assert_int_equal(ipc_receive(&message, cell, house->storage, &fault), OK);
+            if (message.type == MESSAGE_RELAY_BODY)
+                assert_int_equal(message.body.data[0], 0);
+        } while (message.type == MESSAGE_RELAY_BODY);
+        assert_int_equal(message.type, MESSAGE_RELAY_CANCEL);
+    }
+    close(cell);
+    client2_close(client);
+}
+
 static void an_answer_that_breaks_off_is_reset(void **state)
 {
     struct client2 *client = client2_dial(*state);
@@ -161,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HOUSE_TEST(a_batch_is_answered_line_by_line_while_it_comes),
         HOUSE_TEST(an_answer_before_the_end_of_the_body_reaches_its_client),
+        HOUSE_TEST(a_body_of_another_length_than_was_said_never_ends_at_the_cell),
         HOUSE_TEST(an_answer_that_breaks_off_is_reset),
         HOUSE_TEST(credit_is_given_as_the_window_is_used),
         HOUSE_TEST(a_cell_that_dies_resets_what_it_was_giving),
