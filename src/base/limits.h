@@ -141,9 +141,15 @@ enum {
     /* store */
     STORE_CACHE_KIB_DEFAULT = 256,   /* SQLite's page cache in a cell */
     STORE_CHECKPOINT_FRAMES = 1000,  /* of the WAL; then a commit moves it into the database */
+    STORE_HELD_FRAMES_MAX = 1 << 16, /* of the WAL while a backup runs; then the backup gives way */
     STORE_STATEMENTS_MAX = 96,       /* prepared statements kept */
     STORE_SMALL_FILE_MAX = KIB(64),
     STORE_PAGES_MAX = 1 << 26,       /* 256 GiB */
+
+    /* backups */
+    BACKUP_HEAD_MAX = KIB(4),
+    BACKUP_RECORD_MAX = MIB(1) + KIB(4),
+    BACKUP_SEQUENCE_MAX = 999999,
 
     /* processes */
     GATEWAYS_MAX = 64,

@@ -53,14 +53,20 @@ static status on_channel(struct cell *cell, struct ipc_message *message, struct 
 static status on_export(struct cell *cell, struct ipc_message *message, struct fault *fault)
 {
     struct cursor cursor = cursor_over(message->body);
-    char kind[16];
-    TRY(ipc_need_fds(message, 1, fault));
-    TRY(cursor_text(kind, sizeof kind, &cursor, "kind", fault));
+    struct export_wish wish = {.fd = -1, .previous = -1};
+    if (message->fd_count != 2)
+        TRY(ipc_need_fds(message, 1, fault));
+    TRY(cursor_text(wish.kind, sizeof wish.kind, &cursor, "kind", fault));
+    TRY(cursor_u64(&wish.sequence, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
-    if (!span_is(span_of_text(kind), "audit"))
-        return FAIL(BAD_REQUEST, fault, "an export of kind %s", kind);
-    export_begin(cell, take_fd(&message->fds[0]));
-    return OK;
+    wish.fd = message->fds[0];
+    if (message->fd_count == 2)
+        wish.previous = message->fds[1];
+    status begun = export_begin(cell, &wish, fault);
+    message->fds[0] = wish.fd; /* -1 when taken */
+    if (message->fd_count == 2)
+        message->fds[1] = wish.previous;
+    return begun;
 }
 
 static status dispatch(struct cell *cell, struct ipc_message *message, struct fault *fault)
@@ -122,6 +128,10 @@ status cell_run(int supervisor_fd, struct loop *loop, cell_close_jail *close_jai
 {
     struct cell *cell;
     TRY(cell_wake(&cell, supervisor_fd, loop, close_jail, fault));
+    if (cell->restore_fd >= 0) { /* it is done */
+        cell_free(cell);
+        return OK;
+    }
     status served = cell_serve(cell, fault);
     cell_free(cell);
     return served;

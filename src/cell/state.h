@@ -3,7 +3,8 @@
  *   wake.c     from blank to an open silo        relay.c    channels to gateways, streams
  *   serve.c    the loop, the supervisor          request.c  token, route, envelope, verdict
  *   anchor.c   the channel to the kms            turn.c     one transaction, one commit for a turn
- *   park.c     idle, drain, the way out          export.c   the audit log to a descriptor
+ *   park.c     idle, drain, the way out          export.c   audit log, backup to a descriptor
+ *   restore.c  a silo from backups, then the end
  *   charters.c posture, issuers, revocations     quota.c    rates, slots, bytes; denials as numbers
  *   streams.c  uploads, downloads, notes         lines.c    NDJSON, a line at a time
  *   usage.c    reports of what was used
@@ -253,7 +254,13 @@ void park_continue(struct cell *cell); /* at the end of a turn */
 
 struct export;
 
-void export_begin(struct cell *cell, int fd); /* takes fd */
+struct export_wish {
+    char kind[16];
+    uint64_t sequence; /* of a backup */
+    int fd, previous;  /* where to; the backup before, or -1. Taken, or still the caller's */
+};
+/* BAD_REQUEST: there is no such kind. */
+MUST_CHECK status export_begin(struct cell *cell, struct export_wish *wish, struct fault *fault);
 void export_continue(struct cell *cell);      /* at the end of a turn */
 bool export_active(const struct cell *cell);
 void export_drop_all(struct cell *cell);
@@ -345,6 +352,7 @@ struct cell {
     struct token_cache *tokens;
     struct silo *silo;
     int silo_fd;              /* the store borrows it */
+    int restore_fd;           /* -1; or: this process only restores, from there */
     struct kms_link kms;
     struct relay *relays[GATEWAYS_MAX];
     struct relay *ending;     /* replaced, to be swept */
@@ -370,6 +378,13 @@ struct cell {
 MUST_CHECK status cell_wake(struct cell **ret, int supervisor, struct loop *loop,
                             cell_close_jail *close_jail, struct fault *fault);
 struct cell *cell_free(struct cell *cell);
+
+/* KEY_OPEN for the wrapped keys that the cell has, and its answer, in the cell's storage: with
+ * a secret in it. */
+MUST_CHECK status cell_open_key(struct ipc_message *ret, struct cell *cell, struct fault *fault);
+
+/* restore.c: instead of waking: makes the silo from the backups on restore_fd, and says so. */
+MUST_CHECK status cell_restore(struct cell *cell, int silo_fd, struct fault *fault);
 
 /* serve.c */
 MUST_CHECK status cell_serve(struct cell *cell, struct fault *fault);

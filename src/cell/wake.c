@@ -24,6 +24,16 @@ static status take_assume(struct cell *cell, int *ret_silo, struct ipc_message *
     struct cursor cursor = cursor_over(message->body);
     uint32_t outer_uid; /* the supervisor's affair: it has mapped it already */
     struct span posture;
+    if (message->type == MESSAGE_CELL_RESTORE) {
+        TRY(ipc_need_fds(message, 3, fault));
+        TRY(cursor_copy(cell->tenant_id, &cursor, sizeof cell->tenant_id, fault));
+        TRY(cursor_u32(&outer_uid, &cursor, fault));
+        TRY(cursor_end(&cursor, fault));
+        *ret_silo = take_fd(&message->fds[0]);
+        cell->kms.fd = take_fd(&message->fds[1]);
+        cell->restore_fd = take_fd(&message->fds[2]);
+        return OK;
+    }
     if (message->type != MESSAGE_CELL_ASSUME)
         return FAIL(BAD_REQUEST, fault, "message %#x where CELL_ASSUME was due", message->type);
     TRY(ipc_need_fds(message, 2, fault));
@@ -151,6 +161,12 @@ static status tell_kept(struct cell *cell, struct fault *fault)
     return told;
 }
 
+status cell_open_key(struct ipc_message *ret, struct cell *cell, struct fault *fault)
+{
+    TRY(ask_for_key(cell, fault));
+    return await_reply(ret, cell, fault);
+}
+
 static status fetch_key_and_open(struct cell *cell, int silo_fd, struct store_key *keys,
                                  struct charter_head heads[SILO_CHARTERS], struct fault *fault)
 {
@@ -228,6 +244,12 @@ static status wake(struct cell *cell, cell_close_jail *close_jail, struct fault 
     TRY(await_assume(cell, &silo_fd, fault));
     TRY(close_jail(&proof, silo_fd, fault));
     TRY(tell_jailed(cell, &proof, fault));
+    if (cell->restore_fd >= 0) {
+        status restored = cell_restore(cell, silo_fd, fault);
+        if (restored != OK)
+            tell_failed(cell, restored, fault);
+        return restored;
+    }
     status opened = open_with_key(cell, silo_fd, heads, fault);
     if (opened == OK)
         opened = trust_issuers(cell, heads, fault);
@@ -249,6 +271,7 @@ status cell_wake(struct cell **ret, int supervisor, struct loop *loop,
         return FAIL(INTERNAL, fault, "cell: out of memory");
     }
     *cell = (struct cell){.loop = loop, .supervisor = supervisor, .silo_fd = -1,
+                          .restore_fd = -1,
                           .storage = storage, .kms.fd = -1,
                           .turn.body = buffer_of(CELL_RESPONSE_MAX),
                           .line_arena = arena_of(REQUEST_ARENA_MAX),
@@ -288,6 +311,8 @@ struct cell *cell_free(struct cell *cell)
     silo_abandon(cell->silo); /* NULL when parked; else its last commit is what counts */
     if (cell->silo_fd >= 0)
         close(cell->silo_fd);
+    if (cell->restore_fd >= 0)
+        close(cell->restore_fd);
     buffer_free(&cell->wrapped);
     buffer_free(&cell->turn.body);
     buffer_free(&cell->turn.frame);

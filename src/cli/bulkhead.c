@@ -22,6 +22,8 @@ static const char help_text[] =
     "  bulkhead tenant update NAME ...  the same; K=0, 0 or \"\" takes away what a tier allows to\n"
     "  bulkhead tenant list | show NAME [--days N] | pause NAME | resume NAME\n"
     "  bulkhead tenant erase NAME [--receipt FILE]\n"
+    "  bulkhead tenant backup NAME|--all --to DIR [--full]\n"
+    "  bulkhead tenant restore NAME --from DIR [--at NUMBER]\n"
     "  bulkhead token  NAME --user U [--agent A] [--scope \"S S\"] [--clearance C] [--ttl 15m]\n"
     "  bulkhead token  --platform --user U --scope routes:read [--ttl 15m]\n"
     "  bulkhead issuer add NAME|--platform --iss URL --jwks FILE [--aud A] [--tenant-claim C]\n"

@@ -37,6 +37,11 @@ int cli_end(struct cli *cli);
 MUST_CHECK status client_call(struct buffer *out, const struct cli *cli, const char *verb,
                               struct span arguments, int fd, struct fault *fault);
 
+/* The same with several descriptors. */
+MUST_CHECK status client_call_fds(struct buffer *out, const struct cli *cli, const char *verb,
+                                  struct span arguments, const int *fds, uint32_t fd_count,
+                                  struct fault *fault);
+
 /* Prints JSON as it is with --json, else calls print with the parsed document. */
 typedef void cli_print(const struct json *document);
 int cli_show(const struct cli *cli, struct span json, cli_print *print);
@@ -73,3 +78,7 @@ int command_ledger(struct cli *cli);
 int command_platform_key(struct cli *cli);
 int command_status(struct cli *cli);
 int command_prove(struct cli *cli);
+
+/* care.c: of `tenant`. */
+int tenant_backup(struct cli *cli, const char *name); /* NULL: --all */
+int tenant_restore(struct cli *cli, const char *name);

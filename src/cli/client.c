@@ -53,6 +53,13 @@ static status take_result(struct buffer *out, struct ipc_message *message, struc
 status client_call(struct buffer *out, const struct cli *cli, const char *verb,
                    struct span arguments, int fd, struct fault *fault)
 {
+    return client_call_fds(out, cli, verb, arguments, &fd, fd >= 0, fault);
+}
+
+status client_call_fds(struct buffer *out, const struct cli *cli, const char *verb,
+                       struct span arguments, const int *fds, uint32_t fd_count,
+                       struct fault *fault)
+{
     static uint8_t storage[IPC_PACKET_MAX];
     _cleanup_close_ int channel = -1;
     _cleanup_buffer_ struct buffer body = buffer_of(IPC_BODY_MAX);
@@ -62,7 +69,7 @@ status client_call(struct buffer *out, const struct cli *cli, const char *verb,
     buffer_put_text_field(&body, verb);
     buffer_put_field(&body, arguments);
     TRY(buffer_check(&body, "arguments", fault));
-    TRY(ipc_send_wait(channel, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), &fd, fd >= 0, 5000,
+    TRY(ipc_send_wait(channel, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), fds, fd_count, 5000,
                       fault));
     status got = ipc_await(&message, channel, storage, ANSWER_WAIT_MS, fault);
     if (got == CLOSED)

@@ -295,7 +295,7 @@ int command_tenant(struct cli *cli)
         const char *word, *verb;
     } plain[] = {{"pause", "tenant.pause"}, {"resume", "tenant.resume"}};
     static const char words[] =
-        "tenant: create, list, show, update, pause, resume or erase";
+        "tenant: create, list, show, update, pause, resume, backup, restore or erase";
     uint8_t storage[512];
     struct buffer arguments = buffer_over(storage, sizeof storage);
     const char *word = cli_word(cli);
@@ -304,8 +304,12 @@ int command_tenant(struct cli *cli)
     if (strcmp(word, "list") == 0)
         return tenant_list(cli);
     const char *name = cli_word(cli);
+    if (strcmp(word, "backup") == 0)
+        return tenant_backup(cli, name);
     if (!name)
         return cli_usage("tenant: a name is needed");
+    if (strcmp(word, "restore") == 0)
+        return tenant_restore(cli, name);
     if (strcmp(word, "create") == 0)
         return tenant_set(cli, "tenant.create", name);
     if (strcmp(word, "update") == 0)

@@ -66,6 +66,7 @@ struct control {
     uint32_t next_call;
     struct awake *awake;
     struct work *works; /* of lifecycle.c, under way */
+    struct restore *restores; /* of restore.c, under way */
     struct session *sessions;
     uint32_t session_count;
     struct loop_timer expiry_timer, flush_timer, denial_timer, charter_timer, route_timer;
@@ -285,6 +286,8 @@ void lifecycle_erase(struct control *control, struct span name, int kms_admin,
 /* Done when the cell has parked. */
 void lifecycle_pause(struct control *control, struct span name, bool pause, int64_t operator_uid,
                      struct outcome outcome);
+/* Something is under way with it: create, pause, erase, restore. */
+bool lifecycle_is_busy(const struct control *control, const uint8_t id[TENANT_ID_BYTES]);
 /* Finishes or undoes what a crash, also of the kms, left; not what is under way. */
 void lifecycle_reconcile(struct control *control);
 /* Its cost of the month so far is among the members, and returned. */
@@ -332,6 +335,15 @@ void gateway_answer(struct gateway_link *link, uint32_t id, status code, const c
                     struct span result);
 void admin_open(struct control *control, struct cursor *body, struct ipc_message *message);
 
+/* restore.c */
+struct session;
+bool restore_under_way(const struct control *control, const uint8_t id[TENANT_ID_BYTES]);
+/* Replaces the tenant's silo by what is made of the backups that come through *backups (taken when
+ * OK). Told once: done, or nothing has changed. CONFLICT while something else is under way. */
+MUST_CHECK status restore_begin(struct session *session, const struct tenant *tenant, int *backups,
+                                struct outcome outcome, struct fault *fault);
+void restores_reconcile(struct control *control); /* finishes or undoes what a crash left */
+
 struct session {
     struct control *control;
     int client, kms_admin;
@@ -357,5 +369,6 @@ MUST_CHECK status verb_scope(struct charter_scope *ret, struct control *control,
                              const struct json *arguments, struct fault *fault);
 MUST_CHECK status verb_tenant(struct tenant *ret, struct control *control,
                               const struct json *arguments, struct fault *fault);
+verb_run verb_audit_export, verb_backup, verb_restore;
 verb_run verb_issuer_add, verb_issuer_remove, verb_issuer_list, verb_revoke, verb_revoke_list,
     verb_route_add, verb_route_remove, verb_route_list;

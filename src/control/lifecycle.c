@@ -56,7 +56,12 @@ static bool under_way(const struct control *control, const uint8_t id[TENANT_ID_
     const struct work *work = control->works;
     while (work && !span_equal(SPAN_OF(work->tenant.id), (struct span){id, TENANT_ID_BYTES}))
         work = work->next;
-    return work != NULL;
+    return work != NULL || restore_under_way(control, id);
+}
+
+bool lifecycle_is_busy(const struct control *control, const uint8_t id[TENANT_ID_BYTES])
+{
+    return under_way(control, id);
 }
 
 static void finish(struct work *work, status code, const char *detail, struct span json)
@@ -570,7 +575,7 @@ void lifecycle_erase(struct control *control, struct span name, int kms_admin,
     }
     /* an erasure that failed half way is taken up again: each step may be done twice */
     if (result == OK && (tenant.state == TENANT_CREATING || under_way(control, tenant.id)))
-        result = FAIL(CONFLICT, &fault, "it is being created, paused or erased right now");
+        result = FAIL(CONFLICT, &fault, "it is being created, paused, erased or restored right now");
     if (result != OK) {
         refuse(outcome, result, fault.detail);
         return;
@@ -627,7 +632,7 @@ void lifecycle_pause(struct control *control, struct span name, bool pause, int6
         result = FAIL(NOT_FOUND, &fault, "there is no tenant of this name");
     if (result == OK && (tenant.state == TENANT_CREATING || tenant.state == TENANT_ERASING
                          || under_way(control, tenant.id)))
-        result = FAIL(CONFLICT, &fault, "it is being created, paused or erased right now");
+        result = FAIL(CONFLICT, &fault, "it is being created, paused, erased or restored right now");
     enum tenant_state wanted = pause ? TENANT_PAUSED_STATE : TENANT_ACTIVE;
     if (result == OK && tenant.state != wanted) {
         tenant.state = wanted;
@@ -686,5 +691,6 @@ void lifecycle_reconcile(struct control *control)
         else
             ask_silo_remove(work, on_silo_removed);
     }
+    restores_reconcile(control);
     charters_settle(control); /* after it: of tenants whose erasure is undone, too */
 }

@@ -339,63 +339,6 @@ static void on_plain_reply(void *context, status code, const char *detail, struc
     session_answer(context, code, detail, SPAN("{}"));
 }
 
-struct export_work {
-    struct session *session;
-    struct tenant tenant;
-    int fd;
-};
-
-static status ask_export(struct export_work *work, struct fault *fault)
-{
-    struct control *control = work->session->control;
-    _cleanup_buffer_ struct buffer body = buffer_of(IPC_BODY_MAX);
-    _cleanup_buffer_ struct buffer posture = buffer_of(IPC_BODY_MAX);
-    TRY(posture_put(&posture, control, &work->tenant, fault));
-    buffer_put(&body, SPAN_OF(work->tenant.id));
-    buffer_put_u32(&body, work->tenant.uid);
-    buffer_put_field(&body, buffer_span(&posture));
-    buffer_put_text_field(&body, "audit");
-    TRY(buffer_check(&body, "CELL_EXPORT", fault));
-    call_supervisor(control, MESSAGE_CELL_EXPORT, buffer_span(&body), &work->fd, 1,
-                    on_plain_reply, work->session);
-    return OK;
-}
-
-static void on_export_woken(void *context, status code, const char *detail, struct span json)
-{
-    struct export_work *work = context;
-    struct fault fault;
-    (void)json;
-    if (code == OK) {
-        code = ask_export(work, &fault);
-        detail = fault.detail;
-    }
-    if (code != OK)
-        session_answer(work->session, code, detail, (struct span){0});
-    close(work->fd);
-    free(work);
-}
-
-/* The cell writes to the operator's descriptor itself: control sees no line of it. */
-static status audit_export(struct session *session, const struct json *arguments,
-                           struct ipc_message *message, struct fault *fault)
-{
-    struct tenant tenant;
-    struct span name;
-    TRY(ipc_need_fds(message, 1, fault));
-    TRY(only_name(&name, arguments, fault));
-    TRY(tenant_named(&tenant, session->control, name, fault));
-    if (tenant.state != TENANT_ACTIVE)
-        return FAIL(UNAVAILABLE, fault, "the tenant is not active");
-    struct export_work *work = malloc(sizeof *work);
-    if (!work)
-        return FAIL(INTERNAL, fault, "out of memory");
-    *work = (struct export_work){session, tenant, take_fd(&message->fds[0])};
-    wake_tenant(session->control, &tenant, UINT32_MAX,
-                (struct outcome){.done = on_export_woken, .context = work});
-    return OK;
-}
-
 static void on_status(void *context, status code, const char *detail, struct cursor *result,
                       struct ipc_message *message)
 {
@@ -457,9 +400,10 @@ static const struct {
     {"issuer.add", verb_issuer_add},  {"issuer.remove", verb_issuer_remove},
     {"issuer.list", verb_issuer_list}, {"route.add", verb_route_add},
     {"route.remove", verb_route_remove}, {"route.list", verb_route_list},
-    {"audit.export", audit_export},   {"ledger.export", export_ledger},
+    {"audit.export", verb_audit_export},   {"ledger.export", export_ledger},
     {"platform.key", platform_key},   {"status", node_status},
-    {"prove", prove},
+    {"prove", prove},                 {"tenant.backup", verb_backup},
+    {"tenant.restore", verb_restore},
 };
 
 void verbs_run(struct session *session, struct span verb, struct span arguments,

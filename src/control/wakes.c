@@ -216,6 +216,10 @@ static void ask(struct wake *wake)
 void wake_tenant(struct control *control, const struct tenant *tenant, uint32_t gateway,
                  struct outcome outcome)
 {
+    if (restore_under_way(control, tenant->id)) {
+        outcome.done(outcome.context, UNAVAILABLE, "it is being restored", (struct span){0});
+        return;
+    }
     struct wake *wake = calloc(1, sizeof *wake);
     if (!wake) {
         outcome.done(outcome.context, INTERNAL, "out of memory", (struct span){0});

@@ -20,6 +20,14 @@ void crypt_random(void *bytes, size_t length);
 void hash(uint8_t ret[HASH_BYTES], struct span bytes);
 void hash_parts(uint8_t ret[HASH_BYTES], const struct span *parts, size_t count);
 
+/* SHA-256 of what comes in pieces; hasher_value may be asked in between. */
+struct hasher;
+MUST_CHECK status hasher_create(struct hasher **ret, struct fault *fault);
+struct hasher *hasher_free(struct hasher *hasher); /* takes NULL */
+void hasher_reset(struct hasher *hasher);
+void hasher_add(struct hasher *hasher, struct span bytes);
+void hasher_value(uint8_t ret[HASH_BYTES], const struct hasher *hasher);
+
 /* HMAC-SHA-256 */
 void hash_keyed(uint8_t ret[HASH_BYTES], struct span key, struct span bytes);
 

@@ -218,6 +218,11 @@ status audit_upgrade(struct silo *silo, struct span changes, int64_t count, stru
     return keep(silo, EFFECT_WROTE, buffer_span(&entry), fault);
 }
 
+status audit_own(struct silo *silo, struct span entry, struct fault *fault)
+{
+    return keep(silo, EFFECT_WROTE, entry, fault);
+}
+
 status audit_denials(struct silo *silo, const char *action, status why, const char *subject,
                      uint64_t count, struct fault *fault)
 {

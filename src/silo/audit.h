@@ -23,6 +23,9 @@ MUST_CHECK status audit_system(struct silo *silo, const char *action, int64_t co
 MUST_CHECK status audit_upgrade(struct silo *silo, struct span changes, int64_t count,
                                 struct fault *fault);
 
+/* The same, the whole entry given: an object without "index". */
+MUST_CHECK status audit_own(struct silo *silo, struct span entry, struct fault *fault);
+
 /* See silo_note_denials. */
 MUST_CHECK status audit_denials(struct silo *silo, const char *action, status why,
                                 const char *subject, uint64_t count, struct fault *fault);

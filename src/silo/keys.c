@@ -38,6 +38,12 @@ static status derive(struct silo *silo, const struct store_key *from, struct fau
     return make_cursor_key(silo, fault);
 }
 
+void keys_take_newest(struct silo *silo, const struct store_key *newest)
+{
+    key_derive(silo->keys->backup, newest->dek, SPAN_OF(silo->tenant_id), BACKUP_KEY_PURPOSE);
+    silo->keys->backup_version = newest->version;
+}
+
 status keys_create(struct silo *silo, const struct silo_opening *opening, bool empty,
                    struct fault *fault)
 {
@@ -48,6 +54,7 @@ status keys_create(struct silo *silo, const struct silo_opening *opening, bool e
         return FAIL(INTERNAL, fault, "no locked memory for the silo's keys");
     silo->keys->dek_count = empty ? 1 : opening->key_count;
     silo->keys->outlive = opening->key_count > 1;
+    keys_take_newest(silo, &opening->keys[0]);
     for (uint32_t i = 0; i < silo->keys->dek_count; i++)
         silo->keys->deks[i] = opening->keys[i];
     return derive(silo, &silo->keys->deks[silo->keys->dek_count - 1], fault);

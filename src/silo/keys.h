@@ -18,6 +18,8 @@ MUST_CHECK status keys_read(struct silo *silo, struct fault *fault);
 /* The store has the data keys, or will never be opened. */
 void keys_forget_data_keys(struct silo *silo);
 
+/* This version is the newest from here on: backups are under it. */
+void keys_take_newest(struct silo *silo, const struct store_key *newest);
 /* A new version is in use: they must be stored. */
 void keys_outlive(struct silo *silo);
 /* Something is to be stored with the next commit. */

@@ -10,11 +10,15 @@
 #include "store/statement.h"
 #include "wire/usage.h"
 
+#define BACKUP_KEY_PURPOSE "bulkhead backup v1"
+
 /* In secret memory; see keys.h. */
 struct silo_keys {
     uint8_t audit[KEY_BYTES];       /* of the hashes in audit entries */
     uint8_t idempotency[KEY_BYTES]; /* of the names of Idempotency-Keys */
     uint8_t cursors[KEY_BYTES];     /* of positions in lists */
+    uint8_t backup[KEY_BYTES];      /* of the MACs of backups: of the newest version */
+    uint32_t backup_version;
     struct store_key deks[DEK_VERSIONS_MAX]; /* newest first, until the store is open */
     uint32_t dek_count;
     bool outlive, stored; /* these outlive the version they came from; they are in the store */

@@ -34,6 +34,7 @@ struct store {
     int64_t until_us;  /* monotonic: of store_limit_time; 0: no limit */
     struct words *words; /* of words.c; NULL until first used */
     uint32_t checkpoint_frames, next_checkpoint;
+    bool held; /* the database file stays as it is, see copy.h */
     const struct store_schema *migrated[MIGRATED_MAX]; /* known to be up to date */
     uint32_t migrated_count;
 };

@@ -254,6 +254,7 @@ status store_checkpoint(struct store *store, struct fault *fault)
 {
     if (store->in_transaction)
         return FAIL(INTERNAL, fault, "a checkpoint inside a transaction");
+    store->held = false;
     int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     store->next_checkpoint = store->checkpoint_frames;
     return code == SQLITE_OK ? OK : store_failure(store, code, "checkpoint", fault);
@@ -309,6 +310,9 @@ static status count_commit(struct store *store, struct fault *fault)
 static void checkpoint_when_due(struct store *store)
 {
     uint32_t frames = store->files->wal.committed;
+    if (store->held && frames < STORE_HELD_FRAMES_MAX)
+        return;
+    store->held = false;
     if (frames < store->checkpoint_frames)
         store->next_checkpoint = store->checkpoint_frames;
     if (frames >= store->next_checkpoint) {

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define RESTORE_DEADLINE_US (INT64_C(6) * 3600 * 1000 * 1000) /* it gives up a stream that stops */
+
 enum {
     WAITERS_MAX = 4 * GATEWAYS_MAX,
     WAKE_DEADLINE_US = 20 * 1000 * 1000,
@@ -163,6 +165,7 @@ void cells_forget_requests(struct supervisor *supervisor)
     for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
         forget_all(&cell->waiters);
         forget_all(&cell->stops);
+        cell->restore_request = 0;
     }
 }
 
@@ -264,6 +267,78 @@ void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BY
     refill_later(supervisor, REFILL_AFTER_US);
 }
 
+static status restore(struct child *cell, int backups, struct fault *fault)
+{
+    struct supervisor *supervisor = cell->supervisor;
+    uint8_t storage[32];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    int silo, ends[2];
+    TRY(jail_map(&cell->jail, child_uid(cell), child_uid(cell), fault));
+    TRY(silos_discard(&supervisor->silos, cell->tenant, fault)); /* of an attempt before */
+    TRY(silos_make_restored(&supervisor->silos, cell->tenant, child_uid(cell), fault));
+    TRY(silos_mount_restored(&silo, &supervisor->silos, cell->tenant, child_uid(cell), fault));
+    status paired = ipc_pair(ends, fault);
+    if (paired == OK) {
+        const int fds[3] = {silo, ends[0], backups};
+        buffer_put(&body, SPAN_OF(cell->tenant));
+        buffer_put_u32(&body, cell->uid);
+        child_send(cell, MESSAGE_CELL_RESTORE, 0, buffer_span(&body), fds, 3);
+        close(ends[0]);
+        cell->kms_end = ends[1];
+    }
+    close(silo);
+    return paired;
+}
+
+void cells_restore(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES],
+                   uint32_t uid, int backups, uint32_t request)
+{
+    struct fault fault;
+    if (supervisor->phase > PHASE_RUN || cells_find(supervisor, tenant)) {
+        answer(supervisor, request, CONFLICT, "a cell still has this silo");
+        return;
+    }
+    struct child *cell = take_blank(supervisor);
+    if (!cell) {
+        cells_refill(supervisor);
+        answer(supervisor, request, AGAIN, "no blank cell is ready yet");
+        return;
+    }
+    memcpy(cell->tenant, tenant, TENANT_ID_BYTES);
+    cell->uid = uid;
+    cell->state = CHILD_CLOSING;
+    cell->restoring = true;
+    cell->restore_request = request;
+    cell->wake_started_us = clock_monotonic_us();
+    cells_count(supervisor);
+    set_deadline(cell, RESTORE_DEADLINE_US);
+    status begun = restore(cell, backups, &fault);
+    if (begun != OK) {
+        cell->refused = true;
+        cell->refusal = begun;
+        child_fatal(cell, fault.detail);
+    }
+    refill_later(supervisor, REFILL_AFTER_US);
+}
+
+/* Only what says that it is done, and ended well, is done. */
+static void answer_restore(struct child *cell, int exit_code)
+{
+    uint8_t storage[CELL_RESTORED_MAX + 16];
+    struct buffer reply = buffer_over(storage, sizeof storage);
+    if (cell->restore_request == 0)
+        return;
+    if (exit_code != 0 || cell->restored_length == 0) {
+        answer(cell->supervisor, cell->restore_request, cell->refused ? cell->refusal : UNAVAILABLE,
+               cell->detail[0] ? cell->detail : "the cell died while restoring");
+        return;
+    }
+    reply_put_head(&reply, OK, NULL);
+    buffer_put(&reply, (struct span){cell->restored, cell->restored_length});
+    child_send(service_control(cell->supervisor), MESSAGE_REPLY, cell->restore_request,
+               buffer_span(&reply), NULL, 0);
+}
+
 void cell_verified(struct child *cell)
 {
     if (cell->hostile) {
@@ -282,7 +357,7 @@ void cells_kms_renewed(struct supervisor *supervisor)
     for (struct child *cell = supervisor->cells; cell; cell = cell->next) {
         int ends[2];
         struct fault fault;
-        if (cell->state < CHILD_JAILED || cell->parked || cell->hostile)
+        if (cell->state < CHILD_JAILED || cell->parked || cell->hostile || cell->restoring)
             continue; /* one that is still parking needs it for its last anchor */
         if (ipc_pair(ends, &fault) != OK) {
             child_fatal(cell, fault.detail);
@@ -390,7 +465,7 @@ bool cells_park_all(struct supervisor *supervisor)
         any = true;
         if (cell->state == CHILD_SERVING) {
             park(cell);
-        } else if (cell->state <= CHILD_BLANK || cell->hostile) {
+        } else if (cell->state <= CHILD_BLANK || cell->hostile || cell->restoring) {
             jail_kill(&cell->jail);
         }
     }
@@ -441,7 +516,7 @@ void cell_ended(struct child *cell, int exit_code)
     struct supervisor *supervisor = cell->supervisor;
     struct stats *stats = &supervisor->stats->slots[0];
     char id[TENANT_ID_TEXT] = "-";
-    bool tenant = cell->state > CHILD_BLANK && !cell->hostile;
+    bool tenant = cell->state > CHILD_BLANK && !cell->hostile && !cell->restoring;
     unlink_cell(cell);
     cells_count(supervisor);
     if (tenant) {
@@ -461,10 +536,14 @@ void cell_ended(struct child *cell, int exit_code)
             note_refusal(cell);
         if (was_waking)
             cell_answer_waiters(cell, cell->refused ? cell->refusal : UNAVAILABLE, cell->detail);
+    } else if (cell->restoring) {
+        for (const struct waiter *stop = cell->stops; stop; stop = stop->next)
+            answer(supervisor, stop->request, OK, NULL);
+        answer_restore(cell, exit_code);
     } else if (!cell->hostile && supervisor->phase <= PHASE_RUN) {
         log_event(LOG_ERROR, "blank.died", "exit %d", exit_code);
     }
-    bool hostile = cell->hostile;
+    bool hostile = cell->hostile, was_restoring = cell->restoring;
     if (hostile)
         prove_cell_ended(cell, exit_code);
     child_forget(cell);
@@ -474,5 +553,5 @@ void cell_ended(struct child *cell, int exit_code)
     if (supervisor->phase > PHASE_RUN)
         phases_advance(supervisor);
     else if (!hostile)
-        refill_later(supervisor, tenant ? REFILL_AFTER_US : REFILL_RETRY_US);
+        refill_later(supervisor, tenant || was_restoring ? REFILL_AFTER_US : REFILL_RETRY_US);
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DAMAGE_LOG_US = 1000 * 1000 };
+enum { DAMAGE_LOG_US = 1000 * 1000, ONE_FD_OR_TWO = 100 };
 
 typedef status handler(struct child *child, struct ipc_message *message, struct cursor *body,
                        struct fault *fault);
@@ -119,6 +119,48 @@ static status on_silo_remove(struct child *child, struct ipc_message *message,
     return OK;
 }
 
+static status on_silo_restore(struct child *child, struct ipc_message *message,
+                              struct cursor *body, struct fault *fault)
+{
+    uint8_t tenant[TENANT_ID_BYTES];
+    uint32_t uid;
+    TRY(tenant_of(tenant, body, fault));
+    TRY(uid_of(&uid, child, body, fault));
+    TRY(cursor_end(body, fault));
+    cells_restore(child->supervisor, tenant, uid, message->fds[0], message->id);
+    return OK;
+}
+
+/* While no cell has either of the two. */
+static status settle(struct child *child, struct ipc_message *message, struct cursor *body,
+                     status (*act)(const struct silos *, const uint8_t *, struct fault *),
+                     struct fault *fault)
+{
+    uint8_t tenant[TENANT_ID_BYTES];
+    struct fault why = {0};
+    TRY(tenant_of(tenant, body, fault));
+    TRY(cursor_end(body, fault));
+    status done;
+    if (cells_find(child->supervisor, tenant))
+        done = FAIL(CONFLICT, &why, "a cell still has this silo");
+    else
+        done = act(&child->supervisor->silos, tenant, &why);
+    child_reply(child, message->id, done, why.detail);
+    return OK;
+}
+
+static status on_silo_replace(struct child *child, struct ipc_message *message,
+                              struct cursor *body, struct fault *fault)
+{
+    return settle(child, message, body, silos_replace, fault);
+}
+
+static status on_silo_discard(struct child *child, struct ipc_message *message,
+                              struct cursor *body, struct fault *fault)
+{
+    return settle(child, message, body, silos_discard, fault);
+}
+
 static status on_cell_wake(struct child *child, struct ipc_message *message, struct cursor *body,
                            struct fault *fault)
 {
@@ -154,10 +196,12 @@ static status on_cell_export(struct child *child, struct ipc_message *message,
     uint32_t uid;
     struct span posture;
     char kind[32];
+    uint64_t sequence;
     TRY(tenant_of(tenant, body, fault));
     TRY(uid_of(&uid, child, body, fault));
     TRY(cursor_field(&posture, body, IPC_BODY_MAX, "posture", fault));
     TRY(cursor_text(kind, sizeof kind, body, "kind", fault));
+    TRY(cursor_u64(&sequence, body, fault));
     TRY(cursor_end(body, fault));
     struct child *cell = cells_find(child->supervisor, tenant);
     if (!cell || cell->state != CHILD_SERVING) { /* control wakes it first */
@@ -166,7 +210,9 @@ static status on_cell_export(struct child *child, struct ipc_message *message,
     }
     struct buffer request = buffer_over(storage, sizeof storage);
     buffer_put_text_field(&request, kind);
-    child_send(cell, MESSAGE_CELL_EXPORT, 0, buffer_span(&request), message->fds, 1);
+    buffer_put_u64(&request, sequence);
+    child_send(cell, MESSAGE_CELL_EXPORT, 0, buffer_span(&request), message->fds,
+               message->fd_count);
     child_reply(child, message->id, OK, NULL);
     return OK;
 }
@@ -209,6 +255,8 @@ static status on_cell_ready(struct child *child, struct ipc_message *message, st
 {
     (void)message;
     struct stats *stats = &child->supervisor->stats->slots[0];
+    if (child->restoring)
+        return FAIL(BAD_REQUEST, fault, "CELL_READY of a cell that restores");
     TRY(cursor_u64(&child->bytes, body, fault));
     TRY(cursor_end(body, fault));
     stats_add(&stats->wakes, 1);
@@ -231,6 +279,20 @@ static status on_cell_failed(struct child *child, struct ipc_message *message,
     child->refused = true;
     child->refusal = (status)code;
     return OK; /* it exits by itself, or the wake deadline ends it */
+}
+
+/* What it made is for control to judge; that it ends well is still to be seen. */
+static status on_cell_restored(struct child *child, struct ipc_message *message,
+                               struct cursor *body, struct fault *fault)
+{
+    (void)message;
+    size_t length = cursor_left(body);
+    if (!child->restoring || child->restored_length || length == 0
+        || length > sizeof child->restored)
+        return FAIL(BAD_REQUEST, fault, "CELL_RESTORED out of turn, or of %zu bytes", length);
+    TRY(cursor_copy(child->restored, body, length, fault));
+    child->restored_length = (uint32_t)length;
+    return OK;
 }
 
 static status on_cell_idle(struct child *child, struct ipc_message *message, struct cursor *body,
@@ -296,7 +358,10 @@ static const struct permit control_permits[] = {
     {MESSAGE_SILO_REMOVE, CHILD_JAILED, CHILD_SERVING, 0, on_silo_remove},
     {MESSAGE_CELL_WAKE, CHILD_SERVING, CHILD_SERVING, 0, on_cell_wake},
     {MESSAGE_CELL_STOP, CHILD_JAILED, CHILD_SERVING, 0, on_cell_stop},
-    {MESSAGE_CELL_EXPORT, CHILD_SERVING, CHILD_SERVING, 1, on_cell_export},
+    {MESSAGE_CELL_EXPORT, CHILD_SERVING, CHILD_SERVING, ONE_FD_OR_TWO, on_cell_export},
+    {MESSAGE_SILO_RESTORE, CHILD_SERVING, CHILD_SERVING, 1, on_silo_restore},
+    {MESSAGE_SILO_REPLACE, CHILD_JAILED, CHILD_SERVING, 0, on_silo_replace},
+    {MESSAGE_SILO_DISCARD, CHILD_JAILED, CHILD_SERVING, 0, on_silo_discard},
     {MESSAGE_STATUS, CHILD_SERVING, CHILD_SERVING, 0, on_status},
     {MESSAGE_PROVE, CHILD_SERVING, CHILD_SERVING, 1, on_prove},
     {0}};
@@ -310,6 +375,7 @@ static const struct permit cell_permits[] = {
     {MESSAGE_CELL_BLANK, CHILD_STARTING, CHILD_STARTING, 0, on_blank},
     {MESSAGE_CELL_READY, CHILD_JAILED, CHILD_JAILED, 0, on_cell_ready},
     {MESSAGE_CELL_FAILED, CHILD_CLOSING, CHILD_JAILED, 0, on_cell_failed},
+    {MESSAGE_CELL_RESTORED, CHILD_JAILED, CHILD_JAILED, 0, on_cell_restored},
     {MESSAGE_CELL_IDLE, CHILD_SERVING, CHILD_PARKING, 0, on_cell_idle}, /* may cross CELL_PARK */
     {MESSAGE_CELL_PARKED, CHILD_PARKING, CHILD_PARKING, 0, on_cell_parked},
     {MESSAGE_CELL_USAGE, CHILD_SERVING, CHILD_PARKING, 0, on_cell_usage},
@@ -329,7 +395,10 @@ void permits_handle(struct child *child, struct ipc_message *message)
             continue;
         if (child->state < permit->first || child->state > permit->last)
             break;
-        status handled = ipc_need_fds(message, permit->fds, &fault);
+        uint32_t fds = permit->fds;
+        if (fds == ONE_FD_OR_TWO)
+            fds = message->fd_count == 2 ? 2 : 1;
+        status handled = ipc_need_fds(message, fds, &fault);
         if (handled == OK)
             handled = permit->handle(child, message, &body, &fault);
         if (handled != OK)

@@ -97,40 +97,71 @@ status silos_keep_apart(const struct silos *silos, int keys, struct fault *fault
     return FAIL(BAD_FIELD, fault, "--keys: folders nested deeper than %d", PATH_DEPTH_MAX);
 }
 
-static void name_of(char name[TENANT_ID_TEXT], const uint8_t id[TENANT_ID_BYTES])
+enum { NAME_SIZE = TENANT_ID_TEXT + 4 };
+
+static void name_of(char name[NAME_SIZE], const uint8_t id[TENANT_ID_BYTES], const char *suffix)
 {
     hex_encode(name, (struct span){id, TENANT_ID_BYTES});
+    snprintf(name + 2 * TENANT_ID_BYTES, NAME_SIZE - 2 * TENANT_ID_BYTES, "%.4s", suffix);
+}
+
+static status make_named(const struct silos *silos, const char *name, uid_t uid,
+                         struct fault *fault)
+{
+    _cleanup_close_ int fd = -1;
+    TRY(open_directory(&fd, silos->silos, name, 0700, fault));
+    TRY(give(fd, uid, silos->shared_id, name, fault));
+    if (fsync(fd) || fsync(silos->silos))
+        return FAIL(INTERNAL, fault, "silo %.40s: fsync: %s", name, strerror(errno));
+    return OK;
 }
 
 status silos_make(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES], uid_t uid,
                   struct fault *fault)
 {
-    char name[TENANT_ID_TEXT];
-    name_of(name, id);
-    _cleanup_close_ int fd = -1;
-    TRY(open_directory(&fd, silos->silos, name, 0700, fault));
-    TRY(give(fd, uid, silos->shared_id, name, fault));
-    if (fsync(fd) || fsync(silos->silos))
-        return FAIL(INTERNAL, fault, "silo %s: fsync: %s", name, strerror(errno));
-    return OK;
+    char name[NAME_SIZE];
+    name_of(name, id, "");
+    return make_named(silos, name, uid, fault);
+}
+
+status silos_make_restored(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
+                           uid_t uid, struct fault *fault)
+{
+    char name[NAME_SIZE];
+    name_of(name, id, ".new");
+    return make_named(silos, name, uid, fault);
+}
+
+static status mount_named(int *ret, const struct silos *silos, const char *name, uid_t uid,
+                          struct fault *fault)
+{
+    _cleanup_close_ int fd = openat(silos->silos, name,
+                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return FAIL(UNAVAILABLE, fault, "silo %.40s: %s", name, strerror(errno));
+    struct stat info;
+    if (fstat(fd, &info))
+        return FAIL(INTERNAL, fault, "silo %.40s: %s", name, strerror(errno));
+    if ((!silos->shared_id && info.st_uid != uid) || (info.st_mode & 07777) != 0700)
+        return FAIL(CORRUPT, fault, "silo %.40s: its directory is not uid %u's alone (mode 0700)",
+                    name, uid);
+    return jail_detached(ret, fd, true, fault);
 }
 
 status silos_mount(int *ret, const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                    uid_t uid, struct fault *fault)
 {
-    char name[TENANT_ID_TEXT];
-    name_of(name, id);
-    _cleanup_close_ int fd = openat(silos->silos, name,
-                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return FAIL(UNAVAILABLE, fault, "silo %s: %s", name, strerror(errno));
-    struct stat info;
-    if (fstat(fd, &info))
-        return FAIL(INTERNAL, fault, "silo %s: %s", name, strerror(errno));
-    if ((!silos->shared_id && info.st_uid != uid) || (info.st_mode & 07777) != 0700)
-        return FAIL(CORRUPT, fault, "silo %s: its directory is not uid %u's alone (mode 0700)",
-                    name, uid);
-    return jail_detached(ret, fd, true, fault);
+    char name[NAME_SIZE];
+    name_of(name, id, "");
+    return mount_named(ret, silos, name, uid, fault);
+}
+
+status silos_mount_restored(int *ret, const struct silos *silos,
+                            const uint8_t id[TENANT_ID_BYTES], uid_t uid, struct fault *fault)
+{
+    char name[NAME_SIZE];
+    name_of(name, id, ".new");
+    return mount_named(ret, silos, name, uid, fault);
 }
 
 struct removal {
@@ -180,15 +211,72 @@ static status remove_inside(int directory, struct removal *count, int depth, str
     return result;
 }
 
+static status remove_named(struct removal *count, const struct silos *silos,
+                           const uint8_t id[TENANT_ID_BYTES], const char *suffix,
+                           struct fault *fault)
+{
+    char name[NAME_SIZE];
+    name_of(name, id, suffix);
+    return remove_entry(silos->silos, name, count, 0, fault);
+}
+
+static status sync_names(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
+                         struct fault *fault)
+{
+    char name[NAME_SIZE];
+    name_of(name, id, "");
+    if (fsync(silos->silos))
+        return FAIL(INTERNAL, fault, "silo %.40s: fsync: %s", name, strerror(errno));
+    return OK;
+}
+
+static status rename_if_there(const struct silos *silos, const char *from, const char *to,
+                              struct fault *fault)
+{
+    if (renameat(silos->silos, from, silos->silos, to) && errno != ENOENT)
+        return FAIL(INTERNAL, fault, "silo %.40s: rename: %s", from, strerror(errno));
+    return OK;
+}
+
+/* NAME.new says that it is not finished; NAME.old, that only the removal is left. */
+status silos_replace(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
+                     struct fault *fault)
+{
+    char name[NAME_SIZE], fresh[NAME_SIZE], old[NAME_SIZE];
+    struct removal count = {0};
+    struct stat info;
+    name_of(name, id, "");
+    name_of(fresh, id, ".new");
+    name_of(old, id, ".old");
+    if (fstatat(silos->silos, fresh, &info, AT_SYMLINK_NOFOLLOW) == 0) {
+        if (fstatat(silos->silos, name, &info, AT_SYMLINK_NOFOLLOW) == 0)
+            TRY(remove_named(&count, silos, id, ".old", fault));
+        TRY(rename_if_there(silos, name, old, fault));
+        TRY(rename_if_there(silos, fresh, name, fault));
+        TRY(sync_names(silos, id, fault));
+    } else if (errno != ENOENT) {
+        return FAIL(INTERNAL, fault, "silo %.40s: %s", fresh, strerror(errno));
+    }
+    TRY(remove_named(&count, silos, id, ".old", fault));
+    return sync_names(silos, id, fault);
+}
+
+status silos_discard(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
+                     struct fault *fault)
+{
+    struct removal count = {0};
+    TRY(remove_named(&count, silos, id, ".new", fault));
+    return sync_names(silos, id, fault);
+}
+
 status silos_remove(uint64_t *ret_files, uint64_t *ret_bytes, const struct silos *silos,
                     const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
-    char name[TENANT_ID_TEXT];
-    name_of(name, id);
+    static const char *const suffixes[] = {"", ".new", ".old"};
     struct removal count = {0};
-    TRY(remove_entry(silos->silos, name, &count, 0, fault));
-    if (fsync(silos->silos))
-        return FAIL(INTERNAL, fault, "silo %s: fsync: %s", name, strerror(errno));
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++)
+        TRY(remove_named(&count, silos, id, suffixes[i], fault));
+    TRY(sync_names(silos, id, fault));
     *ret_files = count.files;
     *ret_bytes = count.bytes;
     return OK;

@@ -36,7 +36,22 @@ MUST_CHECK status silos_make(const struct silos *silos, const uint8_t id[TENANT_
 MUST_CHECK status silos_mount(int *ret, const struct silos *silos,
                               const uint8_t id[TENANT_ID_BYTES], uid_t uid, struct fault *fault);
 
-/* The directory and all beneath it; idempotent, durable when OK. Counts files and their bytes. */
+/* The same two for the silo that a restore makes beside the one in place. */
+MUST_CHECK status silos_make_restored(const struct silos *silos,
+                                      const uint8_t id[TENANT_ID_BYTES], uid_t uid,
+                                      struct fault *fault);
+MUST_CHECK status silos_mount_restored(int *ret, const struct silos *silos,
+                                       const uint8_t id[TENANT_ID_BYTES], uid_t uid,
+                                       struct fault *fault);
+
+/* It takes the place of the one that stood there, which is removed; or it is removed itself. Both
+ * are idempotent, durable when OK, and finish what a crash at any moment left of them. */
+MUST_CHECK status silos_replace(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
+                                struct fault *fault);
+MUST_CHECK status silos_discard(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
+                                struct fault *fault);
+
+/* The directory and all beneath it, and what a restore left beside it; idempotent, durable when OK. Counts files and their bytes. */
 MUST_CHECK status silos_remove(uint64_t *ret_files, uint64_t *ret_bytes,
                                const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                                struct fault *fault);

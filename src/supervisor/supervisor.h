@@ -48,6 +48,8 @@ struct cell_usage {
     struct loop_timer timer;
 };
 
+enum { CELL_RESTORED_MAX = 400 }; /* bytes of CELL_RESTORED */
+
 struct child {
     struct supervisor *supervisor;
     enum child_kind kind;
@@ -71,6 +73,10 @@ struct child {
     struct waiter *waiters;
     struct waiter *stops; /* control's CELL_STOPs, waiting for the end */
     bool stop_wanted, idle, parked, refused, hostile; /* idle, parked: it has said so */
+    bool restoring;           /* it only makes a silo from backups */
+    uint32_t restore_request; /* of control, answered at its end; 0: who asked is gone */
+    uint32_t restored_length; /* 0: it has not said that it is done */
+    uint8_t restored[CELL_RESTORED_MAX]; /* what it said then: for control, not for us */
     status refusal;
     char detail[200];
     int64_t next_expiry_us;
@@ -172,6 +178,9 @@ void cells_count(struct supervisor *supervisor); /* for /metrics; after each cha
 struct child *cells_find(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES]);
 void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES], uint32_t uid,
                 struct span posture, uint32_t gateway, uint32_t request);
+/* A blank makes the tenant's silo from backups, in SILO.new. Takes neither descriptor. */
+void cells_restore(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES],
+                   uint32_t uid, int backups, uint32_t request);
 void cells_stop(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES],
                 enum cell_stop_how how, uint32_t request);
 void cell_ended(struct child *cell, int exit_code);

@@ -51,6 +51,9 @@ enum message_type {
     MESSAGE_CELL_WAKE = 0x0403,
     MESSAGE_CELL_STOP = 0x0404,
     MESSAGE_CELL_EXPORT = 0x0405, /* also supervisor -> cell */
+    MESSAGE_SILO_RESTORE = 0x0408,  /* builds a silo from backups beside the one in place */
+    MESSAGE_SILO_REPLACE = 0x0409,  /* that one takes its place */
+    MESSAGE_SILO_DISCARD = 0x040A,  /* that one is removed */
     MESSAGE_STATUS = 0x0406,
     MESSAGE_PROVE = 0x0407,
     /* supervisor -> control */
@@ -72,6 +75,8 @@ enum message_type {
     /* supervisor -> cell, and back */
     MESSAGE_CELL_BLANK = 0x0601,  /* <- : in its namespaces, waiting */
     MESSAGE_CELL_ASSUME = 0x0602, /* -> : be this tenant */
+    MESSAGE_CELL_RESTORE = 0x060A,  /* -> : instead: make this tenant's silo from backups */
+    MESSAGE_CELL_RESTORED = 0x060B, /* <- : done and verified; it exits */
     MESSAGE_CELL_READY = 0x0604,  /* <- : silo open, serving */
     MESSAGE_CELL_FAILED = 0x0605, /* <- : u16 status, text detail; it exits */
     MESSAGE_CELL_PARK = 0x0606,   /* -> : drain, checkpoint, exit */

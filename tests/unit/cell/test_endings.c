@@ -283,7 +283,7 @@ static int begin_export(struct harness *harness, uint32_t pieces)
     int ends[2];
     fake_silo->export_pieces = pieces;
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    harness_tell(harness, MESSAGE_CELL_EXPORT, SPAN("\0\0\0\5audit"), &ends[1], 1);
+    harness_tell(harness, MESSAGE_CELL_EXPORT, SPAN("\0\0\0\5audit\0\0\0\0\0\0\0\0"), &ends[1], 1);
     close(ends[1]);
     return ends[0];
 }
@@ -319,7 +319,7 @@ static void an_export_can_go_to_a_file(void **state)
     snprintf(path, sizeof path, "%s/export", harness->directory);
     int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     fake_silo->export_pieces = 5;
-    harness_tell(harness, MESSAGE_CELL_EXPORT, SPAN("\0\0\0\5audit"), &file, 1);
+    harness_tell(harness, MESSAGE_CELL_EXPORT, SPAN("\0\0\0\5audit\0\0\0\0\0\0\0\0"), &file, 1);
     wait_for(harness, &fake_silo->pieces, 5);
     harness_park(harness); /* which waits for it */
     assert_int_equal(lseek(file, 0, SEEK_END), 5 * KIB(64));

@@ -175,7 +175,7 @@ static void an_export_verifies_offline(void **state)
     for (int i = 0; i < 30; i++)
         harness_ask(harness, adding("{\"text\":\"entry\"}"), 201, NULL);
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    harness_tell(harness, MESSAGE_CELL_EXPORT, SPAN("\0\0\0\5audit"), &ends[1], 1);
+    harness_tell(harness, MESSAGE_CELL_EXPORT, SPAN("\0\0\0\5audit\0\0\0\0\0\0\0\0"), &ends[1], 1);
     close(ends[1]);
     assert_int_equal(export_verifier_create(&verifier, &demands, &fault), OK);
     fcntl(ends[0], F_SETFL, O_NONBLOCK);

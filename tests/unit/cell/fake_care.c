@@ -1,0 +1,81 @@
+/* fake_care.c: backups and restores of the fake silo: the cell's part is what is tested. */
+#include "silo/care.h"
+
+#include <stdlib.h>
+
+struct silo_backup {
+    uint64_t sequence;
+    uint32_t pieces;
+};
+
+struct silo_restore {
+    uint8_t keys[4];
+};
+
+status silo_note(struct silo *silo, const char *action, int64_t count, struct fault *fault)
+{
+    (void)silo, (void)action, (void)count, (void)fault;
+    return OK;
+}
+
+status silo_backup_begin(struct silo_backup **ret, struct silo *silo,
+                         const struct silo_backup_wish *wish, struct fault *fault)
+{
+    (void)silo;
+    if (wish->sequence == 13)
+        return FAIL(CORRUPT, fault, "an unlucky number");
+    *ret = calloc(1, sizeof **ret);
+    if (!*ret)
+        return FAIL(INTERNAL, fault, "out of memory");
+    (*ret)->sequence = wish->sequence;
+    return OK;
+}
+
+status silo_backup_piece(struct buffer *out, bool *ret_done, struct silo_backup *backup,
+                         struct fault *fault)
+{
+    (void)fault;
+    buffer_printf(out, "piece %u of %llu\n", backup->pieces,
+                  (unsigned long long)backup->sequence);
+    *ret_done = ++backup->pieces == 3;
+    return OK;
+}
+
+struct silo_backup *silo_backup_end(struct silo_backup *backup)
+{
+    free(backup);
+    return NULL;
+}
+
+status silo_restore_begin(struct silo_restore **ret, const uint8_t tenant_id[TENANT_ID_BYTES],
+                          backup_read *read, void *context, struct fault *fault)
+{
+    (void)tenant_id;
+    *ret = calloc(1, sizeof **ret);
+    if (!*ret)
+        return FAIL(INTERNAL, fault, "out of memory");
+    status got = read(context, (*ret)->keys, sizeof (*ret)->keys, fault);
+    if (got != OK)
+        silo_restore_end(*ret);
+    return got;
+}
+
+struct span silo_restore_wrapped(const struct silo_restore *restore)
+{
+    return SPAN_OF(restore->keys);
+}
+
+status silo_restore_run(struct silo_restored *ret, struct silo_restore *restore,
+                        const struct silo_opening *opening, const uint8_t platform_key[32],
+                        struct fault *fault)
+{
+    (void)restore, (void)platform_key, (void)fault;
+    *ret = (struct silo_restored){.anchor = opening->anchor, .sequence = 1};
+    return OK;
+}
+
+struct silo_restore *silo_restore_end(struct silo_restore *restore)
+{
+    free(restore);
+    return NULL;
+}
