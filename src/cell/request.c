@@ -270,5 +270,7 @@ struct answer request_problem(struct buffer *body, const struct request *request
     };
     if (code == METHOD_NOT_ALLOWED)
         answer.headers[RELAY_ALLOW] = span_of_text(request->allow);
+    if (code == RANGE_NOT_SATISFIABLE)
+        answer.headers[RELAY_CONTENT_RANGE] = request->content_range;
     return answer;
 }

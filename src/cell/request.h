@@ -46,6 +46,7 @@ struct request {
     struct span ids[ACTION_IDS_MAX]; /* this and the rest live in the stream's arena */
     struct span query, headers[RELAY_HEADERS];
     char allow[ACTION_ALLOW_MAX];
+    struct span content_range; /* of 416 */
     char trace_text[2 * TRACE_ID_BYTES + 1];
     int64_t usable_until;    /* of the token, seconds since 1970 */
     bool head_only;

@@ -150,6 +150,9 @@ static status handle(struct cell *cell, struct stream *stream, const struct silo
         if (code != OK)
             stream->download = silo_download_close(stream->download);
     }
+    if (code == RANGE_NOT_SATISFIABLE && response.header_count > 0) /* it says how much there is */
+        stream->request.content_range =
+            arena_copy(&stream->arena, span_of_text(response.headers[0].value));
     if (code == INTERNAL || code == CORRUPT)
         turn_complain(cell, "cell.request", fault);
     return code;

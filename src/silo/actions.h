@@ -9,7 +9,12 @@
 #include "authz/action.h"
 
 enum action_kind {
-    ACTIONS_MEMORY, ACTIONS_KNOWLEDGE, ACTIONS_TENANT, ACTIONS_EVIDENCE, ACTION_KINDS
+    ACTIONS_MEMORY,
+    ACTIONS_KNOWLEDGE,
+    ACTIONS_OBJECTS,
+    ACTIONS_TENANT,
+    ACTIONS_EVIDENCE,
+    ACTION_KINDS
 };
 
 enum memory_action {
@@ -35,6 +40,8 @@ enum knowledge_action {
     KNOWLEDGE_ACTIONS
 };
 extern const struct action knowledge_actions[KNOWLEDGE_ACTIONS];
+enum object_action { OBJECT_PUT, OBJECT_GET, OBJECT_DELETE, OBJECT_LIST, OBJECT_ACTIONS };
+extern const struct action object_actions[OBJECT_ACTIONS];
 
 enum tenant_action { TENANT_READ, TENANT_ACTIONS };
 extern const struct action tenant_actions[TENANT_ACTIONS];

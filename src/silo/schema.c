@@ -6,6 +6,7 @@
 #include "silo/keys.h"
 #include "silo/knowledge.h"
 #include "silo/memory.h"
+#include "silo/object.h"
 #include "silo/usage.h"
 #include "silo/used_tokens.h"
 
@@ -14,6 +15,7 @@ static const struct store_schema *const rooms[] = {
     &store_log_schema,      &silo_state_schema,  &charters_schema,   &keys_schema,
     &used_tokens_schema,    &idempotency_schema, &usage_schema,      &memory_schema,
     &memory_history_schema, &memory_keys_schema, &knowledge_schema,
+    &object_schema,
 };
 const struct schema_list schema_rooms = {rooms, sizeof rooms / sizeof *rooms};
 

@@ -10,6 +10,8 @@
 #include "silo/keys.h"
 #include "silo/knowledge.h"
 #include "silo/memory.h"
+#include "silo/object.h"
+#include "silo/object_upload.h"
 #include "silo/schema.h"
 #include "silo/tenant.h"
 #include "silo/usage.h"
@@ -41,6 +43,12 @@ static silo_handler *const knowledge_handlers[KNOWLEDGE_ACTIONS] = {
     [KNOWLEDGE_DELETE] = knowledge_delete,
     [KNOWLEDGE_SEARCH] = knowledge_search,
 };
+static silo_handler *const object_handlers[OBJECT_ACTIONS] = {
+    [OBJECT_PUT] = object_put,
+    [OBJECT_GET] = object_get,
+    [OBJECT_DELETE] = object_delete,
+    [OBJECT_LIST] = object_list,
+};
 static silo_handler *const tenant_handlers[TENANT_ACTIONS] = {
     [TENANT_READ] = tenant_read,
 };
@@ -55,6 +63,7 @@ static silo_handler *const evidence_handlers[EVIDENCE_ACTIONS] = {
 static silo_handler *const *const handlers[ACTION_KINDS] = {
     [ACTIONS_MEMORY] = memory_handlers,
     [ACTIONS_KNOWLEDGE] = knowledge_handlers,
+    [ACTIONS_OBJECTS] = object_handlers,
     [ACTIONS_TENANT] = tenant_handlers,
     [ACTIONS_EVIDENCE] = evidence_handlers,
 };
@@ -93,7 +102,7 @@ typedef status silo_upload_opener(struct silo_upload **ret, struct silo *silo,
 static const struct {
     const struct action *action;
     silo_upload_opener *open;
-} uploads[] = {{NULL, NULL}};
+} uploads[] = {{&object_actions[OBJECT_PUT], object_upload_open}};
 
 static silo_upload_opener *find_upload(const struct action *action)
 {
@@ -240,6 +249,7 @@ static struct silo *drop(struct silo *silo)
     silo->store = store_abandon(silo->store);
     free_indexes(silo);
     keys_free(silo);
+    objects_free(silo);
     if (silo->pending.bytes.data != NULL)
         secret_wipe(silo->pending.bytes.data, silo->pending.bytes.length);
     buffer_free(&silo->pending.bytes);
@@ -288,6 +298,7 @@ struct silo *silo_close(struct silo *silo)
         (void)closed;
         silo->store = NULL;
     }
+    objects_close(silo);
     return drop(silo);
 }
 
@@ -337,6 +348,7 @@ static void end_idle(struct silo *silo)
         return_indexes(silo, (struct silo_marks){0});
         used_tokens_forget(silo);
         idempotency_forget(silo);
+        objects_taken_back(silo);
     }
 }
 
@@ -362,11 +374,15 @@ static status mutate(struct call *call, const struct task *task, struct fault *f
     status noted = audit_request(call, done, &entry_fault);
     if (done == OK && noted == OK) {
         silo->wrote = true;
-        return store_release(silo->store, fault);
+        TRY(store_release(silo->store, fault));
+        if (call->request->upload != NULL)
+            objects_take(silo, call->request->upload);
+        return OK;
     }
     forget_kinds(silo);
     return_indexes(silo, call->marks);
     idempotency_forget(silo);
+    objects_undone(silo, call->objects_mark);
     struct fault undo_fault;
     status undone = store_undo(silo->store, &undo_fault);
     end_idle(silo);
@@ -418,6 +434,7 @@ static status prepare(struct call *call, struct fault *fault)
         return OK;
     TRY(silo_write(silo, fault));
     call->marks = mark_indexes(silo);
+    call->objects_mark = objects_mark(silo);
     return store_savepoint(silo->store, fault);
 }
 
@@ -525,6 +542,7 @@ static void take_back(struct silo *silo)
     used_tokens_forget(silo);
     idempotency_forget(silo);
     usage_taken_back(silo);
+    objects_taken_back(silo);
     silo->has_state = silo->had_state;
 }
 
@@ -545,6 +563,7 @@ status silo_commit(struct silo *silo, struct fault *fault)
     store_log_committed(silo->log);
     return_indexes(silo, (struct silo_marks){0});
     audit_written(silo);
+    objects_committed(silo);
     silo->had_state = silo->has_state;
     silo->note_is_new = false;
     usage_written(silo);
@@ -660,13 +679,8 @@ static status drop_stale_answers(struct silo *silo, struct fault *fault)
     return idempotency_drop_answers(silo, fault);
 }
 
-status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
-                   struct fault *fault)
+static status expire_rows(bool *ret_more, struct silo *silo, bool parking, struct fault *fault)
 {
-    silo->now_us = now_us;
-    *ret_more = false;
-    if (silo->store == NULL)
-        return OK;
     status done = drop_stale_answers(silo, fault);
     if (done == OK)
         done = memory_expire(ret_more, silo, parking, fault);
@@ -682,6 +696,17 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
         if (done == OK)
             done = idempotency_expire(ret_more, silo, fault);
     }
+    return done;
+}
+
+status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
+                   struct fault *fault)
+{
+    silo->now_us = now_us;
+    *ret_more = false;
+    status done = silo->store != NULL ? expire_rows(ret_more, silo, parking, fault) : OK;
+    if (done == OK && !*ret_more)
+        done = objects_sweep(ret_more, silo, fault);
     end_idle(silo);
     return done;
 }
@@ -696,6 +721,8 @@ static int64_t earlier(int64_t left_us, int64_t right_us)
 
 int64_t silo_next_expiry_us(struct silo *silo)
 {
+    if (objects_sweep_due(silo))
+        return 1; /* at once */
     if (silo->store == NULL)
         return 0;
     int64_t due_us = earlier(silo_content_due_us(silo), idempotency_due_us(silo));
@@ -712,7 +739,7 @@ void silo_trim(struct silo *silo)
 
 uint64_t silo_bytes(struct silo *silo)
 {
-    return silo->store != NULL ? store_bytes_used(silo->store) : 0;
+    return silo->store != NULL ? store_bytes_used(silo->store) + objects_bytes(silo) : 0;
 }
 
 uint32_t silo_damage(struct silo *silo, char *where, size_t size)

@@ -9,6 +9,7 @@
 #include "authz/envelope.h"
 #include "base/arena.h"
 #include "crypt/merkle.h"
+#include "store/blob.h"
 #include "store/store.h"
 #include "wire/json.h"
 #include "wire/messages.h"
@@ -76,6 +77,16 @@ MUST_CHECK status silo_download_read(struct buffer *out, bool *ret_end,
                                      struct silo_download *download, size_t max,
                                      struct fault *fault);
 struct silo_download *silo_download_close(struct silo_download *download); /* takes NULL */
+
+/* ---- for backups: the files of objects ----
+ *
+ * A file never changes once its row is committed. While held, none that a row named is removed. */
+void objects_hold(struct silo *silo);
+void objects_release(struct silo *silo);
+/* The first whose n is greater than *n, which is moved on; 0 at first. NOT_FOUND: no more. Holds a
+ * key: to be wiped. */
+MUST_CHECK status objects_next(struct blob *ret, int64_t *n, struct silo *silo,
+                               struct fault *fault);
 
 /* What opening needs from the kms besides the key. */
 struct silo_opening {

@@ -6,6 +6,7 @@
 #include "crypt/note.h"
 #include "silo/actions.h"
 #include "silo/silo.h"
+#include "store/blob.h"
 #include "store/log.h"
 #include "store/statement.h"
 #include "wire/usage.h"
@@ -126,6 +127,23 @@ struct silo_usage {
     struct prices prices;
 };
 
+/* Files that no row names: known of since a crash, being removed, or there are none. */
+enum object_sweep { SWEEP_UNKNOWN, SWEEP_DUE, SWEEP_RUNNING, SWEEP_DONE };
+
+struct object_state {
+    bool known, exists;      /* their tables; forgotten whenever something is taken back */
+    uint64_t bytes;          /* of all files, as the open transaction has them */
+    struct blobs *blobs;     /* NULL until used */
+    struct buffer removed;   /* ids of blobs whose rows this turn deleted */
+    struct buffer added;     /* of those whose rows it made */
+    struct buffer unlinking; /* of files to be removed as soon as nobody holds them */
+    uint32_t holds;
+    struct object_upload *uploads; /* that nobody took or dropped */
+    uint64_t uploading;      /* bytes of their files */
+    enum object_sweep sweep;
+    bool left_behind;        /* a file could not be removed: the next wake tries */
+};
+
 enum { SIGNED_CHARTER_MAX = CHARTER_MAX + 128 };
 
 struct silo {
@@ -156,6 +174,7 @@ struct silo {
     struct silo_usage usage;
     struct memory_state memory;
     struct knowledge_state knowledge;
+    struct object_state objects;
 };
 
 /* Where the full-text indexes of every kind were when a request began. */
@@ -173,6 +192,7 @@ struct call {
     int classification;     /* of the item; -1: none */
     int64_t count;          /* items returned, made, changed or deleted; -1: does not apply */
     struct silo_marks marks; /* of a mutation */
+    size_t objects_mark;     /* of a mutation */
     struct span prompt;     /* the text that was asked with, for its hash; empty: none */
     struct span reference;  /* of a POST that mutates: what silo_replay makes its answer of again,
                                at most IDEMPOTENCY_REFERENCE_MAX bytes, no content */

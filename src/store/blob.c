@@ -103,6 +103,16 @@ static int open_directory(const struct blobs *blobs)
     return io->open(io->context, blobs->disk.silo_fd, STORE_BLOBS, O_RDONLY | O_DIRECTORY, 0);
 }
 
+bool blobs_exist(int silo_fd, const struct store_io *io)
+{
+    const struct blobs blobs = {
+        .disk = {.io = io != NULL ? io : &store_io_system, .silo_fd = silo_fd}};
+    int fd = open_directory(&blobs);
+    bool exist = fd >= 0 || errno != ENOENT;
+    close_fd(&blobs, &fd);
+    return exist;
+}
+
 /* NOT_FOUND: there never was a blob. */
 static status enter(struct blobs *blobs, struct fault *fault)
 {
@@ -308,6 +318,11 @@ status blob_end(struct blob_writer *writer, struct fault *fault)
     writer->failed = finished != OK;
     writer->ended = finished == OK;
     return finished;
+}
+
+struct blob_id blob_name(const struct blob_writer *writer)
+{
+    return writer->id;
 }
 
 void blob_told(struct blob *ret, const struct blob_writer *writer)

@@ -35,6 +35,9 @@ struct blobs;       /* the directory */
 struct blob_writer; /* both end before it */
 struct blob_reader;
 
+/* False: there never was a blob. */
+bool blobs_exist(int silo_fd, const struct store_io *io);
+
 /* Touches no file yet. io: NULL for the system's. silo_fd is borrowed. */
 MUST_CHECK status blobs_open(struct blobs **ret, int silo_fd,
                              const uint8_t silo_id[TENANT_ID_BYTES], const struct store_io *io,
@@ -49,6 +52,7 @@ MUST_CHECK status blob_create(struct blob_writer **ret, struct blobs *blobs, str
 MUST_CHECK status blob_put(struct blob_writer *writer, struct span bytes, struct fault *fault);
 /* All has come: durable, name included, when OK. */
 MUST_CHECK status blob_end(struct blob_writer *writer, struct fault *fault);
+struct blob_id blob_name(const struct blob_writer *writer);
 void blob_told(struct blob *ret, const struct blob_writer *writer); /* after blob_end */
 /* The file is removed, unless keep. Returns NULL; takes NULL. */
 struct blob_writer *blob_drop(struct blob_writer *writer, bool keep);

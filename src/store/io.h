@@ -1,7 +1,7 @@
 /* io.h: the few calls by which the store touches the disk, as a table, so that tests can cut the
- * power, fill the disk or break the n-th call. Every name is one of the fixed names of store.h, looked
- * up in the silo's directory, or one of blob.h, looked up in the directory of the blobs; no link is
- * followed. */
+ * power, fill the disk or break the n-th call. Every name is one of the fixed names of store.h,
+ * looked up in the silo's directory, or one of blob.h, looked up in the directory of the blobs; no
+ * link is followed. */
 #pragma once
 
 #include "base/buffer.h"

@@ -29,7 +29,8 @@ static void the_table_is_sound(void **state)
     struct fault fault = {""};
     assert_int_equal(action_table_check(&action_table, &fault), OK);
     uint32_t sum = (uint32_t)MEMORY_ACTIONS + (uint32_t)KNOWLEDGE_ACTIONS +
-                   (uint32_t)TENANT_ACTIONS + (uint32_t)EVIDENCE_ACTIONS;
+                   (uint32_t)OBJECT_ACTIONS + (uint32_t)TENANT_ACTIONS +
+                   (uint32_t)EVIDENCE_ACTIONS;
     assert_int_equal(action_count(&action_table), sum);
 }
 
@@ -55,6 +56,11 @@ static void every_row_is_reached_by_its_own_method_and_path(void **state)
         {"GET", "/v1/documents/a", "knowledge.read", "a", SCOPE_KNOWLEDGE_READ, false},
         {"DELETE", "/v1/documents/a", "knowledge.delete", "a", SCOPE_KNOWLEDGE_WRITE, true},
         {"POST", "/v1/search", "knowledge.search", NULL, SCOPE_KNOWLEDGE_READ, false},
+        {"PUT", "/v1/objects/a/b", "object.put", "a/b", SCOPE_OBJECTS_WRITE, true},
+        {"GET", "/v1/objects/a", "object.get", "a", SCOPE_OBJECTS_READ, false},
+        {"DELETE", "/v1/objects/a/b/c/d/e/f/g/h", "object.delete", "a/b/c/d/e/f/g/h",
+         SCOPE_OBJECTS_WRITE, true},
+        {"GET", "/v1/objects", "object.list", NULL, SCOPE_OBJECTS_READ, false},
         {"GET", "/v1/tenant", "tenant.read", NULL, SCOPE_TENANT_READ, false},
         {"GET", "/v1/audit", "audit.list", NULL, SCOPE_AUDIT_READ, false},
         {"GET", "/v1/audit/checkpoint", "audit.checkpoint", NULL, SCOPE_AUDIT_READ, false},

@@ -2,8 +2,8 @@
  *
  * It keeps what was written apart from what was synced. When the power is cut, each write that no
  * sync covered is kept, lost or torn at 512-byte sectors, each by the toss of a seeded coin; each
- * truncation is kept or lost; of the changes of names, those of a directory that was synced apart, a
- * random first part is kept. It can also fail a chosen call, or be full. */
+ * truncation is kept or lost; of the changes of names (of a directory that was not synced) a random
+ * first part is kept. It can also fail a chosen call, or be full. */
 #pragma once
 
 #include "store/io.h"

@@ -230,7 +230,7 @@ static void a_file_that_was_cut_or_lengthened_is_refused(void **state)
         for (size_t cut = 0; cut < whole; cut += SEALED) {
             sim_resize(shelf->sim, name, cut);
             assert_int_equal(read_all(shelf, &blob, lengths[i], 4), CORRUPT);
-            /* also by a row that believes it: then the last chunk does not say that it is the last */
+            /* also by a row that believes it: the last chunk does not say that it is the last */
             struct blob shorter = blob;
             shorter.bytes = cut / SEALED * CHUNK;
             if (cut > 0 && shorter.bytes < blob.bytes)
