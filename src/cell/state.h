@@ -129,7 +129,7 @@ bool streams_have_room(const struct cell *cell); /* for one more download */
 /* It is to be handled with the kms's newest note, or after a while without. */
 void streams_await_note(struct stream *stream);
 bool streams_wait(const struct cell *cell);      /* is there anything for streams_continue? */
-void streams_continue(struct cell *cell);        /* at the end of a turn, outside of its transaction */
+void streams_continue(struct cell *cell);        /* at the end of a turn, outside of it */
 void streams_break(struct cell *cell);           /* all that have begun to answer */
 void streams_let_go(struct stream *stream);      /* of everything but its number */
 
