@@ -12,13 +12,16 @@ import { faultOf, follow, operations } from './openapi.mjs';
 const ELSEWHERE = new Set(['500', '507']);
 const BODIES = {
   'memory.add': { text: 'a' }, 'memory.update': { text: 'b' }, 'memory.search': { query: 'a' },
+  'knowledge.put': { text: 'a' }, 'knowledge.search': { query: 'a' },
   'audit.hash': { text: 'a' },
 };
 const QUERIES = {
   'memory.forget_user': '?user_id=ada', 'audit.proof': '?index=0', 'audit.consistency': '?from=0',
 };
 const ABSENT = '0'.repeat(26);
-const bodied = operations.filter(({ requestBody }) => requestBody);
+const bodied = operations.filter(({ requestBody }) => requestBody?.content['application/json']);
+const BODY_MAX = { 'knowledge.put': 6 * 1024 * 1024 };
+const streamed = operations.filter(({ requestBody }) => requestBody && !requestBody.content['application/json']);
 const ofTenants = operations.filter(({ path: path_ }) => !path_.startsWith('/v1/routes'));
 const scopeOf = ({ security }) => security[0].bearer[0];
 
@@ -130,9 +133,11 @@ describe('documented errors', () => {
   test('413, 415, 431: bodies and heads that are not taken', async () => {
     const headers = { 'content-type': 'application/json' };
     for (const one of bodied) {
-      check(one, 413, await ask(one, { body: ' '.repeat(1024 * 1024 + 1), headers }));
+      check(one, 413, await ask(one, { body: ' '.repeat((BODY_MAX[one.operationId] ?? 1024 * 1024) + 1), headers }));
       check(one, 415, await ask(one, { body: 'text', headers: { 'content-type': 'text/plain' } }));
     }
+    for (const one of streamed.filter(({ responses }) => responses[415]))
+      check(one, 415, await ask(one, { body: 'text', headers: { 'content-type': 'text/plain' } }));
     for (const one of operations)
       check(one, 431, await ask(one, { headers: { 'x-filler': 'a'.repeat(40000) } }));
   });
