@@ -84,8 +84,8 @@ static void a_bad_filter_is_refused_and_told_what_is_allowed(void **state)
         {"{\"a\":{\"$in\":1}}", "array"}, {"{\"a\":{\"$in\":[[]]}}", "array"},
         {"{\"a\":{\"$exists\":1}}", "true or false"}, {"{\"a\":{\"$gt\":null}}", "number"},
         {"{\"a\":{\"$eq\":[]}}", "$in"},
-        {"{\"$not\":{\"$not\":{\"$not\":{\"$not\":{\"$not\":{\"$not\":{\"$not\":{\"$not\":{}}}}}}}}}",
-         "deeper"},
+        {"{\"$not\":{\"$not\":{\"$not\":{\"$not\":{\"$not\":{\"$not\":{\"$not\":"
+         "{\"$not\":{}}}}}}}}}", "deeper"},
     };
     const struct filter *filter;
     struct fault fault;
