@@ -384,7 +384,7 @@ static int say_hello(struct http2 *http2)
         return -1;
     /* No stream waits for another's window: each has its own, and that is the bound. */
     return nghttp2_session_set_local_window_size(http2->session, NGHTTP2_FLAG_NONE, 0,
-                                                 HTTP2_STREAMS_MAX * HTTP2_WINDOW);
+                                                 HTTP2_STREAMS_MAX * HTTP2_UPLOAD_WINDOW);
 }
 
 void http2_open(struct connection *connection)

@@ -16,6 +16,7 @@
 enum {
     HTTP2_STREAMS_MAX = 100,
     HTTP2_WINDOW = 65535,              /* of a stream: the protocol's first */
+    HTTP2_UPLOAD_WINDOW = KIB(256),    /* of one whose body streams */
     HTTP2_OUTPUT_MAX = KIB(64),        /* framed, and not taken by the socket */
     HTTP2_HELD_SOFT_MAX = CELL_RESPONSE_MAX, /* of answers not framed, as much as HTTP/1.1 may have
                                               * waiting: beyond it new requests get 503 */
@@ -53,6 +54,7 @@ struct http2_stream {
     struct http2_stream *next_ready;
     bool ready;
     bool ended;              /* the client has sent all */
+    bool wide;               /* its window is that of uploads */
     bool answered;           /* the head of the answer is with the session */
     bool said;               /* all of the answer has left */
     bool reset;              /* RST_STREAM is with the session */

@@ -329,7 +329,7 @@ void http2_stream_data(struct http2_stream *stream, struct span bytes)
         drop(stream, bytes.length);
         return;
     }
-    if (stream->in.length + bytes.length > HTTP2_WINDOW) { /* the session says so after us */
+    if (stream->in.length + bytes.length > stream->in.max) { /* the session says so after us */
         if (nghttp2_session_consume_connection(stream->http2->session, bytes.length))
             connection_break(stream->http2->connection);
         reset(stream, NGHTTP2_FLOW_CONTROL_ERROR);
@@ -389,9 +389,23 @@ static void set_timer(struct http2_stream *stream)
         gateway_timer(gateway, &stream->timer, timeouts_ms[kind] * 1000, on_time, stream);
 }
 
+/* With the first window an upload from far away would crawl. */
+static void widen(struct http2_stream *stream)
+{
+    if (stream->wide || stream->ended || !(stream->exchange->streams & ACTION_STREAMS_IN))
+        return;
+    stream->wide = true;
+    stream->in.max = HTTP2_UPLOAD_WINDOW;
+    if (nghttp2_session_set_local_window_size(stream->http2->session, NGHTTP2_FLAG_NONE,
+                                              stream->id, HTTP2_UPLOAD_WINDOW))
+        connection_break(stream->http2->connection);
+}
+
 static void advance(struct http2_stream *stream)
 {
     bool again = true;
+    if (stream->exchange)
+        widen(stream);
     if (stream->exchange)
         exchange_taken(stream->exchange, stream->out.length - stream->out_sent);
     while (again && stream->exchange) {

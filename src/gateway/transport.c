@@ -12,7 +12,10 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-enum { RECORD_MAX = 16 * 1024 };
+enum {
+    RECORD_MAX = 16 * 1024,
+    WRITE_MAX = 256 * 1024, /* at once: others wait */
+};
 
 bool transport_open(struct connection *connection)
 {
@@ -104,19 +107,37 @@ static ssize_t write_sealed(struct transport *transport, struct span bytes)
     return want == TLS_WANT_NOTHING ? TRANSPORT_BROKEN : 0;
 }
 
-/* As much as a record holds: a small answer and its head are one. */
-static ssize_t write_record(struct transport *transport, const struct span *parts, uint32_t count)
+/* What a record holds, behind the bytes that were sent: a small answer and its head are one. */
+static ssize_t write_record(struct transport *transport, const struct span *parts, uint32_t count,
+                            size_t sent)
 {
     uint8_t storage[RECORD_MAX];
     struct buffer record = buffer_over(storage, sizeof storage);
     for (uint32_t i = 0; i < count; i++) {
-        size_t room = sizeof storage - record.length;
-        buffer_put(&record, (struct span){parts[i].data, parts[i].length < room ? parts[i].length
-                                                                                 : room});
+        size_t skip = sent < parts[i].length ? sent : parts[i].length;
+        size_t left = parts[i].length - skip, room = sizeof storage - record.length;
+        sent -= skip;
+        if (left)
+            buffer_put(&record, (struct span){parts[i].data + skip, left < room ? left : room});
     }
-    ssize_t sent = write_sealed(transport, buffer_span(&record));
+    ssize_t took = write_sealed(transport, buffer_span(&record));
     secret_wipe(storage, record.length);
-    return sent;
+    return took;
+}
+
+static ssize_t write_records(struct transport *transport, const struct span *parts,
+                             uint32_t count)
+{
+    size_t total = 0, sent = 0;
+    for (uint32_t i = 0; i < count; i++)
+        total += parts[i].length;
+    while (sent < total && sent < WRITE_MAX) {
+        ssize_t took = write_record(transport, parts, count, sent);
+        if (took <= 0)
+            return sent ? (ssize_t)sent : took; /* what is broken says so again */
+        sent += (size_t)took;
+    }
+    return (ssize_t)sent;
 }
 
 ssize_t transport_write(struct connection *connection, const struct span *parts, uint32_t count)
@@ -130,8 +151,7 @@ ssize_t transport_write(struct connection *connection, const struct span *parts,
         if (parts[i].length)
             vectors[message.msg_iovlen++] = (struct iovec){(void *)parts[i].data, parts[i].length};
     if (transport->session)
-        return count == 1 || parts[0].length >= RECORD_MAX
-                   ? write_sealed(transport, parts[0]) : write_record(transport, parts, count);
+        return write_records(transport, parts, count);
     do
         sent = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
