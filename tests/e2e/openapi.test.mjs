@@ -24,7 +24,7 @@ function rows() {
     return [...text.matchAll(/\[\w+\] = \{\s*\.name[\s\S]*?\n {4}\},/g)].map(([row]) => ({
       name: row.match(/\.name = "([^"]+)"/)[1],
       method: row.match(/\.method = "([^"]+)"/)[1],
-      path: row.match(/\.path = "([^"]+)"/)[1],
+      path: row.match(/\.path = "([^"]+)"/)[1].replace('...}', '}'),
       scope: row.match(/\.scope = (\w+)/)[1],
       body: /\.body = /.test(row),
       query: lists[row.match(/\.query = (\w+)/)?.[1]] ?? [],
