@@ -6,6 +6,7 @@
 #include "base/hex.h"
 #include "base/secret.h"
 #include "silo/audit.h"
+#include "silo/object.h"
 #include "silo/state.h"
 #include "store/copy.h"
 
@@ -18,10 +19,19 @@
 enum {
     RUN_PAGES = MIB(1) / COPY_PAGE_BYTES,
     TAGS_A_RECORD = MIB(1) / COPY_TAG_BYTES,
+    NAMES_MAX = MIB(1024), /* bytes */
+    NAMES_A_RECORD = MIB(1) / BACKUP_BLOB_NAME,
     LOOKED_AT_A_PIECE = 1 << 18, /* pages that are as they were */
 };
 
-enum phase { PHASE_HEAD, PHASE_TAGS, PHASE_MAC, PHASE_PAGES, PHASE_END, PHASE_DONE };
+enum phase { PHASE_HEAD, PHASE_TAGS, PHASE_LIST, PHASE_MAC, PHASE_PAGES, PHASE_BLOBS, PHASE_END,
+             PHASE_DONE };
+
+/* Names of objects' files, one after another, ascending. */
+struct names {
+    struct buffer all;
+    size_t next; /* of it: told, then written */
+};
 
 struct silo_backup {
     struct silo *silo;
@@ -31,6 +41,9 @@ struct silo_backup {
     struct buffer wrapped;
     uint8_t *before;       /* tags of the previous backup's pages */
     uint32_t before_pages;
+    struct names blobs, blobs_before;
+    int blob;              /* the file that is being written, -1 */
+    uint64_t blob_at, blob_bytes;
     enum phase phase;
     uint32_t next;         /* page, from 1: tags told, then pages written */
 };
@@ -104,6 +117,9 @@ static status read_head(bool *ret_usable, struct silo_backup *backup,
         TRY(backup_reader_next(&record, reader, fault));
         if (record.kind == BACKUP_TAGS)
             TRY(take_tags(backup, record.body, fault));
+        if (record.kind == BACKUP_LIST)
+            buffer_put(&backup->blobs_before.all, record.body);
+        TRY(buffer_check(&backup->blobs_before.all, "its list of objects", fault));
     }
     if (backup->next != head.pages + 1)
         return FAIL(CORRUPT, fault, "its page map is cut");
@@ -168,13 +184,37 @@ static status describe(struct silo_backup *backup, const struct silo_backup_wish
     return looked == OK ? OK : FAIL(looked, fault, "the backup before: %.160s", why.detail);
 }
 
+/* The rows of this moment; their files stay until the end of the backup. */
+static status list_blobs(struct silo_backup *backup, struct fault *fault)
+{
+    struct silo *silo = backup->silo;
+    TRY(objects_know(silo, fault));
+    if (!silo->objects.exists)
+        return OK;
+    _cleanup_statement_ struct statement *rows = NULL;
+    TRY(statement_open(&rows, silo->store, "SELECT blob FROM objects ORDER BY blob", fault));
+    for (;;) {
+        status stepped = statement_step(rows, fault);
+        if (stepped == NOT_FOUND)
+            return buffer_check(&backup->blobs.all, "list of objects", fault);
+        TRY(stepped);
+        struct span name = statement_span(rows, 0);
+        if (name.length != BACKUP_BLOB_NAME)
+            return FAIL(CORRUPT, fault, "an object's name is damaged");
+        buffer_put(&backup->blobs.all, name);
+    }
+}
+
 static status begin(struct silo_backup *backup, const struct silo_backup_wish *wish,
                     struct fault *fault)
 {
     backup->wrapped = buffer_of(CELL_WRAPPED_MAX);
     buffer_put(&backup->wrapped, wish->wrapped);
     TRY(buffer_check(&backup->wrapped, "wrapped keys", fault));
+    backup->blobs.all = buffer_of(NAMES_MAX);
+    backup->blobs_before.all = buffer_of(NAMES_MAX);
     TRY(hasher_create(&backup->hasher, fault));
+    TRY(list_blobs(backup, fault));
     return describe(backup, wish, fault);
 }
 
@@ -194,6 +234,8 @@ status silo_backup_begin(struct silo_backup **ret, struct silo *silo,
         return held;
     }
     backup->silo = silo;
+    backup->blob = -1;
+    objects_hold(silo);
     status begun = begin(backup, wish, fault);
     if (begun != OK) {
         silo_backup_end(backup);
@@ -209,6 +251,11 @@ struct silo_backup *silo_backup_end(struct silo_backup *backup)
     if (backup == NULL)
         return NULL;
     store_let_go(backup->silo->store);
+    objects_release(backup->silo);
+    if (backup->blob >= 0)
+        close(backup->blob);
+    buffer_free(&backup->blobs.all);
+    buffer_free(&backup->blobs_before.all);
     hasher_free(backup->hasher);
     buffer_free(&backup->wrapped);
     free(backup->before);
@@ -243,7 +290,21 @@ static void put_tags(struct buffer *out, struct silo_backup *backup)
     backup_close_record(out, at, BACKUP_TAGS);
     backup->next += count;
     if (count == left)
+        backup->phase = PHASE_LIST;
+}
+
+static void put_list(struct buffer *out, struct silo_backup *backup)
+{
+    struct names *names = &backup->blobs;
+    size_t left = names->all.length - names->next, most = NAMES_A_RECORD * BACKUP_BLOB_NAME;
+    size_t length = left < most ? left : most;
+    if (length > 0)
+        backup_put_record(out, BACKUP_LIST, (struct span){names->all.data + names->next, length});
+    names->next += length;
+    if (length == left) {
+        names->next = 0;
         backup->phase = PHASE_MAC;
+    }
 }
 
 static void put_mac(struct buffer *out, struct silo_backup *backup)
@@ -301,7 +362,83 @@ static status put_pages(struct buffer *out, struct silo_backup *backup, struct f
         }
     }
     if (backup->next > backup->head.pages)
-        backup->phase = PHASE_END;
+        backup->phase = PHASE_BLOBS;
+    return OK;
+}
+
+/* Both lists ascend, so the other one is only ever walked forward. */
+static bool was_there(struct names *before, struct span name)
+{
+    while (before->next + BACKUP_BLOB_NAME <= before->all.length) {
+        struct span at = {before->all.data + before->next, BACKUP_BLOB_NAME};
+        int order = span_compare(at, name);
+        if (order >= 0)
+            return order == 0;
+        before->next += BACKUP_BLOB_NAME;
+    }
+    return false;
+}
+
+static status open_blob(struct buffer *out, struct silo_backup *backup, struct span name,
+                        struct fault *fault)
+{
+    struct blobs *blobs;
+    struct blob_id id;
+    struct cursor cursor = cursor_over(name);
+    TRY(cursor_copy(id.bytes, &cursor, sizeof id.bytes, fault));
+    TRY(objects_blobs(&blobs, backup->silo, fault));
+    TRY(blob_raw_open(&backup->blob, &backup->blob_bytes, blobs, &id, fault));
+    backup->blob_at = 0;
+    backup->end.blobs++;
+    backup->end.blob_bytes += backup->blob_bytes;
+    size_t at = out->length;
+    buffer_reserve(out, BACKUP_RECORD_HEAD);
+    buffer_advance(out, BACKUP_RECORD_HEAD);
+    buffer_put(out, name);
+    buffer_put_u64(out, backup->blob_bytes);
+    backup_close_record(out, at, BACKUP_BLOB);
+    return OK;
+}
+
+static status put_blob_bytes(struct buffer *out, struct silo_backup *backup, struct fault *fault)
+{
+    uint64_t left = backup->blob_bytes - backup->blob_at;
+    size_t length = left < KIB(512) ? (size_t)left : KIB(512), at = out->length;
+    struct file_source source = {backup->blob, (off_t)backup->blob_at};
+    struct fault why;
+    buffer_reserve(out, BACKUP_RECORD_HEAD);
+    buffer_advance(out, BACKUP_RECORD_HEAD);
+    uint8_t *bytes = buffer_reserve(out, length);
+    if (bytes == NULL)
+        return FAIL(INTERNAL, fault, "out of memory for a backup");
+    if (read_file(&source, bytes, length, &why) != OK)
+        return FAIL(CORRUPT, fault, "an object's file cannot be read");
+    buffer_advance(out, length);
+    backup_close_record(out, at, BACKUP_BLOB_BYTES);
+    backup->blob_at += length;
+    return OK;
+}
+
+static status put_blobs(struct buffer *out, struct silo_backup *backup, struct fault *fault)
+{
+    struct names *names = &backup->blobs;
+    while (out->length < KIB(512)) {
+        if (backup->blob >= 0 && backup->blob_at < backup->blob_bytes) {
+            TRY(put_blob_bytes(out, backup, fault));
+            continue;
+        }
+        if (backup->blob >= 0)
+            close(backup->blob);
+        backup->blob = -1;
+        if (names->next == names->all.length) {
+            backup->phase = PHASE_END;
+            return OK;
+        }
+        struct span name = {names->all.data + names->next, BACKUP_BLOB_NAME};
+        names->next += BACKUP_BLOB_NAME;
+        if (!was_there(&backup->blobs_before, name))
+            TRY(open_blob(out, backup, name, fault));
+    }
     return OK;
 }
 
@@ -318,8 +455,10 @@ static status put_piece(struct buffer *out, struct silo_backup *backup, struct f
     switch (backup->phase) {
     case PHASE_HEAD: return put_head(out, backup, fault);
     case PHASE_TAGS: put_tags(out, backup); return OK;
+    case PHASE_LIST: put_list(out, backup); return OK;
     case PHASE_MAC: put_mac(out, backup); return OK;
     case PHASE_PAGES: return put_pages(out, backup, fault);
+    case PHASE_BLOBS: return put_blobs(out, backup, fault);
     default: put_end(out, backup); return OK;
     }
 }

@@ -6,14 +6,16 @@
 #include "base/hex.h"
 #include "base/secret.h"
 #include "silo/audit.h"
+#include "silo/object.h"
 #include "silo/state.h"
 #include "store/copy.h"
 #include "store/io.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { EPOCH_SHIFT = 32 };
+enum { EPOCH_SHIFT = 32, NAMES_MAX = MIB(1024), READ_BYTES = MIB(1) };
 
 struct silo_restore {
     struct backup_reader *reader;
@@ -21,9 +23,15 @@ struct silo_restore {
     struct backup_head head;   /* of the file that is being read */
     struct backup_end end;
     uint32_t files;            /* read whole */
-    uint64_t pages, blobs, blob_bytes; /* of the file, so far */
+    uint64_t pages, blobs_came, blob_bytes; /* of the file, so far */
     struct buffer wrapped;     /* the same in the whole chain */
     struct buffer note;
+    struct buffer names;       /* of all sealed objects, ascending */
+    int silo_fd;
+    const struct store_io *io;
+    struct blobs *blobs;       /* NULL: none has come */
+    int blob;                  /* the file that is being written, -1 */
+    uint64_t blob_left, blob_at;
     uint8_t *tags;
     uint32_t tags_told, tags_room;
     struct store_copy *copy;
@@ -82,9 +90,10 @@ static status next_file(struct silo_restore *restore, struct fault *fault)
         return FAIL(got, fault, "backup %u of the chain: %.150s", restore->files + 1, why.detail);
     got = check_link(restore, &head, &why);
     restore->head = head;
-    restore->pages = restore->blobs = restore->blob_bytes = 0;
+    restore->pages = restore->blobs_came = restore->blob_bytes = 0;
     restore->tags_told = 0;
     buffer_clear(&restore->note);
+    buffer_clear(&restore->names);
     if (got == OK)
         got = take_keys(restore, &why);
     return got == OK ? OK : named(restore, got, &why, fault);
@@ -99,6 +108,8 @@ status silo_restore_begin(struct silo_restore **ret, const uint8_t tenant_id[TEN
     hex_encode(restore->tenant_id, (struct span){tenant_id, TENANT_ID_BYTES});
     restore->wrapped = buffer_of(CELL_WRAPPED_MAX);
     restore->note = buffer_of(NOTE_SIGNED_MAX);
+    restore->names = buffer_of(NAMES_MAX);
+    restore->blob = -1;
     status begun = backup_reader_create(&restore->reader, read, context, fault);
     if (begun == OK)
         begun = next_file(restore, fault);
@@ -125,6 +136,10 @@ struct silo_restore *silo_restore_end(struct silo_restore *restore)
     restore->copy = store_copy_free(restore->copy);
     buffer_free(&restore->wrapped);
     buffer_free(&restore->note);
+    buffer_free(&restore->names);
+    if (restore->blob >= 0)
+        close(restore->blob);
+    restore->blobs = blobs_close(restore->blobs);
     free(restore->tags);
     secret_wipe(restore->key, sizeof restore->key);
     free(restore);
@@ -179,12 +194,79 @@ static status take_pages(struct silo_restore *restore, struct span body, struct 
     return store_copy_pages(restore->copy, first, sealed, fault);
 }
 
+static status take_names(struct silo_restore *restore, struct span body, struct fault *fault)
+{
+    for (size_t at = 0; at + BACKUP_BLOB_NAME <= body.length; at += BACKUP_BLOB_NAME) {
+        struct buffer *names = &restore->names;
+        struct span name = {body.data + at, BACKUP_BLOB_NAME};
+        if (names->length > 0
+            && span_compare((struct span){names->data + names->length - BACKUP_BLOB_NAME,
+                                          BACKUP_BLOB_NAME}, name) >= 0)
+            return FAIL(CORRUPT, fault, "its list of objects is not in order");
+        buffer_put(names, name);
+    }
+    if (body.length % BACKUP_BLOB_NAME != 0)
+        return FAIL(CORRUPT, fault, "its list of objects is cut");
+    return buffer_check(&restore->names, "its list of objects", fault);
+}
+
+static status end_blob(struct silo_restore *restore, struct fault *fault)
+{
+    if (restore->blob < 0)
+        return OK;
+    if (restore->blob_left > 0)
+        return FAIL(CORRUPT, fault, "an object is cut");
+    int failed = fdatasync(restore->blob);
+    close(restore->blob);
+    restore->blob = -1;
+    return failed ? FAIL(INTERNAL, fault, "an object: the disk fails") : OK;
+}
+
+static status take_blob(struct silo_restore *restore, struct span body, struct fault *fault)
+{
+    struct cursor cursor = cursor_over(body);
+    struct blob_id id;
+    TRY(end_blob(restore, fault));
+    TRY(cursor_copy(id.bytes, &cursor, sizeof id.bytes, fault));
+    TRY(cursor_u64(&restore->blob_left, &cursor, fault));
+    TRY(cursor_end(&cursor, fault));
+    if (restore->blobs == NULL) {
+        uint8_t silo_id[TENANT_ID_BYTES];
+        TRY(hex_decode(silo_id, sizeof silo_id, span_of_text(restore->tenant_id), "id", fault));
+        TRY(blobs_open(&restore->blobs, restore->silo_fd, silo_id, restore->io, fault));
+        TRY(blobs_unsettled(restore->blobs, fault));
+    }
+    TRY(blob_raw_create(&restore->blob, restore->blobs, &id, fault));
+    restore->blob_at = 0;
+    restore->blobs_came++;
+    restore->blob_bytes += restore->blob_left;
+    return OK;
+}
+
+static status take_blob_bytes(struct silo_restore *restore, struct span body, struct fault *fault)
+{
+    const struct store_io *io = restore->io != NULL ? restore->io : &store_io_system;
+    if (restore->blob < 0 || body.length > restore->blob_left)
+        return FAIL(CORRUPT, fault, "an object is longer than it says");
+    for (size_t done = 0; done < body.length;) {
+        ssize_t count = io->write(io->context, restore->blob, body.data + done,
+                                  body.length - done, (off_t)restore->blob_at);
+        if (count <= 0)
+            return FAIL(OUT_OF_SPACE, fault, "an object cannot be written");
+        done += (size_t)count;
+        restore->blob_at += (uint64_t)count;
+    }
+    restore->blob_left -= body.length;
+    return OK;
+}
+
 static status take_end(struct silo_restore *restore, const struct backup_record *record,
                        struct fault *fault)
 {
     uint8_t whole[BACKUP_END_BYTES];
     struct buffer text = buffer_over(whole, sizeof whole);
     struct backup_end end;
+    TRY(end_blob(restore, fault));
     if (record->body.length != BACKUP_END_TEXT)
         return FAIL(CORRUPT, fault, "its end is malformed");
     backup_put_record(&text, BACKUP_END, record->body);
@@ -192,7 +274,7 @@ static status take_end(struct silo_restore *restore, const struct backup_record 
     TRY(backup_check_end(&end, restore->key, fault));
     if (!span_equal(SPAN_OF(end.id), SPAN_OF(record->digest)) ||
         end.length != backup_reader_offset(restore->reader) || end.pages != restore->pages ||
-        end.blobs != restore->blobs || end.blob_bytes != restore->blob_bytes)
+        end.blobs != restore->blobs_came || end.blob_bytes != restore->blob_bytes)
         return FAIL(CORRUPT, fault, "it was changed");
     restore->end = end;
     return store_copy_complete(restore->copy, fault);
@@ -208,6 +290,9 @@ static status take_record(struct silo_restore *restore, const struct backup_reco
     case BACKUP_TAGS: return take_tags(restore, record->body, fault);
     case BACKUP_HEAD_MAC: return take_head_mac(restore, record, fault);
     case BACKUP_PAGES: return take_pages(restore, record->body, fault);
+    case BACKUP_LIST: return take_names(restore, record->body, fault);
+    case BACKUP_BLOB: return take_blob(restore, record->body, fault);
+    case BACKUP_BLOB_BYTES: return take_blob_bytes(restore, record->body, fault);
     case BACKUP_END: return take_end(restore, record, fault);
     default: return FAIL(CORRUPT, fault, "a record of kind %u", record->kind);
     }
@@ -301,6 +386,56 @@ static status note_restored(const struct silo_restore *restore, struct silo *sil
     return silo_checkpoint(silo, fault);
 }
 
+/* Every chunk, under the key that its row holds. */
+static status check_object(struct silo *silo, struct blobs *blobs, const struct object_row *row,
+                           struct fault *fault)
+{
+    _cleanup_buffer_ struct buffer text = buffer_of(READ_BYTES);
+    struct blob_reader *reader = NULL;
+    struct blob blob;
+    TRY(object_blob(&blob, silo, row, fault));
+    status read = blob_open(&reader, blobs, &blob, fault);
+    for (uint64_t at = 0; read == OK && at < blob.bytes; at += text.length) {
+        buffer_clear(&text);
+        read = blob_read(&text, reader, at, READ_BYTES, fault);
+        if (read == OK && text.length == 0)
+            read = FAIL(CORRUPT, fault, "an object is cut");
+    }
+    if (read == OK && blob.bytes == 0)
+        read = blob_read(&text, reader, 0, READ_BYTES, fault);
+    blob_close(reader);
+    if (text.data != NULL)
+        secret_wipe(text.data, text.capacity);
+    secret_wipe(&blob, sizeof blob);
+    return read;
+}
+
+static status check_objects(const struct silo_restore *restore, struct silo *silo,
+                            struct fault *fault)
+{
+    struct blobs *blobs;
+    uint64_t count = 0;
+    TRY(objects_know(silo, fault));
+    if (!silo->objects.exists)
+        return restore->names.length == 0 ? OK
+                                          : FAIL(CORRUPT, fault, "objects that it has no rows of");
+    _cleanup_statement_ struct statement *rows = NULL;
+    TRY(objects_blobs(&blobs, silo, fault));
+    TRY(statement_open(&rows, silo->store, OBJECT_COLUMNS "ORDER BY blob", fault));
+    for (;; count++) {
+        struct object_row row;
+        status stepped = statement_step(rows, fault);
+        if (stepped == NOT_FOUND)
+            break;
+        TRY(stepped);
+        TRY(object_row_of(&row, rows, fault));
+        TRY(check_object(silo, blobs, &row, fault));
+    }
+    if (count != restore->names.length / BACKUP_BLOB_NAME)
+        return FAIL(CORRUPT, fault, "its list of objects is not that of its rows");
+    return OK;
+}
+
 static status check_silo(struct silo_restored *ret, const struct silo_restore *restore,
                          struct silo *silo, const struct silo_opening *opening,
                          const uint8_t platform_key[32], struct fault *fault)
@@ -313,6 +448,7 @@ static status check_silo(struct silo_restored *ret, const struct silo_restore *r
         store_log_size(silo->log) != restored.log_size)
         return FAIL(CORRUPT, fault, "its pages are not of the state that it names");
     TRY(check_note(restore, silo, platform_key, fault));
+    TRY(check_objects(restore, silo, fault));
     TRY(note_restored(restore, silo, &opening->anchor, fault));
     TRY(silo_anchor(&restored.anchor, proof, &count, silo, 0, fault));
     memcpy(restored.log_root, restore->head.anchor.log_root, HASH_BYTES);
@@ -360,6 +496,8 @@ status silo_restore_run(struct silo_restored *ret, struct silo_restore *restore,
 {
     if (opening->anchor.epoch == 0 || opening->anchor.epoch >> EPOCH_SHIFT != 0)
         return FAIL(INTERNAL, fault, "an epoch that no silo has");
+    restore->silo_fd = opening->silo_fd;
+    restore->io = opening->io;
     TRY(find_key(restore, opening, fault));
     const struct store_options options = {
         .silo_fd = opening->silo_fd, .silo_id = opening->tenant_id, .keys = opening->keys,
@@ -367,6 +505,8 @@ status silo_restore_run(struct silo_restored *ret, struct silo_restore *restore,
     };
     TRY(store_copy_begin(&restore->copy, &options, fault));
     TRY(take_chain(restore, fault));
+    if (restore->blobs != NULL)
+        TRY(blobs_sync(restore->blobs, fault));
     TRY(store_copy_end(restore->copy, opening->anchor.epoch << EPOCH_SHIFT, fault));
     restore->copy = store_copy_free(restore->copy);
     TRY(store_write_small(opening->silo_fd, STORE_KEYS, buffer_span(&restore->wrapped), fault));

@@ -531,3 +531,52 @@ status blobs_list(struct blob_id ret[STORE_LISTED_MAX], uint32_t *ret_count, str
     *ret_count = count;
     return OK;
 }
+
+/* ---- sealed files as they lie there ---- */
+
+status blob_raw_open(int *ret, uint64_t *ret_bytes, struct blobs *blobs, const struct blob_id *id,
+                     struct fault *fault)
+{
+    const struct store_io *io = blobs->disk.io;
+    char name[NAME_TEXT];
+    status entered = enter(blobs, fault);
+    if (entered == NOT_FOUND)
+        return FAIL(NOT_FOUND, fault, "there are no objects");
+    TRY(entered);
+    name_of(name, id);
+    int fd = io->open(io->context, blobs->directory, name, O_RDONLY, 0);
+    if (fd < 0 && errno == ENOENT)
+        return FAIL(NOT_FOUND, fault, "an object's file is missing");
+    off_t size = fd < 0 ? -1 : io->size(io->context, fd);
+    if (size < 0) {
+        close_fd(blobs, &fd);
+        return disk_failure("object", fault);
+    }
+    *ret = fd;
+    *ret_bytes = (uint64_t)size;
+    return OK;
+}
+
+status blob_raw_create(int *ret, struct blobs *blobs, const struct blob_id *id,
+                       struct fault *fault)
+{
+    const struct store_io *io = blobs->disk.io;
+    char name[NAME_TEXT];
+    assert(blobs->marked && blobs->directory >= 0);
+    name_of(name, id);
+    int fd = io->open(io->context, blobs->directory, name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0 && errno == EEXIST)
+        return FAIL(CONFLICT, fault, "an object's file is there already");
+    if (fd < 0)
+        return disk_failure("object", fault);
+    *ret = fd;
+    return OK;
+}
+
+status blobs_sync(struct blobs *blobs, struct fault *fault)
+{
+    const struct store_io *io = blobs->disk.io;
+    assert(blobs->directory >= 0);
+    return io->sync_names(io->context, blobs->directory) == 0 ? OK
+                                                              : disk_failure(STORE_BLOBS, fault);
+}

@@ -78,3 +78,14 @@ MUST_CHECK status blob_remove(struct blobs *blobs, const struct blob_id *id, str
 /* The names of all files, piece by piece: begins anew with from_start. No more: *ret_count is 0. */
 MUST_CHECK status blobs_list(struct blob_id ret[STORE_LISTED_MAX], uint32_t *ret_count,
                              struct blobs *blobs, bool from_start, struct fault *fault);
+
+/* ---- sealed files as they lie there: for backups and restores ---- */
+
+/* *ret: the caller's to close. NOT_FOUND. */
+MUST_CHECK status blob_raw_open(int *ret, uint64_t *ret_bytes, struct blobs *blobs,
+                                const struct blob_id *id, struct fault *fault);
+/* One that is not there yet, else CONFLICT. The mark must be set. */
+MUST_CHECK status blob_raw_create(int *ret, struct blobs *blobs, const struct blob_id *id,
+                                  struct fault *fault);
+/* All that was created is there after a power cut; their contents are synced by who wrote them. */
+MUST_CHECK status blobs_sync(struct blobs *blobs, struct fault *fault);
