@@ -567,3 +567,40 @@ status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_don
     *ret_done = *from_index >= fake_silo->export_pieces;
     return OK;
 }
+
+/* ---- what most programs begin with ---- */
+
+char token[2048];
+
+int setup_asleep(void **state)
+{
+    fake_silo_make();
+    harness_setup(state);
+    harness_token(token, *state, (struct harness_token){0});
+    return 0;
+}
+
+int setup(void **state)
+{
+    setup_asleep(state);
+    harness_start(*state);
+    return 0;
+}
+
+int teardown(void **state)
+{
+    harness_teardown(state);
+    fake_silo_drop();
+    return 0;
+}
+
+struct harness_request reading(void)
+{
+    return (struct harness_request){.method = "GET", .path = "/v1/memories", .token = token};
+}
+
+struct harness_request adding(void)
+{
+    return (struct harness_request){.method = "POST", .path = "/v1/memories", .token = token,
+                                    .body = SPAN("{\"text\":\"x\"}")};
+}

@@ -11,6 +11,8 @@
  * {"line":n,"bytes":b}, but for "bad" and "odd". */
 #pragma once
 
+#include "harness.h"
+
 #include "authz/charter.h"
 #include "base/limits.h"
 #include "base/status.h"
@@ -74,3 +76,11 @@ uint8_t fake_byte(uint64_t position);
 void fake_silo_make(void);          /* fresh, all zero */
 void fake_silo_attach(void);        /* in the cell's process: the one that the test made */
 void fake_silo_drop(void);
+
+/* What most programs begin with: a cell over such a silo, awake or not yet, and alice's token. */
+extern char token[2048];
+int setup_asleep(void **state);
+int setup(void **state);
+int teardown(void **state);
+struct harness_request reading(void); /* GET /v1/memories */
+struct harness_request adding(void);  /* POST: one more item */

@@ -10,23 +10,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-static char token[2048];
 static struct harness_charter older, other;
-
-static int setup(void **state)
-{
-    fake_silo_make();
-    harness_setup(state);
-    harness_token(token, *state, (struct harness_token){0});
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    harness_teardown(state);
-    fake_silo_drop();
-    return 0;
-}
 
 static struct harness_request read_with(const char *bearer)
 {
@@ -472,7 +456,7 @@ static void a_tenant_of_another_region_is_told_so_once_its_token_verifies(void *
 int main(int count, char **arguments)
 {
     harness_main(count, arguments, fake_silo_attach);
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup_asleep, teardown)
     const struct CMUnitTest tests[] = {
         TEST(it_serves_under_the_charter_that_the_kms_names),
         TEST(an_older_charter_that_was_once_true_is_not_served_under),

@@ -14,41 +14,6 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-static char token[2048];
-
-static int setup_asleep(void **state)
-{
-    fake_silo_make();
-    harness_setup(state);
-    harness_token(token, *state, (struct harness_token){0});
-    return 0;
-}
-
-static int setup(void **state)
-{
-    setup_asleep(state);
-    harness_start(*state);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    harness_teardown(state);
-    fake_silo_drop();
-    return 0;
-}
-
-static struct harness_request reading(void)
-{
-    return (struct harness_request){.method = "GET", .path = "/v1/memories", .token = token};
-}
-
-static struct harness_request adding(void)
-{
-    return (struct harness_request){.method = "POST", .path = "/v1/memories", .token = token,
-                                    .body = SPAN("{\"text\":\"x\"}")};
-}
-
 static void the_wrapped_key_is_kept_and_shown_at_the_next_waking(void **state)
 {
     struct harness *harness = *state;

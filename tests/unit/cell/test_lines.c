@@ -14,30 +14,11 @@
 
 enum { ROOMY_MS = 10000, PIECE = 50000 };
 
-static char token[2048];
-
-static int setup(void **state)
+static int setup_two(void **state)
 {
-    struct harness *harness;
-    fake_silo_make();
-    harness_setup(state);
-    harness = *state;
-    harness_start(harness);
-    harness_attach(harness, 1);
-    harness_token(token, harness, (struct harness_token){0});
+    setup(state);
+    harness_attach(*state, 1);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    harness_teardown(state);
-    fake_silo_drop();
-    return 0;
-}
-
-static struct harness_request reading(void)
-{
-    return (struct harness_request){.method = "GET", .path = "/v1/memories", .token = token};
 }
 
 static struct harness_request batch_of(struct span body)
@@ -390,7 +371,7 @@ static void batches_at_once_are_bounded(void **state)
 int main(int count, char **arguments)
 {
     harness_main(count, arguments, fake_silo_attach);
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup_two, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_line_beyond_its_bound_fails_alone),
         TEST(lines_that_are_half_there_are_bounded_in_all),

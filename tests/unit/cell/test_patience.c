@@ -10,35 +10,6 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-static char token[2048];
-
-static int setup(void **state)
-{
-    fake_silo_make();
-    harness_setup(state);
-    harness_token(token, *state, (struct harness_token){0});
-    harness_start(*state);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    harness_teardown(state);
-    fake_silo_drop();
-    return 0;
-}
-
-static struct harness_request reading(void)
-{
-    return (struct harness_request){.method = "GET", .path = "/v1/memories", .token = token};
-}
-
-static struct harness_request adding(void)
-{
-    return (struct harness_request){.method = "POST", .path = "/v1/memories", .token = token,
-                                    .body = SPAN("{\"text\":\"x\"}")};
-}
-
 static void a_gateway_that_never_drains_delays_parking_only_so_long(void **state)
 {
     struct harness *harness = *state;

@@ -12,23 +12,6 @@
 
 enum { BURST = 20, QUOTA = 5 };
 
-static char token[2048];
-
-static int setup(void **state)
-{
-    fake_silo_make();
-    harness_setup(state);
-    harness_token(token, *state, (struct harness_token){0});
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    harness_teardown(state);
-    fake_silo_drop();
-    return 0;
-}
-
 static struct harness_request read_with(const char *bearer)
 {
     return (struct harness_request){.method = "GET", .path = "/v1/memories", .token = bearer};
@@ -295,7 +278,7 @@ static void a_quota_that_changes_holds_for_the_next_request(void **state)
 int main(int count, char **arguments)
 {
     harness_main(count, arguments, fake_silo_attach);
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup_asleep, teardown)
     const struct CMUnitTest tests[] = {
         TEST(of_many_at_once_as_many_pass_as_may_be_in_flight),
         TEST(slots_are_of_all_gateways_together),

@@ -13,24 +13,6 @@
 
 enum { BURST = 20 };
 
-static char token[2048];
-
-static int setup(void **state)
-{
-    fake_silo_make();
-    harness_setup(state);
-    harness_start(*state);
-    harness_token(token, *state, (struct harness_token){0});
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    harness_teardown(state);
-    fake_silo_drop();
-    return 0;
-}
-
 static struct harness_request read_with(const char *bearer)
 {
     return (struct harness_request){.method = "GET", .path = "/v1/memories", .token = bearer};
