@@ -103,6 +103,16 @@ void keys_forget_data_keys(struct silo *silo)
     silo->keys->dek_count = 0;
 }
 
+status keys_replace(struct silo *silo, const struct store_key *key, bool derives,
+                    struct fault *fault)
+{
+    if (derives)
+        TRY(derive(silo, key, fault));
+    silo->keys->deks[0] = *key;
+    silo->keys->dek_count = 1;
+    return OK;
+}
+
 void keys_outlive(struct silo *silo)
 {
     silo->keys->outlive = true;

@@ -20,6 +20,11 @@ void keys_forget_data_keys(struct silo *silo);
 
 /* This version is the newest from here on: backups are under it. */
 void keys_take_newest(struct silo *silo, const struct store_key *newest);
+
+/* Of a silo without a store: this one instead; derives anew where nothing was hashed yet. */
+MUST_CHECK status keys_replace(struct silo *silo, const struct store_key *key, bool derives,
+                               struct fault *fault);
+
 /* A new version is in use: they must be stored. */
 void keys_outlive(struct silo *silo);
 /* Something is to be stored with the next commit. */

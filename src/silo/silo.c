@@ -496,7 +496,8 @@ status silo_note_denials(struct silo *silo, const char *action, status why, cons
 
 bool silo_must_commit(const struct silo *silo)
 {
-    return silo->wrote || silo->read_strictly || audit_is_urgent(silo);
+    return silo->wrote || silo->read_strictly || audit_is_urgent(silo) ||
+           (silo->store != NULL && keys_unwritten(silo));
 }
 
 int64_t silo_pending_since_us(const struct silo *silo)
@@ -709,6 +710,32 @@ status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parki
         done = objects_sweep(ret_more, silo, fault);
     end_idle(silo);
     return done;
+}
+
+status silo_add_key(struct silo *silo, const struct store_key *key, struct fault *fault)
+{
+    if (silo->store != NULL)
+        TRY(store_add_key(silo->store, key, fault));
+    else
+        TRY(keys_replace(silo, key, silo->pending.count == 0, fault));
+    keys_outlive(silo);
+    return OK;
+}
+
+status silo_reseal(bool *ret_more, struct silo *silo, uint32_t pages, struct fault *fault)
+{
+    bool more = false;
+    if (silo->store != NULL)
+        TRY(store_reseal(&more, silo->store, pages, fault));
+    /* without a store nothing is sealed, but entries that wait may hold what was derived */
+    bool derived = silo->store != NULL || silo->pending.count > 0;
+    *ret_more = more || (derived && keys_unwritten(silo));
+    return OK;
+}
+
+status silo_drop_keys(struct silo *silo, struct fault *fault)
+{
+    return silo->store != NULL ? store_drop_keys(silo->store, fault) : OK;
 }
 
 /* 0: never. */

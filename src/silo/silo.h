@@ -171,6 +171,16 @@ MUST_CHECK status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us,
                               struct fault *fault);
 int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due; 0: never */
 
+/* A new version of the data key: everything is sealed under it from here on, and what is stored
+ * moves to it with silo_reseal, between turns, at most so many pages at a time. *ret_more false:
+ * nothing is sealed under an older version, and what was derived from one is stored: then
+ * silo_drop_keys forgets them. Where silo_must_commit says so in between, there is a commit due. */
+MUST_CHECK status silo_add_key(struct silo *silo, const struct store_key *key,
+                               struct fault *fault);
+MUST_CHECK status silo_reseal(bool *ret_more, struct silo *silo, uint32_t pages,
+                              struct fault *fault);
+MUST_CHECK status silo_drop_keys(struct silo *silo, struct fault *fault);
+
 void silo_trim(struct silo *silo); /* gives back memory that an idle cell need not hold */
 uint64_t silo_bytes(struct silo *silo); /* stored, what the open turn added and deleted included */
 uint32_t silo_damage(struct silo *silo, char *where, size_t size); /* damaged pages met so far */

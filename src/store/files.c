@@ -17,9 +17,24 @@ static off_t page_at(uint32_t page)
     return (off_t)(page - 1) * PAGE_BYTES;
 }
 
-status files_read_page(struct files *files, uint32_t page, uint8_t *ret, struct fault *fault)
+status files_open_page(struct files *files, uint32_t page, uint8_t *ret, const uint8_t *sealed,
+                       struct fault *fault)
 {
     uint8_t trailer[SEAL_BYTES];
+    memcpy(trailer, sealed + PAGE_TEXT_BYTES, SEAL_BYTES);
+    memset(ret + PAGE_TEXT_BYTES, 0, SEAL_BYTES);
+    return seal_get(ret, &files->seal, page_place(page), (struct span){sealed, PAGE_TEXT_BYTES},
+                    trailer, fault);
+}
+
+static bool has_tag(const uint8_t *sealed, const uint8_t *tag)
+{
+    return secret_equal((struct span){tag, TAG_BYTES},
+                        (struct span){sealed + PAGE_TEXT_BYTES + SEAL_TAG_AT, TAG_BYTES});
+}
+
+status files_read_page(struct files *files, uint32_t page, uint8_t *ret, struct fault *fault)
+{
     const uint8_t *tag = map_tag(&files->map, page);
     if (tag == NULL) { /* never written: a hole that SQLite left, so it holds nothing */
         memset(ret, 0, PAGE_BYTES);
@@ -30,32 +45,42 @@ status files_read_page(struct files *files, uint32_t page, uint8_t *ret, struct 
         return disk_failure(STORE_DATABASE, fault);
     if (got < PAGE_BYTES)
         return FAIL(CORRUPT, fault, "page %u is missing", page);
-    memcpy(trailer, ret + PAGE_TEXT_BYTES, SEAL_BYTES);
-    memset(ret + PAGE_TEXT_BYTES, 0, SEAL_BYTES);
-    if (!secret_equal((struct span){tag, TAG_BYTES},
-                      (struct span){trailer + SEAL_TAG_AT, TAG_BYTES})) {
-        memset(ret, 0, PAGE_BYTES);
-        return FAIL(CORRUPT, fault, "page %u is not the current one", page);
-    }
-    return seal_get(ret, &files->seal, page_place(page), (struct span){ret, PAGE_TEXT_BYTES},
-                    trailer, fault);
+    if (has_tag(ret, tag))
+        return files_open_page(files, page, ret, ret, fault);
+    memset(ret, 0, PAGE_BYTES);
+    const uint8_t *pending = reseal_pending(files, page);
+    if (pending != NULL && has_tag(pending, tag))
+        return files_open_page(files, page, ret, pending, fault);
+    return FAIL(CORRUPT, fault, "page %u is not the current one", page);
+}
+
+void files_seal_page(struct files *files, uint32_t page, uint8_t *ret_sealed, const uint8_t *text)
+{
+    seal_put(ret_sealed, ret_sealed + PAGE_TEXT_BYTES, &files->seal, page_place(page),
+             (struct span){text, PAGE_TEXT_BYTES});
+}
+
+status files_put_page(struct files *files, uint32_t page, const uint8_t *sealed,
+                      struct fault *fault)
+{
+    if (disk_write(&files->disk, files->database_fd, (struct span){sealed, PAGE_BYTES},
+                   page_at(page)) != 0)
+        return disk_failure(STORE_DATABASE, fault);
+    if ((uint64_t)page_at(page + 1) > files->database_bytes)
+        files->database_bytes = (uint64_t)page_at(page + 1);
+    return OK;
 }
 
 status files_write_page(struct files *files, uint32_t page, const uint8_t *text,
                         struct fault *fault)
 {
     static const uint8_t reserved[SEAL_BYTES];
-    uint8_t *trailer = files->sealed + PAGE_TEXT_BYTES;
+    const uint8_t *trailer = files->sealed + PAGE_TEXT_BYTES;
     if (!span_equal((struct span){text + PAGE_TEXT_BYTES, SEAL_BYTES}, SPAN_OF(reserved)))
         return FAIL(INTERNAL, fault, "page %u: the reserved bytes are in use", page);
-    seal_put(files->sealed, trailer, &files->seal, page_place(page),
-             (struct span){text, PAGE_TEXT_BYTES});
+    files_seal_page(files, page, files->sealed, text);
     TRY(map_set(&files->map, page, trailer + SEAL_TAG_AT, fault));
-    if (disk_write(&files->disk, files->database_fd, SPAN_OF(files->sealed), page_at(page)) != 0)
-        return disk_failure(STORE_DATABASE, fault);
-    if ((uint64_t)page_at(page + 1) > files->database_bytes)
-        files->database_bytes = (uint64_t)page_at(page + 1);
-    return OK;
+    return files_put_page(files, page, files->sealed, fault);
 }
 
 status files_truncate(struct files *files, uint32_t pages, struct fault *fault)
@@ -178,13 +203,17 @@ static status open_files(struct files *files, const struct store_options *option
 {
     const struct store_anchor *anchor = options->anchor;
     bool was_used = anchor != NULL && (anchor->commits != 0 || anchor->map_generation != 0);
-    bool torn_map = false;
+    bool torn_map = false, covered = false;
     TRY(open_or_create_database(files, was_used, fault)); /* has the lock: all else comes after */
     status loaded = map_load(&files->map, &torn_map, anchor, fault);
     if (loaded == NOT_FOUND)
         return was_used ? ROLLED_BACK : make_files(files, make, fault);
     TRY(loaded);
-    return wal_load(&files->wal, &files->map, torn_map, fault);
+    TRY(reseal_recover(&covered, files, fault));
+    TRY(wal_load(&files->wal, &files->map, torn_map && !covered, fault));
+    if (torn_map && files->wal.committed == 0) /* what covers it does so only once */
+        TRY(map_save(&files->map, files->map.wal, fault));
+    return OK;
 }
 
 status files_open(struct files **ret, const struct store_options *options, make_first_pages *make,
@@ -199,6 +228,7 @@ status files_open(struct files **ret, const struct store_options *options, make_
     map_init(&files->map, &files->disk, &files->seal);
     wal_init(&files->wal, &files->disk, &files->seal);
     status opened = seal_create(&files->seal, options, fault);
+    reseal_init(files);
     if (opened == OK)
         opened = open_files(files, options, make, fault);
     if (opened != OK) {
@@ -213,6 +243,7 @@ struct files *files_close(struct files *files)
 {
     if (files == NULL)
         return NULL;
+    reseal_destroy(files);
     wal_destroy(&files->wal);
     map_destroy(&files->map);
     if (files->database_fd >= 0) /* last: it carries the lock */

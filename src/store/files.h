@@ -3,6 +3,7 @@
 #pragma once
 
 #include "store/map.h"
+#include "store/reseal.h"
 #include "store/seal.h"
 #include "store/wal.h"
 
@@ -13,6 +14,7 @@ struct files {
     struct seal seal;
     struct map map;
     struct wal wal;
+    struct reseal reseal;
     int database_fd;
     uint64_t database_bytes;
     struct store_damage damage;
@@ -42,6 +44,13 @@ MUST_CHECK status files_read_page(struct files *files, uint32_t page, uint8_t *r
                                   struct fault *fault);
 MUST_CHECK status files_write_page(struct files *files, uint32_t page, const uint8_t *text,
                                    struct fault *fault);
+/* The parts of it, for pages that move to another key (reseal.c): sealed is a whole page with its
+ * trailer. files_put_page writes it where the map says that it is the current one. */
+void files_seal_page(struct files *files, uint32_t page, uint8_t *ret_sealed, const uint8_t *text);
+MUST_CHECK status files_open_page(struct files *files, uint32_t page, uint8_t *ret,
+                                  const uint8_t *sealed, struct fault *fault);
+MUST_CHECK status files_put_page(struct files *files, uint32_t page, const uint8_t *sealed,
+                                 struct fault *fault);
 MUST_CHECK status files_truncate(struct files *files, uint32_t pages, struct fault *fault);
 
 /* Makes the pages durable, then the map that tells of them: only then may the WAL be reused. */

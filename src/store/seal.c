@@ -47,12 +47,44 @@ status seal_create(struct seal *ret, const struct store_options *options, struct
     return OK;
 }
 
+static void key_destroy(struct seal_key *key)
+{
+    for (int file = 0; file < SEAL_FILES; file++)
+        key->files[file] = aead_free(key->files[file]);
+    key->version = 0;
+}
+
 void seal_destroy(struct seal *seal)
 {
     for (uint32_t i = 0; i < seal->key_count; i++)
-        for (int file = 0; file < SEAL_FILES; file++)
-            seal->keys[i].files[file] = aead_free(seal->keys[i].files[file]);
+        key_destroy(&seal->keys[i]);
     *seal = (struct seal){0};
+}
+
+status seal_add(struct seal *seal, const struct store_key *key, struct fault *fault)
+{
+    struct seal_key made = {0};
+    if (seal->key_count == STORE_KEY_VERSIONS_MAX)
+        return FAIL(INTERNAL, fault, "%u key versions, no more are possible", seal->key_count);
+    if (key->version <= seal->keys[0].version)
+        return FAIL(INTERNAL, fault, "key version %u after %u", key->version,
+                    seal->keys[0].version);
+    status created = key_create(&made, seal, key, fault);
+    if (created != OK) {
+        key_destroy(&made);
+        return created;
+    }
+    for (uint32_t i = seal->key_count++; i > 0; i--)
+        seal->keys[i] = seal->keys[i - 1];
+    seal->keys[0] = made;
+    return OK;
+}
+
+void seal_keep_newest(struct seal *seal)
+{
+    for (uint32_t i = 1; i < seal->key_count; i++)
+        key_destroy(&seal->keys[i]);
+    seal->key_count = 1;
 }
 
 /* Fixed length, so that no two places read alike. */

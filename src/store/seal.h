@@ -44,6 +44,10 @@ MUST_CHECK status seal_create(struct seal *ret, const struct store_options *opti
                               struct fault *fault);
 void seal_destroy(struct seal *seal); /* also half made or zeroed */
 
+/* From here on seal_put uses it. INTERNAL: not newer than the others, or too many. */
+MUST_CHECK status seal_add(struct seal *seal, const struct store_key *key, struct fault *fault);
+void seal_keep_newest(struct seal *seal); /* the others are forgotten */
+
 /* out and in may be the same bytes, but not overlap otherwise. */
 void seal_put(uint8_t *out, uint8_t trailer[SEAL_BYTES], struct seal *seal,
               struct seal_place place, struct span in);

@@ -244,6 +244,8 @@ status store_close(struct store *store, struct store_anchor *ret_anchor, struct 
     store_rollback(store);
     statements_drop(store);
     status closed = store_checkpoint(store, fault);
+    if (closed == OK && map_is_saved(&store->files->map))
+        closed = reseal_end(store->files, fault);
     if (ret_anchor != NULL)
         *ret_anchor = store_anchor(store);
     store_abandon(store);
@@ -258,6 +260,67 @@ status store_checkpoint(struct store *store, struct fault *fault)
     int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     store->next_checkpoint = store->checkpoint_frames;
     return code == SQLITE_OK ? OK : store_failure(store, code, "checkpoint", fault);
+}
+
+/* ---- versions of the data key ---- */
+
+status store_add_key(struct store *store, const struct store_key *key, struct fault *fault)
+{
+    TRY(seal_add(&store->files->seal, key, fault));
+    reseal_begin(store->files);
+    return OK;
+}
+
+/* A checkpoint or a step that failed has left pages whose map is not durable. */
+static status settle_map(struct store *store, struct fault *fault)
+{
+    struct files *files = store->files;
+    const struct store_io *io = files->disk.io;
+    if (map_is_saved(&files->map))
+        return OK;
+    TRY(store_checkpoint(store, fault));
+    if (map_is_saved(&files->map))
+        return OK;
+    if (io->sync(io->context, files->database_fd) != 0)
+        return disk_failure(STORE_DATABASE, fault);
+    return map_save(&files->map, files->map.wal, fault);
+}
+
+/* All pages are moved: so do what is left in the WAL and the map itself. */
+static status reseal_rest(struct store *store, struct fault *fault)
+{
+    struct files *files = store->files;
+    TRY(store_checkpoint(store, fault));
+    if (files->wal.bytes != 0)
+        return FAIL(INTERNAL, fault, "the WAL is not empty after its checkpoint");
+    files->map.rewrite = true;
+    TRY(map_save(&files->map, files->map.wal, fault));
+    TRY(reseal_end(files, fault));
+    files->reseal.active = false;
+    return OK;
+}
+
+status store_reseal(bool *ret_more, struct store *store, uint32_t budget, struct fault *fault)
+{
+    bool more = false;
+    if (store->in_transaction)
+        return FAIL(INTERNAL, fault, "pages cannot move inside a transaction");
+    if (store->files->reseal.active) {
+        TRY(settle_map(store, fault));
+        TRY(reseal_step(&more, store->files, budget, fault));
+        if (!more)
+            TRY(reseal_rest(store, fault));
+    }
+    *ret_more = more;
+    return OK;
+}
+
+status store_drop_keys(struct store *store, struct fault *fault)
+{
+    if (store->files->reseal.active)
+        return FAIL(INTERNAL, fault, "an older key is still in use");
+    seal_keep_newest(&store->files->seal);
+    return OK;
 }
 
 void store_trim(struct store *store)

@@ -18,6 +18,7 @@
 #define STORE_DATABASE "silo.db"
 #define STORE_WAL "silo.db-wal"
 #define STORE_MAP "silo.db-map"
+#define STORE_RESEAL "silo.db-reseal"
 #define STORE_KEYS "silo.keys" /* the wrapped data keys: opaque here, see store_read_small */
 
 struct store;
@@ -130,6 +131,18 @@ uint64_t store_bytes_used(struct store *store);
 
 /* Gives back memory that an idle cell need not hold: page cache, prepared statements. */
 void store_trim(struct store *store);
+
+/* A new version of the data key. From here on everything is sealed under the newest; what is sealed
+ * under older ones is read as before, until store_reseal has moved all of it, a step at a time: at
+ * most `budget` pages, not inside a transaction, after which the state may be anchored anew.
+ * *ret_more false: nothing in the store's files is sealed under an older version any more.
+ * store_drop_keys then forgets those; before, it is INTERNAL. INTERNAL also for a version that is
+ * not newer than all others, or one too many. */
+MUST_CHECK status store_add_key(struct store *store, const struct store_key *key,
+                                struct fault *fault);
+MUST_CHECK status store_reseal(bool *ret_more, struct store *store, uint32_t budget,
+                               struct fault *fault);
+MUST_CHECK status store_drop_keys(struct store *store, struct fault *fault);
 
 /* Moves the WAL into the database and empties it, as store_close does. Not inside a transaction. */
 MUST_CHECK status store_checkpoint(struct store *store, struct fault *fault);

@@ -9,6 +9,13 @@ static struct fault fault;
 struct known {
     uint64_t acknowledged; /* turns: each adds one row and changes one */
     struct store_anchor anchor;
+    uint32_t openings;
+    bool dropped; /* nothing is sealed under the first key any more: it is gone */
+};
+
+static const struct store_key both[] = {
+    {.version = 2, .dek = "the second of the data keys ...."},
+    {.version = 1, .dek = "thirty-two bytes of data key ..."},
 };
 
 /* Opens, works and closes until something fails; every turn is one commit. */
@@ -19,7 +26,31 @@ struct work {
     uint32_t checkpoint_every;  /* turns; 0: only when parked */
     uint32_t checkpoint_frames; /* after which the WAL starts over in place; 0: rarely */
     bool parks;
+    uint32_t reseals; /* pages after each turn, to a second key, from the second opening on; 0: none */
 };
+
+/* Whoever opens it has what silo.keys holds: not the second key before it was made, not the first
+ * once it was dropped. */
+static void choose_keys(struct store_options *options, const struct known *known,
+                        const struct work *work)
+{
+    if (work->reseals == 0 || known->openings < 2)
+        return;
+    options->keys = both;
+    options->key_count = known->dropped ? 1 : 2;
+}
+
+static status reseal(struct known *known, struct store *store, const struct work *work)
+{
+    bool more;
+    if (work->reseals == 0 || known->openings < 2 || known->dropped)
+        return OK;
+    TRY(store_reseal(&more, store, work->reseals, &fault));
+    if (!more)
+        TRY(store_drop_keys(store, &fault));
+    known->dropped = !more;
+    return OK;
+}
 
 static status turn(struct store *store, uint64_t number, uint32_t row_bytes)
 {
@@ -48,6 +79,8 @@ static status live(struct known *known, struct sim *sim, const struct work *work
     options.anchor = &known->anchor;
     options.cache_kib = 16; /* so that turns spill */
     options.checkpoint_frames = work->checkpoint_frames;
+    known->openings++;
+    choose_keys(&options, known, work);
     TRY(store_open(&store, &options, &fault));
     status lived = store_migrate(store, &schema, &fault);
     for (uint32_t i = 0; i < work->turns && lived == OK; i++) {
@@ -58,6 +91,8 @@ static status live(struct known *known, struct sim *sim, const struct work *work
         known->anchor = store_anchor(store);
         if (work->checkpoint_every != 0 && i % work->checkpoint_every == 0)
             lived = store_checkpoint(store, &fault);
+        if (lived == OK)
+            lived = reseal(known, store, work);
         if (lived == OK)
             known->anchor = store_anchor(store);
     }
@@ -77,11 +112,13 @@ static int64_t number(struct store *store, const char *sql)
 }
 
 /* All that was acknowledged is there, in order and whole; at most the turn under way besides. */
-static uint64_t check(struct sim *sim, const struct known *known, const char *where)
+static uint64_t check(struct sim *sim, const struct known *known, const struct work *work,
+                      const char *where)
 {
     struct store_options options = options_over(sim);
     struct store *store;
     options.anchor = &known->anchor;
+    choose_keys(&options, known, work);
     status opened = store_open(&store, &options, &fault);
     if (opened != OK)
         fail_msg("%s: %s: %s", where, status_code(opened), fault.detail);
@@ -120,7 +157,8 @@ static void cut_everywhere(const struct work *work, uint32_t tosses)
     run_until_cut(whole, &all, work);
     uint64_t steps = whole->mutations;
     assert_int_equal(all.acknowledged, (uint64_t)work->lives * work->turns);
-    check(whole, &all, "without a cut");
+    check(whole, &all, work, "without a cut");
+    assert_true(work->reseals == 0 || all.dropped);
     sim_free(whole);
     for (uint64_t cut = 1; cut <= steps; cut++)
         for (uint32_t toss = 0; toss < tosses; toss++) {
@@ -133,7 +171,7 @@ static void cut_everywhere(const struct work *work, uint32_t tosses)
             run_until_cut(sim, &known, work);
             assert_true(sim->off);
             sim_power_cycle(sim);
-            check(sim, &known, where);
+            check(sim, &known, work, where);
             sim_free(sim);
         }
 }
@@ -192,19 +230,34 @@ static void no_cut_loses_a_commit_of_a_long_life(void **state)
         sim->cut_at = 1 + sim_random(sim, steps);
         run_until_cut(sim, &known, &work);
         sim_power_cycle(sim);
-        check(sim, &known, "a long life");
+        check(sim, &known, &work, "a long life");
         sim_free(sim);
     }
 }
 
 /* The power fails again and again, also while the crash before is being recovered. */
+static void no_cut_loses_a_page_that_moves_to_another_key(void **state)
+{
+    (void)state;
+    cut_everywhere(&(struct work){.lives = 3, .turns = 4, .row_bytes = 3000, .reseals = 3,
+                                  .parks = true},
+                   3);
+    cut_everywhere(&(struct work){.lives = 3, .turns = 4, .row_bytes = 2500, .reseals = 2,
+                                  .checkpoint_every = 2, .parks = false},
+                   3);
+    cut_everywhere(&(struct work){.lives = 2, .turns = 12, .row_bytes = 3000, .reseals = 2,
+                                  .checkpoint_frames = 6, .parks = true},
+                   3);
+}
+
 static void cuts_in_a_row_lose_nothing(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 60; seed++) {
         const struct work work = {.lives = 1, .turns = 9, .row_bytes = 2500,
                                   .checkpoint_every = seed % 2 ? 3 : 0,
-                                  .checkpoint_frames = seed % 3 ? 7 : 0, .parks = true};
+                                  .checkpoint_frames = seed % 3 ? 7 : 0, .parks = true,
+                                  .reseals = seed % 4 ? 2 : 0};
         struct sim *sim = sim_create(seed);
         struct known known = {0};
         for (int crash = 0; crash < 25; crash++) {
@@ -218,6 +271,7 @@ static void cuts_in_a_row_lose_nothing(void **state)
             struct store_options options = options_over(sim);
             struct store *store;
             options.anchor = &known.anchor;
+            choose_keys(&options, &known, &work);
             status opened = store_open(&store, &options, &fault);
             if (opened != OK)
                 fail_msg("seed %llu, crash %d: %s", (unsigned long long)seed, crash, fault.detail);
@@ -229,7 +283,7 @@ static void cuts_in_a_row_lose_nothing(void **state)
             known.anchor = store_anchor(store);
             store_abandon(store);
         }
-        check(sim, &known, "after many cuts");
+        check(sim, &known, &work, "after many cuts");
         sim_free(sim);
     }
 }
@@ -243,6 +297,7 @@ int main(void)
         cmocka_unit_test(no_cut_loses_a_commit_of_turns_that_spill),
         cmocka_unit_test(no_cut_loses_a_commit_of_lives_that_end_in_crashes),
         cmocka_unit_test(no_cut_loses_a_commit_of_a_long_life),
+        cmocka_unit_test(no_cut_loses_a_page_that_moves_to_another_key),
         cmocka_unit_test(cuts_in_a_row_lose_nothing),
     };
     return cmocka_run_group_tests(tests, start_store, NULL);

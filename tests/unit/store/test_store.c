@@ -456,6 +456,64 @@ static void pages_of_an_older_key_are_still_read(void **state)
     sim_free(sim);
 }
 
+/* The version in the trailer of each sealed piece that is on the disk. */
+static uint32_t oldest_version(struct sim *sim)
+{
+    uint32_t oldest = UINT32_MAX;
+    const struct sim_bytes *database = sim_file(sim, STORE_DATABASE);
+    for (size_t end = 4096; end <= database->length; end += 4096)
+        oldest = database->data[end - 1] < oldest ? database->data[end - 1] : oldest;
+    return oldest;
+}
+
+static void pages_move_to_a_new_key_while_rows_come_and_then_the_old_one_opens_nothing(void **state)
+{
+    (void)state;
+    static const struct store_key next = {.version = 2, .dek = "the second of the data keys ...."};
+    struct sim *sim = sim_create(1);
+    struct store *store = open_sim(sim);
+    bool more = true;
+    uint32_t steps = 0;
+    assert_ok(store_migrate(store, &notes_1, &fault));
+    for (int64_t id = 1; id <= 100; id++) {
+        char text[2001];
+        snprintf(text, sizeof text, "%2000lld", (long long)id);
+        assert_ok(store_begin(store, &fault));
+        assert_ok(add(store, id, text));
+        assert_ok(store_commit(store, &fault));
+    }
+    assert_ok(store_checkpoint(store, &fault));
+    assert_int_equal(store_add_key(store, keys, &fault), INTERNAL); /* not a newer one */
+    assert_ok(store_add_key(store, &next, &fault));
+    assert_int_equal(store_drop_keys(store, &fault), INTERNAL);
+    assert_int_equal(oldest_version(sim), 1);
+    for (int64_t id = 101; more; id++, steps++) {
+        assert_ok(store_begin(store, &fault));
+        assert_int_equal(store_reseal(&more, store, 4, &fault), INTERNAL);
+        char text[32];
+        snprintf(text, sizeof text, "%lld while pages move", (long long)id);
+        assert_ok(add(store, id, text));
+        assert_ok(store_commit(store, &fault));
+        assert_ok(store_reseal(&more, store, 4, &fault));
+        assert_int_equal(count(store), id);
+    }
+    assert_in_range(steps, 10, 30);
+    assert_int_equal(oldest_version(sim), 2);
+    assert_int_equal(sim_file(sim, STORE_WAL)->length, 0);
+    assert_int_equal(sim_file(sim, STORE_RESEAL)->length, 0);
+    assert_ok(store_drop_keys(store, &fault));
+    assert_int_equal(count(store), 100 + steps);
+    assert_int_equal(store_damage(store).count, 0);
+    assert_ok(store_close(store, NULL, &fault));
+    struct store_options options = options_over(sim);
+    assert_int_equal(store_open(&store, &options, &fault), CORRUPT);
+    options.keys = &next;
+    assert_ok(store_open(&store, &options, &fault));
+    assert_int_equal(count(store), 100 + steps);
+    assert_ok(store_close(store, NULL, &fault));
+    sim_free(sim);
+}
+
 /* ---- on the real disk ---- */
 
 struct folder {
@@ -568,6 +626,7 @@ int main(void)
         cmocka_unit_test(the_wal_is_moved_into_the_database_as_it_grows),
         cmocka_unit_test(a_silo_can_become_smaller),
         cmocka_unit_test(pages_of_an_older_key_are_still_read),
+        cmocka_unit_test(pages_move_to_a_new_key_while_rows_come_and_then_the_old_one_opens_nothing),
         cmocka_unit_test(it_works_in_a_real_directory_and_only_once_at_a_time),
         cmocka_unit_test(links_are_not_followed),
         cmocka_unit_test(small_files_are_replaced_whole),
