@@ -31,6 +31,7 @@ struct posture {
     bool audit_strict, clearance_required;
     int64_t token_lifetime_max_seconds; /* 0: the issuer's cap alone */
     struct quotas quotas;
+    uint32_t key_version; /* of the data key: an older one is not to be used; 0: any */
 };
 
 enum { REVOKED_JTI_BYTES = 16 }; /* the first of SHA-256 of the jti */

@@ -209,6 +209,7 @@ static void put_posture(struct json_writer *writer, const struct posture *postur
         json_put_integer(writer, quota_members[i].name,
                          (int64_t)quota_value(&posture->quotas, i));
     json_close_object(writer);
+    json_put_integer(writer, "key_version", posture->key_version);
     json_close_object(writer);
 }
 
@@ -425,15 +426,33 @@ static status read_quotas(struct quotas *ret, const struct json *object, struct 
     return OK;
 }
 
+/* Documents that were signed before data keys were rotated do not have it, and remain what they
+ * are. */
+static status read_key_version(uint32_t *ret, const struct json *object, struct fault *fault)
+{
+    int64_t version = 0;
+    if (json_member(object, "key_version"))
+        TRY(need_integer(&version, object, "key_version", 0, UINT32_MAX, fault));
+    *ret = (uint32_t)version;
+    return OK;
+}
+
 static status read_posture(struct posture *ret, const struct json *object, struct fault *fault)
 {
     static const char *const names[] = {
         "name", "created_at_us", "tier", "region", "retention_days", "audit_strict",
         "clearance_required", "token_lifetime_max_seconds", "quotas", NULL,
     };
+    static const char *const present_names[] = {
+        "name", "created_at_us", "tier", "region", "retention_days", "audit_strict",
+        "clearance_required", "token_lifetime_max_seconds", "quotas", "key_version", NULL,
+    };
     const struct json *tier;
     int64_t retention = 0;
-    TRY(need_members(object, "posture", names, fault));
+    TRY(json_need_object(object, "posture", fault));
+    TRY(need_members(object, "posture",
+                     json_member(object, "key_version") ? present_names : names, fault));
+    TRY(read_key_version(&ret->key_version, object, fault));
     NEED_TEXT(ret->name, object, "name");
     NEED_TEXT(ret->region, object, "region");
     TRY(need_integer(&ret->created_at_us, object, "created_at_us", 1, INT64_MAX, fault));

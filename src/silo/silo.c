@@ -496,8 +496,7 @@ status silo_note_denials(struct silo *silo, const char *action, status why, cons
 
 bool silo_must_commit(const struct silo *silo)
 {
-    return silo->wrote || silo->read_strictly || audit_is_urgent(silo) ||
-           (silo->store != NULL && keys_unwritten(silo));
+    return silo->wrote || silo->read_strictly || audit_is_urgent(silo);
 }
 
 int64_t silo_pending_since_us(const struct silo *silo)

@@ -174,7 +174,7 @@ int64_t silo_next_expiry_us(struct silo *silo); /* wall: when silo_expire is due
 /* A new version of the data key: everything is sealed under it from here on, and what is stored
  * moves to it with silo_reseal, between turns, at most so many pages at a time. *ret_more false:
  * nothing is sealed under an older version, and what was derived from one is stored: then
- * silo_drop_keys forgets them. Where silo_must_commit says so in between, there is a commit due. */
+ * silo_drop_keys forgets them. The next silo_commit stores it, though nothing else may be due. */
 MUST_CHECK status silo_add_key(struct silo *silo, const struct store_key *key,
                                struct fault *fault);
 MUST_CHECK status silo_reseal(bool *ret_more, struct silo *silo, uint32_t pages,

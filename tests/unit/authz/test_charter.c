@@ -190,6 +190,10 @@ static void what_is_unknown_missing_or_of_another_kind_is_refused(void **state)
         {"\"clearance_required\":true", "\"clearance_required\":false"},
         {"max_seconds\":300", "max_seconds\":301"}, {"max_seconds\":300", "max_seconds\":0"},
         {"\"quotas\":{", "\"quotas\":{\"more\":1,"}, {"\"concurrent_requests\":256,", ""},
+        {"\"key_version\":0", "\"key_version\":-1"},
+        {"\"key_version\":0", "\"key_version\":4294967296"},
+        {"\"key_version\":0", "\"key_version\":null"},
+        {"\"key_version\":0", "\"key_versions\":0"},
         {"\"requests_per_second\":1000", "\"requests_per_second\":-1"},
         {"\"requests_per_second\":1000", "\"requests_per_second\":9007199254740992"},
         {"\"iss\":\"https://acme.example/\"", "\"iss\":\"bulkhead\""},
@@ -214,6 +218,30 @@ static void what_is_unknown_missing_or_of_another_kind_is_refused(void **state)
         refuse_changed(&document, changes[i][0], changes[i][1]);
     refuse("[]", 2);
     refuse("{}", 2);
+}
+
+/* Signed documents of the former form have no version of the key, and are read as they are. */
+static void a_document_from_before_keys_were_rotated_is_still_one(void **state)
+{
+    (void)state;
+    static const char gone[] = ",\"key_version\":7";
+    struct parts parts;
+    struct fault fault;
+    struct charter *read;
+    struct charter *charter = sample(&parts);
+    charter->posture.key_version = 7;
+    _cleanup_buffer_ struct buffer document = put(charter);
+    assert_int_equal(charter_read(&read, buffer_span(&document), &fault), OK);
+    assert_int_equal(read->posture.key_version, 7);
+    charter_free(read);
+    buffer_put_u8(&document, 0);
+    char *at = strstr((char *)document.data, gone);
+    assert_non_null(at);
+    memmove(at, at + sizeof gone - 1, strlen(at + sizeof gone - 1));
+    document.length -= sizeof gone;
+    assert_int_equal(charter_read(&read, buffer_span(&document), &fault), OK);
+    assert_int_equal(read->posture.key_version, 0);
+    charter_free(read);
 }
 
 static void jtis_out_of_order_or_twice_are_refused(void **state)
@@ -584,6 +612,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(the_platform_s_has_no_posture),
         cmocka_unit_test(no_part_of_a_document_and_nothing_behind_it_is_read),
         cmocka_unit_test(what_is_unknown_missing_or_of_another_kind_is_refused),
+        cmocka_unit_test(a_document_from_before_keys_were_rotated_is_still_one),
         cmocka_unit_test(jtis_out_of_order_or_twice_are_refused),
         cmocka_unit_test(a_writer_refuses_what_a_reader_would),
         cmocka_unit_test(a_charter_has_bounds),

@@ -497,7 +497,7 @@ static void pages_move_to_a_new_key_while_rows_come_and_then_the_old_one_opens_n
         assert_ok(store_reseal(&more, store, 4, &fault));
         assert_int_equal(count(store), id);
     }
-    assert_in_range(steps, 10, 30);
+    assert_in_range(steps, 10, 60);
     assert_int_equal(oldest_version(sim), 2);
     assert_int_equal(sim_file(sim, STORE_WAL)->length, 0);
     assert_int_equal(sim_file(sim, STORE_RESEAL)->length, 0);
