@@ -87,6 +87,7 @@ void kms_close(struct cell *cell)
     link->fd = -1;
     link->dirty = link->dirty || link->move_id;
     link->move_id = link->open_id = 0;
+    rotation_lose_kms(cell);
 }
 
 static void lose(struct cell *cell, const char *why)
@@ -236,8 +237,7 @@ static status compare(struct cell *cell, const struct kms_key *key, struct fault
     struct anchor present;
     uint32_t count;
     const struct anchor *theirs = &key->anchor;
-    if (key->wrapped.length || !key_versions_equal(&key->versions, &cell->versions)
-        || !span_equal(SPAN_OF(key->platform_key), SPAN_OF(cell->platform_key))
+    if (!span_equal(SPAN_OF(key->platform_key), SPAN_OF(cell->platform_key))
         || !span_equal(SPAN_OF(key->issuer_key), SPAN_OF(cell->issuer_key)))
         return FAIL(CORRUPT, fault, "the kms came back with other keys");
     if (theirs->epoch <= cell->kms.epoch)
@@ -248,6 +248,24 @@ static status compare(struct cell *cell, const struct kms_key *key, struct fault
     if (theirs->commits > present.commits || theirs->map_generation > present.map_generation
         || theirs->log_size > present.log_size)
         return FAIL(ROLLED_BACK, fault, "the kms knows a later state of this silo than its cell");
+    return OK;
+}
+
+/* The versions are those that we have; but the kms may have heard that the older ones are not in
+ * use any more before its answer was lost. What it wraps anew is kept anew. */
+static status take_versions(struct cell *cell, const struct kms_key *key, struct fault *fault)
+{
+    struct fault why;
+    bool dropped = key->versions.count == 1 && cell->rotation.phase == ROTATION_DROP
+                && key->versions.list[0] == cell->versions.list[0];
+    if (!dropped && !key_versions_equal(&key->versions, &cell->versions))
+        return FAIL(CORRUPT, fault, "the kms came back with other versions of the key");
+    if (key->wrapped.length == 0)
+        return OK;
+    status kept = dropped ? rotation_drop(cell, key->wrapped, &why)
+                          : rotation_tell_kept(cell, key->wrapped, &why);
+    if (kept != OK) /* the next waking does it */
+        log_event(LOG_WARN, "kms.wrapped", "%s", why.detail);
     return OK;
 }
 
@@ -264,6 +282,8 @@ static status on_opened(struct cell *cell, const struct ipc_message *message, st
         return said;
     if (said == OK)
         said = compare(cell, &key, fault);
+    if (said == OK)
+        said = take_versions(cell, &key, fault);
     if (said != OK) { /* the key is gone, or the silo is not ours any more */
         cell_stop(cell, said, "%s", fault->detail);
         return OK;
@@ -275,6 +295,7 @@ static status on_opened(struct cell *cell, const struct ipc_message *message, st
     link->dirty = true;
     log_event(LOG_INFO, "kms.renewed", "epoch %llu", (unsigned long long)link->epoch);
     begin_move(cell);
+    rotation_look(cell);
     return OK;
 }
 
@@ -286,6 +307,8 @@ static status dispatch(struct cell *cell, const struct ipc_message *message, str
         return on_moved(cell, message, fault);
     if (message->type == MESSAGE_REPLY && link->open_id && message->id == link->open_id)
         return on_opened(cell, message, fault);
+    if (rotation_answered(cell, message))
+        return OK;
     if (message->type == MESSAGE_CHARTER) {
         struct fault why;
         status replaced = charters_replace(cell, message->body, &why);

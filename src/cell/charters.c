@@ -206,6 +206,7 @@ status charters_replace(struct cell *cell, struct span body, struct fault *fault
     TRY(enforce(cell, scope, opened, &head, fault));
     silo_keep_charter(cell->silo, scope, &charter);
     apply(cell);
+    rotation_look(cell);
     turn_look_for_expiry(cell);
     log_event(LOG_INFO, "charter.changed", "%s, %llu", name_of(scope),
               (unsigned long long)head.sequence);

@@ -54,7 +54,7 @@ static void on_idle(void *context)
     int64_t limit_us = (int64_t)cell->charters.idle_seconds * 1000 * 1000;
     if (park->phase != PARK_NOT)
         return;
-    if (cell->streams || export_active(cell)) {
+    if (cell->streams || export_active(cell) || cell->rotation.phase != ROTATION_NONE) {
         look_again(cell, QUIET_US);
         return;
     }
@@ -136,7 +136,8 @@ static void leave(struct cell *cell)
     uint8_t storage[16];
     struct fault fault;
     struct buffer body = buffer_over(storage, sizeof storage);
-    buffer_put_u64(&body, (uint64_t)silo_next_expiry_us(cell->silo));
+    buffer_put_u64(&body,
+                   (uint64_t)rotation_wake_us(cell, silo_next_expiry_us(cell->silo)));
     buffer_put_u64(&body, silo_bytes(cell->silo));
     usage_tell(cell);
     cell->silo = silo_close(cell->silo);

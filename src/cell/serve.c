@@ -111,6 +111,7 @@ status cell_serve(struct cell *cell, struct fault *fault)
     TRY(kms_start(cell, fault));
     park_watch_idle(cell);
     usage_start(cell);
+    rotation_look(cell);
     turn_start(cell);
     loop_on_turn_end(cell->loop, turn_end, cell);
     status run = cell->ended ? OK : loop_run(cell->loop, fault);

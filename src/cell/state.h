@@ -7,7 +7,7 @@
  *   restore.c  a silo from backups, then the end
  *   charters.c posture, issuers, revocations     quota.c    rates, slots, bytes; denials as numbers
  *   streams.c  uploads, downloads, notes         lines.c    NDJSON, a line at a time
- *   usage.c    reports of what was used
+ *   usage.c    reports of what was used          rotation.c versions of the data key
  *
  * One thread. Callbacks of the loop only collect; all use of the silo is in turn.c at the end of a
  * turn, but for waking, anchoring, exporting and parking, which never run inside a transaction. */
@@ -321,6 +321,36 @@ void denial_note(struct cell *cell, enum denial kind, const char *user);
 /* Entries for what was noted, at most one a second and kind; inside a turn. all: the last. */
 void denials_tell(struct cell *cell, bool all);
 
+/* ---- versions of the data key (rotation.c) ---- */
+
+enum rotation_phase {
+    ROTATION_NONE,
+    ROTATION_NEXT,  /* the next version is asked for */
+    ROTATION_PAGES, /* what older ones have sealed moves to it */
+    ROTATION_DROP,  /* nothing is left: the kms is to open the older ones no more */
+};
+
+struct rotation {
+    enum rotation_phase phase;
+    bool due;                      /* a step, at the end of this turn */
+    uint32_t request_id, kept_id;  /* in flight; 0: none */
+    struct loop_timer timer;
+};
+
+/* What is to be done follows from the charter and the versions: after waking, and when either may
+ * have changed. */
+void rotation_look(struct cell *cell);
+void rotation_continue(struct cell *cell); /* at the end of a turn */
+/* True when it was an answer to a question of this file. */
+bool rotation_answered(struct cell *cell, const struct ipc_message *message);
+void rotation_lose_kms(struct cell *cell);
+/* When the parked cell is to be woken: while a rotation is under way, soon. */
+int64_t rotation_wake_us(const struct cell *cell, int64_t next_us);
+/* Makes what the kms has wrapped anew durable, and tells it so. */
+MUST_CHECK status rotation_tell_kept(struct cell *cell, struct span wrapped, struct fault *fault);
+/* The same, and the older versions are forgotten. INTERNAL while they are in use. */
+MUST_CHECK status rotation_drop(struct cell *cell, struct span wrapped, struct fault *fault);
+
 /* ---- usage (usage.c) ---- */
 
 struct usage_state {
@@ -343,6 +373,7 @@ struct cell {
     uint8_t tenant_id[TENANT_ID_BYTES];
     struct charters charters;
     struct quota_state quota;
+    struct rotation rotation;
     struct usage_state usage;
     struct tenant_facts facts;
     struct buffer wrapped;    /* the content of silo.keys, for a new channel to the kms */

@@ -448,6 +448,8 @@ void turn_end(void *context)
     if (relay_has_ready(cell) || lines_ready(cell))
         turn_again(cell);
     export_continue(cell);
+    if (!cell->ended)
+        rotation_continue(cell);
     tell_damage(cell); /* exports read, too */
     relay_sweep(cell);
     park_continue(cell);

@@ -300,7 +300,7 @@ struct cell *cell_free(struct cell *cell)
     struct loop_timer *timers[] = {
         &cell->kms.timer, &cell->turn.commit_timer, &cell->turn.expire_timer,
         &cell->turn.again_timer, &cell->park.idle_timer, &cell->park.deadline_timer,
-        &cell->quota.timer, &cell->note_timer, &cell->usage.timer,
+        &cell->quota.timer, &cell->rotation.timer, &cell->note_timer, &cell->usage.timer,
     };
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++)
         loop_timer_stop(cell->loop, timers[i]);

@@ -20,6 +20,7 @@ static const char help_text[] =
     "                  [--quota K=N]... [--audit strict] [--require-clearance]\n"
     "                  [--token-lifetime 15m]\n"
     "  bulkhead tenant update NAME ...  the same; K=0, 0 or \"\" takes away what a tier allows to\n"
+    "  bulkhead tenant update NAME --rotate-dek | --rotate-kek     key NAME disable|enable\n"
     "  bulkhead tenant list | show NAME [--days N] | pause NAME | resume NAME\n"
     "  bulkhead tenant erase NAME [--receipt FILE]\n"
     "  bulkhead tenant backup NAME|--all --to DIR [--full]\n"

@@ -86,6 +86,16 @@ static void print_days(const struct json *days)
     }
 }
 
+static void print_key(const struct json *key)
+{
+    if (!key || key->kind != JSON_OBJECT)
+        return;
+    printf("%-*s %lld%s%s\n", MEMBER_WIDTH, "data key", (long long)cli_number(key, "version"),
+           cli_is_true(key, "rotating") ? ", being rotated" : "",
+           cli_is_true(key, "withdrawn") ? ", withdrawn" : "");
+    print_text(key, "kek_fingerprint");
+}
+
 static void print_tenant(const struct json *tenant)
 {
     const struct json *usage = json_member(tenant, "usage");
@@ -115,6 +125,7 @@ static void print_tenant(const struct json *tenant)
            (long long)cli_number(tenant, "charter_sequence"));
     printf("%-*s %s\n", MEMBER_WIDTH, "awake",
            cli_is_true(tenant, "awake") ? "yes" : "no (parked)");
+    print_key(json_member(tenant, "key"));
     print_period("this month", usage ? json_member(usage, "month") : NULL);
     print_period("today", usage ? json_member(usage, "today") : NULL);
     print_days(usage ? json_member(usage, "days") : NULL);
@@ -289,15 +300,42 @@ static int tenant_show(struct cli *cli, const char *name)
     return cli_end(cli) ? EXIT_USAGE : cli_call(cli, "tenant.show", &arguments, -1, print_tenant);
 }
 
+static int tenant_plain(struct cli *cli, const char *verb, const char *name)
+{
+    uint8_t storage[512];
+    struct buffer arguments = buffer_over(storage, sizeof storage);
+    return cli_end(cli) || !put_name(&arguments, name) ? EXIT_USAGE
+         : cli_call(cli, verb, &arguments, -1, print_tenant);
+}
+
+/* One of the two, and nothing besides. */
+static int tenant_update(struct cli *cli, const char *name)
+{
+    bool dek = cli_flag(cli, "--rotate-dek"), kek = cli_flag(cli, "--rotate-kek");
+    if (dek && kek)
+        return cli_usage("tenant update: --rotate-dek or --rotate-kek, one after the other");
+    if (!dek && !kek)
+        return tenant_set(cli, "tenant.update", name);
+    return tenant_plain(cli, dek ? "tenant.rotate_dek" : "tenant.rotate_kek", name);
+}
+
+static int tenant_key(struct cli *cli, const char *name)
+{
+    const char *word = cli_word(cli);
+    if (word && strcmp(word, "disable") == 0)
+        return tenant_plain(cli, "tenant.key.disable", name);
+    if (word && strcmp(word, "enable") == 0)
+        return tenant_plain(cli, "tenant.key.enable", name);
+    return cli_usage("tenant key NAME: disable or enable");
+}
+
 int command_tenant(struct cli *cli)
 {
     static const struct {
         const char *word, *verb;
     } plain[] = {{"pause", "tenant.pause"}, {"resume", "tenant.resume"}};
     static const char words[] =
-        "tenant: create, list, show, update, pause, resume, backup, restore or erase";
-    uint8_t storage[512];
-    struct buffer arguments = buffer_over(storage, sizeof storage);
+        "tenant: create, list, show, update, key, pause, resume, backup, restore or erase";
     const char *word = cli_word(cli);
     if (!word)
         return cli_usage(words);
@@ -313,15 +351,16 @@ int command_tenant(struct cli *cli)
     if (strcmp(word, "create") == 0)
         return tenant_set(cli, "tenant.create", name);
     if (strcmp(word, "update") == 0)
-        return tenant_set(cli, "tenant.update", name);
+        return tenant_update(cli, name);
+    if (strcmp(word, "key") == 0)
+        return tenant_key(cli, name);
     if (strcmp(word, "show") == 0)
         return tenant_show(cli, name);
     if (strcmp(word, "erase") == 0)
         return tenant_erase(cli, name);
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
         if (strcmp(word, plain[i].word) == 0)
-            return cli_end(cli) || !put_name(&arguments, name) ? EXIT_USAGE
-                 : cli_call(cli, plain[i].verb, &arguments, -1, print_tenant);
+            return tenant_plain(cli, plain[i].verb, name);
     return cli_usage(words);
 }
 

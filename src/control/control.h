@@ -314,6 +314,10 @@ struct cost usage_put_cost(struct json_writer *writer, struct control *control,
 MUST_CHECK status usage_remove_of(struct control *control, const uint8_t id[TENANT_ID_BYTES],
                                   struct fault *fault);
 
+/* keys.c: the member "key" of the open object; null without a live one. */
+void keys_put_json(struct json_writer *writer, struct control *control,
+                   const struct tenant *tenant);
+
 /* wakes.c */
 void wake_tenant(struct control *control, const struct tenant *tenant, uint32_t gateway,
                  struct outcome outcome);
@@ -371,4 +375,5 @@ MUST_CHECK status verb_tenant(struct tenant *ret, struct control *control,
                               const struct json *arguments, struct fault *fault);
 verb_run verb_audit_export, verb_backup, verb_restore;
 verb_run verb_issuer_add, verb_issuer_remove, verb_issuer_list, verb_revoke, verb_revoke_list,
-    verb_route_add, verb_route_remove, verb_route_list;
+    verb_route_add, verb_route_remove, verb_route_list,
+    verb_rotate_dek, verb_rotate_kek, verb_key_disable, verb_key_enable;

@@ -132,6 +132,7 @@ void tenant_put_whole(struct json_writer *writer, struct control *control,
     usage_put_month(writer, control, tenant, days);
     json_close_object(writer);
     (void)usage_put_cost(writer, control, tenant);
+    keys_put_json(writer, control, tenant);
     json_close_object(writer);
 }
 

@@ -400,6 +400,8 @@ static const struct {
     {"issuer.add", verb_issuer_add},  {"issuer.remove", verb_issuer_remove},
     {"issuer.list", verb_issuer_list}, {"route.add", verb_route_add},
     {"route.remove", verb_route_remove}, {"route.list", verb_route_list},
+    {"tenant.rotate_dek", verb_rotate_dek}, {"tenant.rotate_kek", verb_rotate_kek},
+    {"tenant.key.disable", verb_key_disable}, {"tenant.key.enable", verb_key_enable},
     {"audit.export", verb_audit_export},   {"ledger.export", export_ledger},
     {"platform.key", platform_key},   {"status", node_status},
     {"prove", prove},                 {"tenant.backup", verb_backup},

@@ -21,6 +21,7 @@ enum {
 struct result { /* of a question: the one that its kind has */
     struct tenant_record record;
     struct route_told route;
+    bool withdrawn; /* UNAVAILABLE, because the tenant's key is */
 };
 
 static void finish_call(struct gateway *gateway, uint32_t slot, status code,
@@ -40,7 +41,7 @@ static void finish_call(struct gateway *gateway, uint32_t slot, status code,
         lookup_answered(gateway, subject, code, result ? &result->record : NULL);
         break;
     case CALL_WAKE:
-        tenant_woken(subject, code);
+        tenant_woken(subject, code, result && result->withdrawn);
         break;
     case CALL_CHECK:
         tenant_checked(subject, code, result ? &result->record : NULL);
@@ -160,8 +161,8 @@ static status get_record(struct tenant_record *ret, struct cursor *cursor, struc
 }
 
 /* A reply that fails and one that is malformed look alike to reply_get_head. */
-static status get_reply(status *ret_code, struct cursor *ret, const struct ipc_message *message,
-                        struct fault *fault)
+static status get_reply(status *ret_code, bool *ret_withdrawn, struct cursor *ret,
+                        const struct ipc_message *message, struct fault *fault)
 {
     struct cursor cursor = cursor_over(message->body);
     struct span detail;
@@ -171,6 +172,7 @@ static status get_reply(status *ret_code, struct cursor *ret, const struct ipc_m
     if (code >= STATUS_COUNT)
         return FAIL(BAD_REQUEST, fault, "the unknown status %u", code);
     *ret_code = (status)code;
+    *ret_withdrawn = code == UNAVAILABLE && span_is(detail, DETAIL_KEY_WITHDRAWN);
     *ret = cursor;
     return OK;
 }
@@ -212,7 +214,7 @@ static status on_reply(struct gateway *gateway, const struct ipc_message *messag
     if (slot >= control->touched || call->kind == CALL_FREE
         || message->id / GATEWAY_CALLS_MAX != call->generation)
         return FAIL(BAD_REQUEST, fault, "a reply to no question");
-    TRY(get_reply(&code, &cursor, message, fault));
+    TRY(get_reply(&code, &result.withdrawn, &cursor, message, fault));
     if (code == OK)
         TRY(get_result(&result, call->kind, &cursor, fault));
     TRY(cursor_end(&cursor, fault));

@@ -615,7 +615,7 @@ struct tenant {
 };
 
 void tenant_dispatch(struct exchange *exchange); /* its first fragment is complete */
-void tenant_woken(struct tenant *tenant, status code);
+void tenant_woken(struct tenant *tenant, status code, bool withdrawn);
 void tenant_checked(struct tenant *tenant, status code, const struct tenant_record *record);
 void tenant_cell(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES], int fd); /* takes fd */
 void tenant_changed(struct gateway *gateway, const uint8_t id[TENANT_ID_BYTES]);

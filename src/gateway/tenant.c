@@ -68,11 +68,11 @@ static void release(struct tenant *tenant)
     free_if_unused(tenant);
 }
 
-static void refuse_waiting(struct tenant *tenant)
+static void refuse_waiting(struct tenant *tenant, const char *why)
 {
     tenant->pins++;
     while (tenant->waiting.first)
-        exchange_refuse(tenant->waiting.first, UNAVAILABLE, not_woken, NULL);
+        exchange_refuse(tenant->waiting.first, UNAVAILABLE, why, NULL);
     release(tenant);
 }
 
@@ -83,7 +83,7 @@ static void wake(struct tenant *tenant)
         return;
     if (control_ask(&tenant->wake_call, tenant->gateway, CALL_WAKE, MESSAGE_TENANT_WAKE,
                     SPAN_OF(tenant->id), tenant, &fault) != OK)
-        refuse_waiting(tenant);
+        refuse_waiting(tenant, not_woken);
 }
 
 /* Onto the queue, if there is room; the caller then wakes. */
@@ -151,7 +151,7 @@ static void send_waiting(struct tenant *tenant)
     }
 }
 
-void tenant_woken(struct tenant *tenant, status code)
+void tenant_woken(struct tenant *tenant, status code, bool withdrawn)
 {
     tenant->pins++;
     tenant->wake_call = 0;
@@ -159,7 +159,7 @@ void tenant_woken(struct tenant *tenant, status code)
     if (code == OK && !tenant->relay)
         gateway_read_supervisor(tenant->gateway);
     if (code != OK && !tenant->relay)
-        refuse_waiting(tenant);
+        refuse_waiting(tenant, withdrawn ? DETAIL_KEY_WITHDRAWN : not_woken);
     for (uint32_t i = tenant->waiting.count; i > 0 && !tenant->relay; i--) {
         struct exchange *exchange = tenant->waiting.first; /* it came, and has gone already */
         exchange_list_remove(exchange);

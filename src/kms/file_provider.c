@@ -7,6 +7,7 @@
 #include "base/secret.h"
 #include "crypt/aead.h"
 #include "kms/key_files.h"
+#include "wire/messages.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -230,7 +231,7 @@ static status usable(struct provider *provider, const struct key_name *name, str
     struct stat facts;
     disabled_file_of(file, name);
     if (fstatat(self_of(provider)->directory, file, &facts, AT_SYMLINK_NOFOLLOW) == 0)
-        return FAIL(UNAVAILABLE, fault, KEY_WITHDRAWN);
+        return FAIL(UNAVAILABLE, fault, DETAIL_KEY_WITHDRAWN);
     if (errno != ENOENT)
         return FAIL(INTERNAL, fault, "%s: stat: %s", file, strerror(errno));
     return OK;

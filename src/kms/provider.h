@@ -29,8 +29,6 @@ struct key_facts {
     uint8_t public_key[SIGN_PUBLIC_BYTES]; /* of KEY_PLATFORM, KEY_ISSUER */
 };
 
-#define KEY_WITHDRAWN "the tenant's encryption key is withdrawn by its owner"
-
 enum { PROVIDER_WRAP_BYTES = 40 }; /* what wrapping adds: nonce and tag */
 
 struct provider;

@@ -717,6 +717,7 @@ status silo_add_key(struct silo *silo, const struct store_key *key, struct fault
         TRY(store_add_key(silo->store, key, fault));
     else
         TRY(keys_replace(silo, key, silo->pending.count == 0, fault));
+    keys_take_newest(silo, key);
     keys_outlive(silo);
     return OK;
 }
@@ -730,6 +731,11 @@ status silo_reseal(bool *ret_more, struct silo *silo, uint32_t pages, struct fau
     bool derived = silo->store != NULL || silo->pending.count > 0;
     *ret_more = more || (derived && keys_unwritten(silo));
     return OK;
+}
+
+bool silo_keys_wait(const struct silo *silo)
+{
+    return silo->store != NULL && keys_unwritten(silo);
 }
 
 status silo_drop_keys(struct silo *silo, struct fault *fault)

@@ -179,6 +179,7 @@ MUST_CHECK status silo_add_key(struct silo *silo, const struct store_key *key,
                                struct fault *fault);
 MUST_CHECK status silo_reseal(bool *ret_more, struct silo *silo, uint32_t pages,
                               struct fault *fault);
+bool silo_keys_wait(const struct silo *silo); /* for that commit */
 MUST_CHECK status silo_drop_keys(struct silo *silo, struct fault *fault);
 
 void silo_trim(struct silo *silo); /* gives back memory that an idle cell need not hold */

@@ -131,6 +131,9 @@ enum relay_header {
     RELAY_HEADERS
 };
 
+/* The detail of UNAVAILABLE where that is why a tenant cannot be woken: its clients are told. */
+#define DETAIL_KEY_WITHDRAWN "the tenant's encryption key is withdrawn by its owner"
+
 #define RELAY_LENGTH_UNKNOWN UINT64_MAX
 
 /* Sets of kinds: bit 1 << kind. */

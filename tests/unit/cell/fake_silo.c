@@ -429,6 +429,36 @@ void silo_keep_checkpoint(struct silo *silo, struct span note)
     fake_silo->notes += note.length > 0;
 }
 
+status silo_add_key(struct silo *silo, const struct store_key *key, struct fault *fault)
+{
+    (void)silo, (void)fault;
+    fake_silo->key_version = key->version;
+    fake_silo->reseal_steps = 3;
+    return OK;
+}
+
+status silo_reseal(bool *ret_more, struct silo *silo, uint32_t pages, struct fault *fault)
+{
+    (void)silo, (void)pages, (void)fault;
+    if (fake_silo->reseal_steps > 0)
+        fake_silo->reseal_steps--;
+    *ret_more = fake_silo->reseal_steps > 0;
+    return OK;
+}
+
+bool silo_keys_wait(const struct silo *silo)
+{
+    (void)silo;
+    return false;
+}
+
+status silo_drop_keys(struct silo *silo, struct fault *fault)
+{
+    (void)silo, (void)fault;
+    fake_silo->keys_dropped++;
+    return OK;
+}
+
 status silo_expire(bool *ret_more, struct silo *silo, int64_t now_us, bool parking,
                    struct fault *fault)
 {

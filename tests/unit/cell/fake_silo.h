@@ -30,6 +30,8 @@ struct fake_silo {
     _Atomic uint32_t answer_bytes;
     _Atomic uint32_t damage;
     _Atomic int64_t next_expiry_us; /* wall */
+    _Atomic uint32_t key_version;   /* the newest that was added */
+    _Atomic uint32_t reseal_steps, keys_dropped;
     _Atomic uint32_t expire_batches;
     _Atomic uint32_t export_pieces; /* of 64 KiB */
     _Atomic uint64_t bytes, item_bytes; /* stored; added by each item, before its commit too */
