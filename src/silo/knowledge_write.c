@@ -192,7 +192,7 @@ static status insert_chunk(struct statement *insert, int64_t n, const struct chu
     return statement_run(insert, fault);
 }
 
-/* Chunks, and their numbers to the index; the document's own row comes first in neither. */
+/* Chunks, and their numbers to the index. */
 static status insert_chunks(struct knowledge_totals *totals, struct silo *silo,
                             const struct new_document *new, struct fault *fault)
 {
@@ -216,25 +216,22 @@ static status insert_chunks(struct knowledge_totals *totals, struct silo *silo,
     return OK;
 }
 
-static uint32_t count_chunks(const struct new_document *new)
-{
-    struct chunker chunker = chunker_of(new->text, new->options);
-    struct chunk chunk;
-    uint32_t count = 0;
-    while (chunk_next(&chunk, &chunker))
-        count++;
-    return count;
-}
-
+/* The row comes first, since the index reads the title there, and learns its end when all chunks
+ * are in. */
 static status insert_document(struct new_document *new, struct silo *silo, struct fault *fault)
 {
     enum clearance classification = new->row.classification;
     TRY(knowledge_know_totals(silo, fault));
     struct knowledge_totals totals = silo->knowledge.totals[classification];
     new->row.n = chunk_number(classification, totals.next, 0);
-    new->row.last = chunk_number(classification, totals.next + count_chunks(new) - 1, 255);
+    new->row.last = chunk_number(classification, totals.next, 255);
+    int64_t first_last = new->row.last;
     TRY(insert_row(silo, &new->row, fault));
     TRY(insert_chunks(&totals, silo, new, fault));
+    new->row.last = chunk_number(classification, totals.next - 1, 255);
+    if (new->row.last != first_last)
+        TRY(run_on_range(silo, "UPDATE documents SET last = ?2 WHERE n = ?1", new->row.n,
+                         new->row.last, fault));
     return knowledge_save_totals(silo, classification, &totals, fault);
 }
 
