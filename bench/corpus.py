@@ -31,7 +31,7 @@ def _pages_of_html(directory):
         for piece in re.split(r'(?i)</?(?:p|li|pre|table|h\d|div)\b[^>]*>', body):
             text = ' '.join(html.unescape(re.sub(r'<[^>]*>', ' ', piece)).split())
             if len(text) >= 80:
-                yield name, ' '.join(html.unescape(title[1]).split()) if title else name, text
+                yield name, ' '.join(html.unescape(title[1]).split()) or name if title else name, text
 
 
 def _sources():
@@ -49,7 +49,7 @@ def load():
     for name, pieces in _sources().items():
         pages = {}
         for doc, title, text in pieces:
-            page = pages.setdefault(doc, {'id': doc.replace('/', '~'), 'title': title, 'pieces': []})
+            page = pages.setdefault(doc, {'id': doc.replace('/', '~'), 'title': title or doc, 'pieces': []})
             page['pieces'].append(text)
         documents = [{'id': page['id'], 'title': page['title'], 'text': '\n\n'.join(page['pieces'])}
                      for page in pages.values()]
