@@ -13,7 +13,7 @@ const ELSEWHERE = new Set(['500', '507']);
 const BODIES = {
   'memory.add': { text: 'a' }, 'memory.update': { text: 'b' }, 'memory.search': { query: 'a' },
   'knowledge.put': { text: 'a' }, 'knowledge.search': { query: 'a' },
-  'audit.hash': { text: 'a' },
+  'audit.hash': { text: 'a' }, 'object.put': 'bytes',
 };
 const QUERIES = {
   'memory.forget_user': '?user_id=ada', 'audit.proof': '?index=0', 'audit.consistency': '?from=0',
@@ -30,7 +30,7 @@ describe('documented errors', () => {
     tenants: ['acme', 'still'], config: { region: 'eu', idle_seconds: 600 },
   });
   const provoked = new Set();
-  const every = 'memory:read memory:write tenant:read audit:read';
+  const every = 'memory:read memory:write tenant:read audit:read objects:read objects:write';
   let token, platform;
 
   function check(one, status, answer, code) {
@@ -50,7 +50,7 @@ describe('documented errors', () => {
     provoked.add(`${one.operationId} ${status}`);
   }
 
-  const targetOf = (one) => one.path.replace('{id}', ABSENT).replace('{kind}', 'customer')
+  const targetOf = (one) => one.path.replace('{id}', ABSENT).replace('{key}', 'ab/sent').replace('{kind}', 'customer')
     .replace('{value}', 'nobody') + (QUERIES[one.operationId] ?? '');
   const tokenOf = (one) => (one.path.startsWith('/v1/routes') ? platform : token);
   const ask = (one, options = {}) => node.http(one.method, options.target ?? targetOf(one), {
@@ -117,8 +117,18 @@ describe('documented errors', () => {
   });
 
   test('408: a body that stands still', async () => {
-    const answers = await Promise.all(bodied.map(dribble));
-    bodied.forEach((one, i) => check(one, 408, answers[i]));
+    const slow = operations.filter(({ requestBody, responses }) => requestBody && responses[408]);
+    const answers = await Promise.all(slow.map(dribble));
+    slow.forEach((one, i) => check(one, 408, answers[i]));
+  });
+
+  test('412, 416: conditions and ranges that an object does not meet', async () => {
+    const target = '/v1/objects/there';
+    await node.want(201, 'PUT', target, { token, body: 'text', headers: { 'content-type': 'text/plain' } });
+    for (const one of operations.filter(({ responses }) => responses[412]))
+      check(one, 412, await ask(one, { target, headers: { 'if-match': '"other"' } }));
+    check(operations.find(({ operationId }) => operationId === 'object.get'), 416,
+          await node.http('GET', target, { token, headers: { range: 'bytes=4-' } }));
   });
 
   test('409: a key used for something else', async () => {

@@ -130,6 +130,14 @@ describe('a running node answers as documented', () => {
     await call('audit.consistency', { expect: 200, target: '/v1/audit/consistency?from=1' });
     await call('audit.export', { expect: 200 });
     await call('audit.hash', { expect: 200, body: { text: 'a' } });
+    const key = '/v1/objects/a/b';
+    const stored = await call('object.put', { expect: 201, target: key, body: 'bytes',
+                                              headers: { 'content-type': 'text/plain' } });
+    await call('object.put', { expect: 200, target: key, body: '' });
+    await call('object.list', { expect: 200, target: '/v1/objects?delimiter=/' });
+    assert.equal((await node.http('GET', key, { token })).status, 200);
+    assert.equal((await node.http('GET', key, { token, headers: { 'if-none-match': stored.etag } })).status, 200);
+    await call('object.delete', { expect: 204, target: key });
     await call('memory.delete', { expect: 204 });
     await node.ok('route', 'add', 'acme', 'phone', '+4930123456');
     const platform = (await node.ok('token', '--platform', '--user', 'switchboard', '--scope',
@@ -149,7 +157,8 @@ describe('a running node answers as documented', () => {
       const here = operations.filter((one) => one.path === path).map(({ method }) => method);
       if (here.includes('GET')) here.push('HEAD'); // as the description says, for all of them
       for (const method of METHODS.map((one) => one.toUpperCase()).filter((one) => !here.includes(one))) {
-        const answer = await fetch(node.url + path.replace('{id}', '0'.repeat(26)).replace('{kind}/{value}', 'phone/+49'), {
+        const answer = await fetch(node.url + path.replace('{id}', '0'.repeat(26))
+          .replace('{key}', 'a/b').replace('{kind}/{value}', 'phone/+49'), {
           method, headers: { authorization: `Bearer ${token}` } });
         const text = await answer.text();
         assert.equal(answer.status, 405, `${method} ${path}`);
