@@ -1,5 +1,5 @@
 /* export.c: what leaves the cell as a whole to a descriptor that the operator's command gave, a
- * piece a turn: the audit log, a backup. Its reader may be slow or gone: then the export is
+ * piece a turn: the audit log, a backup, what a check found. Its reader may be slow or gone: then the export is
  * dropped, nothing else. */
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -7,6 +7,7 @@
 #include "base/secret.h"
 #include "cell/state.h"
 #include "silo/care.h"
+#include "silo/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,6 +39,7 @@ struct export {
     uint64_t sequence;   /* of a backup */
     int previous;        /* the backup before, -1 */
     struct silo_backup *backup;
+    struct silo_check *check;
     uint64_t bytes;
     int fd;
     bool is_file;        /* always ready, and not for epoll */
@@ -62,6 +64,7 @@ static void end(struct export *export, const char *why)
         log_event(LOG_WARN, "export.dropped", "%s", why);
     export->over = true;
     export->backup = silo_backup_end(export->backup);
+    export->check = silo_check_end(export->check);
     export->source = loop_unwatch(export->cell->loop, export->source);
     loop_timer_stop(export->cell->loop, &export->timer);
 }
@@ -133,9 +136,20 @@ static void backup_failed(struct export *export, const char *why)
     backup_put_failed(&export->out, why);
 }
 
+static status check_begin(struct export *export, struct fault *fault)
+{
+    return silo_check_begin(&export->check, export->cell->silo, export->cell->platform_key, fault);
+}
+
+static status check_piece(struct export *export, struct fault *fault)
+{
+    return silo_check_piece(&export->out, &export->all, export->check, fault);
+}
+
 static const struct kind kinds[] = {
     {"audit", NULL, NULL, audit_piece, NULL},
     {"backup", "silo.backup", backup_begin, backup_piece, backup_failed},
+    {"check", "silo.check", check_begin, check_piece, NULL},
 };
 
 /* Its reader is told, where that can be, and then it ends. */

@@ -23,6 +23,7 @@ static const char help_text[] =
     "  bulkhead tenant update NAME --rotate-dek | --rotate-kek     key NAME disable|enable\n"
     "  bulkhead tenant list | show NAME [--days N] | pause NAME | resume NAME\n"
     "  bulkhead tenant erase NAME [--receipt FILE]\n"
+    "  bulkhead tenant check NAME|--all   reads and verifies all of a silo that is in use\n"
     "  bulkhead tenant backup NAME|--all --to DIR [--full]\n"
     "  bulkhead tenant restore NAME --from DIR [--at NUMBER]\n"
     "  bulkhead token  NAME --user U [--agent A] [--scope \"S S\"] [--clearance C] [--ttl 15m]\n"

@@ -80,5 +80,6 @@ int command_status(struct cli *cli);
 int command_prove(struct cli *cli);
 
 /* care.c: of `tenant`. */
+int tenant_check(struct cli *cli, const char *name);  /* NULL: --all */
 int tenant_backup(struct cli *cli, const char *name); /* NULL: --all */
 int tenant_restore(struct cli *cli, const char *name);

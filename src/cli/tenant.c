@@ -335,7 +335,7 @@ int command_tenant(struct cli *cli)
         const char *word, *verb;
     } plain[] = {{"pause", "tenant.pause"}, {"resume", "tenant.resume"}};
     static const char words[] =
-        "tenant: create, list, show, update, key, pause, resume, backup, restore or erase";
+        "tenant: create, list, show, update, key, pause, resume, check, backup, restore or erase";
     const char *word = cli_word(cli);
     if (!word)
         return cli_usage(words);
@@ -344,6 +344,8 @@ int command_tenant(struct cli *cli)
     const char *name = cli_word(cli);
     if (strcmp(word, "backup") == 0)
         return tenant_backup(cli, name);
+    if (strcmp(word, "check") == 0)
+        return tenant_check(cli, name);
     if (!name)
         return cli_usage("tenant: a name is needed");
     if (strcmp(word, "restore") == 0)

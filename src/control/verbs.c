@@ -405,6 +405,7 @@ static const struct {
     {"audit.export", verb_audit_export},   {"ledger.export", export_ledger},
     {"platform.key", platform_key},   {"status", node_status},
     {"prove", prove},                 {"tenant.backup", verb_backup},
+    {"tenant.check", verb_check},
     {"tenant.restore", verb_restore},
 };
 

@@ -97,6 +97,17 @@ status verb_audit_export(struct session *session, const struct json *arguments,
     return begin_export(session, &tenant, "audit", 0, message, fault);
 }
 
+status verb_check(struct session *session, const struct json *arguments,
+                  struct ipc_message *message, struct fault *fault)
+{
+    static const char *const known[] = {"name", NULL};
+    struct tenant tenant;
+    TRY(ipc_need_fds(message, 1, fault));
+    TRY(json_only(arguments, known, fault));
+    TRY(verb_tenant(&tenant, session->control, arguments, fault));
+    return begin_export(session, &tenant, "check", 0, message, fault);
+}
+
 /* Descriptors: where to; and the backup before, for an incremental one. */
 status verb_backup(struct session *session, const struct json *arguments,
                    struct ipc_message *message, struct fault *fault)

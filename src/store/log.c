@@ -339,6 +339,18 @@ status store_log_root_at(struct hash_value *ret, struct store_log *log, uint64_t
     return OK;
 }
 
+status store_log_node(struct hash_value *ret, struct store_log *log, uint32_t level,
+                      uint64_t index, struct fault *fault)
+{
+    _cleanup_statement_ struct statement *read = NULL;
+    TRY(statement_open(&read, log->store, "SELECT hash FROM log_nodes WHERE place = ?1", fault));
+    statement_bind_int(read, 1, place_of(level, index));
+    TRY(statement_step(read, fault));
+    struct cursor hash = cursor_over(statement_span(read, 0));
+    TRY(cursor_copy(ret->bytes, &hash, HASH_BYTES, fault));
+    return cursor_end(&hash, fault);
+}
+
 status store_log_consistency(struct hash_value *ret, uint32_t *ret_count, struct store_log *log,
                              uint64_t from, uint64_t to, struct fault *fault)
 {

@@ -51,6 +51,10 @@ MUST_CHECK status store_log_inclusion(struct hash_value *ret, uint32_t *ret_coun
                                       struct store_log *log, uint64_t index, uint64_t size,
                                       struct fault *fault);
 
+/* The stored root of a complete tile (level 8, 16, ...). NOT_FOUND. */
+MUST_CHECK status store_log_node(struct hash_value *ret, struct store_log *log, uint32_t level,
+                                 uint64_t index, struct fault *fault);
+
 struct store_log_entry { /* borrowed for the callback */
     uint64_t index;
     struct span salt, entry;
