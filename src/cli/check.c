@@ -2,6 +2,7 @@
  * use; here is only shown what it says. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
+#include "base/limits.h"
 #include "cli/cli.h"
 
 #include <errno.h>
