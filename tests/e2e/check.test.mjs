@@ -21,8 +21,8 @@ describe('check', () => {
     for (const name of ['acme', 'globex']) {
       node.tenants[name] = await node.createBusyTenant(name);
       tokens[name] = await node.token(name);
-      for (let i = 0; i < 150; i++)
-        await node.want(201, 'POST', '/v1/memories', { token: tokens[name], body: { text: `memory ${i} of the garden` } });
+      for (let i = 0; i < 60; i++)
+        await node.want(201, 'POST', '/v1/memories', { token: tokens[name], body: { text: `memory ${i} of ${'x'.repeat(6000)}` } });
     }
     const { code, name, report } = await verdict('acme');
     assert.equal(code, 0);
@@ -30,7 +30,7 @@ describe('check', () => {
     assert.ok(report.ok && report.root_ok && report.length_ok && report.checkpoint_ok);
     assert.equal(report.damaged, 0);
     assert.ok(report.pages > 5 && report.tables > 5 && report.indexes >= 1);
-    assert.ok(report.entries >= 150);
+    assert.ok(report.entries >= 60);
   });
 
   test('it answers requests meanwhile', async () => {
@@ -45,10 +45,20 @@ describe('check', () => {
     const file = silo('globex', 'silo.db');
     const bytes = fs.readFileSync(file);
     const pages = bytes.length / PAGE;
-    const page = Math.floor(pages / 2); // of the memories: the cell wakes without it
-    bytes[(page - 1) * PAGE + 100] ^= 1;
-    fs.writeFileSync(file, bytes);
-    const { code, report } = await verdict('globex');
+    const flip = (page) => {
+      bytes[(page - 1) * PAGE + 100] ^= 1;
+      fs.writeFileSync(file, bytes);
+    };
+    let page = Math.floor(pages / 2), code, report;
+    for (let tries = 0; tries < 8; tries++, page++) { // some pages no cell wakes without
+      flip(page);
+      const answer = await node.cli('tenant', 'check', 'globex', '--json');
+      if (answer.stdout) {
+        ({ code, report } = { code: answer.code, ...JSON.parse(answer.stdout) });
+        break;
+      }
+      flip(page);
+    }
     assert.equal(code, 1);
     assert.equal(report.ok, false);
     assert.deepEqual(report.damaged_pages, [page]);
