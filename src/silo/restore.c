@@ -69,7 +69,7 @@ static status check_link(const struct silo_restore *restore, const struct backup
     if (head->pages == 0)
         return FAIL(CORRUPT, fault, "it has no pages");
     if (restore->files == 0)
-        return head->full ? OK : FAIL(CORRUPT, fault, "the full backup that it continues is missing");
+        return head->full ? OK : FAIL(CORRUPT, fault, "the full backup before it is missing");
     if (head->full || head->sequence <= restore->head.sequence ||
         head->key_version != restore->head.key_version ||
         !span_equal(SPAN_OF(head->previous), SPAN_OF(restore->end.id)))

@@ -51,7 +51,8 @@ MUST_CHECK status silos_replace(const struct silos *silos, const uint8_t id[TENA
 MUST_CHECK status silos_discard(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                                 struct fault *fault);
 
-/* The directory and all beneath it, and what a restore left beside it; idempotent, durable when OK. Counts files and their bytes. */
+/* The directory and all beneath it, and what a restore left beside it; idempotent, durable when OK.
+ * Counts files and their bytes. */
 MUST_CHECK status silos_remove(uint64_t *ret_files, uint64_t *ret_bytes,
                                const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                                struct fault *fault);
