@@ -30,7 +30,7 @@ describe('documented errors', () => {
     tenants: ['acme', 'still'], config: { region: 'eu', idle_seconds: 600 },
   });
   const provoked = new Set();
-  const every = 'memory:read memory:write tenant:read audit:read objects:read objects:write';
+  const every = 'memory:read memory:write knowledge:read knowledge:write tenant:read audit:read objects:read objects:write';
   let token, platform;
 
   function check(one, status, answer, code) {
