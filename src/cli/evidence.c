@@ -3,7 +3,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/hex.h"
-#include "cli/cli.h"
+#include "cli/evidence.h"
 #include "store/export.h"
 #include "wire/base64.h"
 
@@ -15,8 +15,7 @@
 
 enum { PIECE_BYTES = 256 * 1024, TAIL_LINES = 20, RECEIPT_FILE_MAX = 64 * 1024 };
 
-/* A public key as platform-key prints it (base64), or a file that holds it so. */
-static status read_key(uint8_t ret[SIGN_PUBLIC_BYTES], const char *text, struct fault *fault)
+status evidence_key(uint8_t ret[SIGN_PUBLIC_BYTES], const char *text, struct fault *fault)
 {
     char line[128] = "";
     uint8_t storage[SIGN_PUBLIC_BYTES];
@@ -36,9 +35,10 @@ static status read_key(uint8_t ret[SIGN_PUBLIC_BYTES], const char *text, struct 
     return OK;
 }
 
-static status read_whole(struct buffer *out, const char *path, struct fault *fault)
+status evidence_file(struct buffer *out, const char *path, struct fault *fault)
 {
-    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    _cleanup_close_ int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO)
+                                                     : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return FAIL(NOT_FOUND, fault, "%.150s: %s", path, strerror(errno));
     return file_read(out, fd, path, fault);
@@ -69,6 +69,7 @@ static void print_summary_json(const struct export_summary *summary, const char 
     json_put_integer(&writer, "entries", (int64_t)summary->checkpoint.size);
     json_put_text(&writer, "root", root);
     json_put_text(&writer, "key_fingerprint", fingerprint);
+    json_put_integer(&writer, "witnessed", summary->witnessed);
     json_close_object(&writer);
     printf("%.*s\n", SPAN_ARG(buffer_span(&text)));
 }
@@ -89,28 +90,50 @@ static void print_summary(const struct cli *cli, const struct export_summary *su
     if (summary->has_earlier)
         printf("  continues the checkpoint over %llu entries\n",
                (unsigned long long)summary->earlier_size);
+    if (summary->witnessed)
+        printf("  continues the %u checkpoints of the witness file\n", summary->witnessed);
 }
 
-static status verify(struct export_summary *ret, const char *path, const char *key_text,
-                     const char *checkpoint_path, struct fault *fault)
+struct kept_elsewhere {
+    const char *key, *checkpoint, *witness; /* of the line; NULL: not given */
+};
+
+static status open_kept_witness(struct witness **ret, const char *path, struct fault *fault)
+{
+    _cleanup_buffer_ struct buffer text = buffer_of(WITNESS_FILE_MAX);
+    struct fault inner;
+    TRY(evidence_file(&text, path, fault));
+    status read = witness_read(ret, buffer_span(&text), &inner);
+    return read == OK ? OK : FAIL(read, fault, "%.60s: %.130s", path, inner.detail);
+}
+
+static status verify(struct export_summary *ret, const char *path,
+                     const struct kept_elsewhere *kept, struct fault *fault)
 {
     uint8_t key[SIGN_PUBLIC_BYTES];
     _cleanup_buffer_ struct buffer note = buffer_of(NOTE_SIGNED_MAX + 4096);
     struct export_demands demands = {0};
     struct export_verifier *verifier;
-    if (key_text) {
-        TRY(read_key(key, key_text, fault));
+    struct witness *witness = NULL;
+    if (kept->key) {
+        TRY(evidence_key(key, kept->key, fault));
         demands.key = key;
     }
-    if (checkpoint_path) {
-        TRY(read_whole(&note, checkpoint_path, fault));
+    if (kept->checkpoint) {
+        TRY(evidence_file(&note, kept->checkpoint, fault));
         demands.checkpoint = buffer_span(&note);
     }
-    TRY(export_verifier_create(&verifier, &demands, fault));
-    status result = feed_file(verifier, path, fault);
-    if (result == OK)
-        result = export_verifier_end(ret, verifier, fault);
-    export_verifier_free(verifier);
+    if (kept->witness)
+        TRY(open_kept_witness(&witness, kept->witness, fault));
+    demands.witness = witness;
+    status result = export_verifier_create(&verifier, &demands, fault);
+    if (result == OK) {
+        result = feed_file(verifier, path, fault);
+        if (result == OK)
+            result = export_verifier_end(ret, verifier, fault);
+        export_verifier_free(verifier);
+    }
+    witness_free(witness);
     return result;
 }
 
@@ -118,13 +141,14 @@ static int command_verify(struct cli *cli)
 {
     struct export_summary summary;
     struct fault fault;
-    const char *key = cli_option(cli, "--key"), *checkpoint = cli_option(cli, "--checkpoint");
+    const struct kept_elsewhere kept = {cli_option(cli, "--key"), cli_option(cli, "--checkpoint"),
+                                        cli_option(cli, "--witness")};
     const char *path = cli_word(cli);
     if (!path)
         return cli_usage("verify: a file is needed");
     if (cli_end(cli) != EXIT_DONE)
         return EXIT_USAGE;
-    if (verify(&summary, path, key, checkpoint, &fault) != OK)
+    if (verify(&summary, path, &kept, &fault) != OK)
         return cli_refused(fault.detail);
     print_summary(cli, &summary);
     return EXIT_DONE;
@@ -177,7 +201,7 @@ static status export_audit(struct cli *cli, struct span arguments, int output,
     return asked;
 }
 
-static status named(struct buffer *arguments, const char *name, struct fault *fault)
+status evidence_name(struct buffer *arguments, const char *name, struct fault *fault)
 {
     struct json_writer writer = json_writer_on(arguments);
     json_open_object(&writer, NULL);
@@ -194,7 +218,7 @@ static int audit_export(struct cli *cli)
     const char *path = cli_option(cli, "-o"), *name = cli_word(cli);
     if (!name)
         return cli_usage("audit export: a name is needed");
-    if (cli_end(cli) != EXIT_DONE || named(&arguments, name, &fault) != OK)
+    if (cli_end(cli) != EXIT_DONE || evidence_name(&arguments, name, &fault) != OK)
         return EXIT_USAGE;
     _cleanup_close_ int output = open_output(path);
     if (output < 0)
@@ -243,7 +267,7 @@ static int audit_tail(struct cli *cli)
     const char *name = cli_word(cli);
     if (!name)
         return cli_usage("audit tail: a name is needed");
-    if (cli_end(cli) != EXIT_DONE || named(&arguments, name, &fault) != OK)
+    if (cli_end(cli) != EXIT_DONE || evidence_name(&arguments, name, &fault) != OK)
         return EXIT_USAGE;
     _cleanup_close_ int file = memfd_create("tail", MFD_CLOEXEC);
     if (file < 0)
@@ -263,7 +287,9 @@ int command_audit(struct cli *cli)
         return command_verify(cli);
     if (word && strcmp(word, "tail") == 0)
         return audit_tail(cli);
-    return cli_usage("audit: export, verify or tail");
+    if (word && strcmp(word, "witness") == 0)
+        return audit_witness(cli);
+    return cli_usage("audit: export, verify, witness or tail");
 }
 
 static int ledger_export(struct cli *cli)
@@ -321,7 +347,7 @@ static status verify_receipt(uint8_t ret_key[SIGN_PUBLIC_BYTES], struct json *re
         return FAIL(CORRUPT, fault, "this is no receipt of bulkhead's");
     if (key_text) {
         uint8_t wanted[SIGN_PUBLIC_BYTES];
-        TRY(read_key(wanted, key_text, fault));
+        TRY(evidence_key(wanted, key_text, fault));
         if (!span_equal(SPAN_OF(wanted), SPAN_OF(key_bytes)))
             return FAIL(CORRUPT, fault, "the receipt is signed by another key than --key");
     }
@@ -351,7 +377,7 @@ int command_receipt(struct cli *cli)
         return EXIT_USAGE;
     _cleanup_buffer_ struct buffer text = buffer_of(RECEIPT_FILE_MAX);
     struct arena arena = arena_of(1024 * 1024);
-    status result = read_whole(&text, path, &fault);
+    status result = evidence_file(&text, path, &fault);
     if (result == OK)
         result = verify_receipt(key, &document, &arena, buffer_span(&text), key_text, &fault);
     if (result == OK) {
@@ -367,6 +393,26 @@ int command_receipt(struct cli *cli)
     }
     arena_free(&arena);
     return result == OK ? EXIT_DONE : cli_refused(fault.detail);
+}
+
+status evidence_platform_key(uint8_t ret[SIGN_PUBLIC_BYTES], const struct cli *cli,
+                             struct fault *fault)
+{
+    struct buffer answer;
+    struct span text;
+    struct json document;
+    char line[128];
+    struct arena arena = arena_of(KIB(16));
+    status asked = client_call(&answer, cli, "platform.key", SPAN("{}"), -1, fault);
+    if (asked == OK)
+        asked = json_parse(&document, &arena, buffer_span(&answer), fault);
+    if (asked == OK)
+        asked = json_text(&text, &document, "public_key", 1, sizeof line - 1, fault);
+    if (asked == OK && span_to_text(line, sizeof line, text))
+        asked = evidence_key(ret, line, fault);
+    buffer_free(&answer);
+    arena_free(&arena);
+    return asked;
 }
 
 static void print_key(const struct json *document)

@@ -18,6 +18,8 @@ struct export_verifier {
     char origin[ORIGIN_MAX];
     struct buffer earlier_note;
     struct checkpoint earlier, last;
+    const struct witness *witness; /* NULL: none */
+    uint32_t met;                  /* of its checkpoints */
     struct merkle_edge edge;
     uint64_t line; /* that is being read, from 1 */
     struct buffer partial;
@@ -72,6 +74,7 @@ status export_verifier_create(struct export_verifier **ret, const struct export_
     verifier->arena = arena_of(PARSE_ARENA_MAX);
     verifier->earlier_note = buffer_of(NOTE_SIGNED_MAX);
     verifier->has_earlier = demands->checkpoint.length > 0;
+    verifier->witness = demands->witness;
     buffer_put(&verifier->earlier_note, demands->checkpoint);
     if (demands->key != NULL) {
         verifier->has_key = true;
@@ -135,6 +138,36 @@ static status meet_earlier(struct export_verifier *verifier, struct fault *fault
     return OK;
 }
 
+/* The same for each of a witness file, whose sizes grow. */
+static status meet_witness(struct export_verifier *verifier, struct fault *fault)
+{
+    const struct witness *witness = verifier->witness;
+    if (witness == NULL || verifier->met == witness->count)
+        return OK;
+    const struct witnessed *next = &witness->checkpoints[verifier->met];
+    if (next->size != verifier->edge.size)
+        return OK;
+    struct hash_value root = merkle_root(&verifier->edge);
+    if (!span_equal(SPAN_OF(root.bytes), SPAN_OF(next->root.bytes)))
+        return FAIL(CORRUPT, fault, "the first %llu entries are not those of line %llu of the "
+                    "witness file", (unsigned long long)next->size,
+                    (unsigned long long)next->line);
+    verifier->met++;
+    return OK;
+}
+
+static status open_witness(struct export_verifier *verifier, struct fault *fault)
+{
+    const struct witness *witness = verifier->witness;
+    if (witness == NULL)
+        return OK;
+    if (!span_equal(SPAN_OF(witness->key), SPAN_OF(verifier->key)))
+        return wrong(fault, "the witness file is of another key");
+    if (!span_equal(span_of_text(witness->origin), span_of_text(verifier->origin)))
+        return FAIL(CORRUPT, fault, "the witness file is of another log: %.100s", witness->origin);
+    return meet_witness(verifier, fault);
+}
+
 static status open_earlier(struct export_verifier *verifier, struct fault *fault)
 {
     if (!verifier->has_earlier)
@@ -181,6 +214,7 @@ static status take_header(struct export_verifier *verifier, const struct json *l
     export_put_header(&verifier->spelled, verifier->origin, verifier->key);
     TRY(check_spelling(verifier, line, fault));
     verifier->has_header = true;
+    TRY(open_witness(verifier, fault));
     return open_earlier(verifier, fault);
 }
 
@@ -205,6 +239,7 @@ static status take_entry(struct export_verifier *verifier, const struct json *li
     const struct span parts[] = {SPAN_OF(salt), entry->source};
     struct hash_value leaf = merkle_leaf_parts(parts, 2);
     TRY(merkle_append(&verifier->edge, &leaf, NULL, NULL, fault));
+    TRY(meet_witness(verifier, fault));
     return meet_earlier(verifier, fault);
 }
 
@@ -230,6 +265,10 @@ static status take_checkpoint(struct export_verifier *verifier, const struct jso
     if (verifier->has_earlier && !verifier->earlier_met)
         return FAIL(CORRUPT, fault, "cut off: the checkpoint kept elsewhere has %llu entries",
                     (unsigned long long)verifier->earlier.size);
+    if (verifier->witness != NULL && verifier->met < verifier->witness->count)
+        return FAIL(CORRUPT, fault, "cut off: line %llu of the witness file has %llu entries",
+                    (unsigned long long)verifier->witness->checkpoints[verifier->met].line,
+                    (unsigned long long)verifier->witness->checkpoints[verifier->met].size);
     verifier->done = true;
     return OK;
 }
@@ -300,6 +339,7 @@ status export_verifier_end(struct export_summary *ret, struct export_verifier *v
     *ret = (struct export_summary){
         .checkpoint = verifier->last,
         .has_earlier = verifier->has_earlier,
+        .witnessed = verifier->met,
         .earlier_size = verifier->has_earlier ? verifier->earlier.size : 0,
     };
     for (size_t i = 0; i < SIGN_PUBLIC_BYTES; i++)

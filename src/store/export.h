@@ -5,7 +5,7 @@
  * log for writing, the command line for verifying. Needs no store. */
 #pragma once
 
-#include "crypt/note.h"
+#include "store/witness.h"
 
 #define EXPORT_FORMAT "bulkhead-audit/1"
 
@@ -28,6 +28,9 @@ struct export_demands {
      * whose fingerprint a person then compares. */
     const uint8_t *key;
     struct span checkpoint; /* a note kept elsewhere, which the file must continue; empty: none */
+    /* Checkpoints kept elsewhere, of the same key and log: the file must continue each. NULL: none.
+     * Must live as long as the verifier. */
+    const struct witness *witness;
 };
 
 struct export_summary {
@@ -35,6 +38,7 @@ struct export_summary {
     uint8_t key[SIGN_PUBLIC_BYTES];
     uint64_t earlier_size;        /* of the checkpoint demanded; 0 without one */
     bool has_earlier;
+    uint32_t witnessed;           /* checkpoints of the witness file that it continues */
 };
 
 struct export_verifier;

@@ -1,6 +1,6 @@
-/* fuzz_audit: an export as anyone may hand it in, against the offline verifier. It is fed whole and
- * in pieces, which must agree; and what is accepted under our key must be an export that our key
- * signed. The fuzzer cannot sign: so it also edits, by its first bytes, one that holds, which any
+/* fuzz_audit: an export, or a witness file, as anyone may hand it in, against the offline verifier.
+ * An export is fed whole and in pieces, which must agree; and what is accepted under our key must
+ * be an export that our key signed. The fuzzer cannot sign: so it also edits, by its first bytes, one that holds, which any
  * edit must break. Links export. */
 #include "fuzz.h"
 #include "store/export.h"
@@ -10,7 +10,7 @@
 enum { ENTRIES = 3, FILE_MAX = KIB(8) };
 
 static uint8_t key[SIGN_PUBLIC_BYTES];
-static struct buffer whole;
+static struct buffer whole, witness_file;
 
 static void start(void)
 {
@@ -38,7 +38,10 @@ static void start(void)
     checkpoint.root = merkle_root(&edge);
     CHECK(checkpoint_sign(&note, &checkpoint, PLATFORM_KEY_NAME, signer, &fault) == OK);
     export_put_checkpoint(&whole, buffer_span(&note));
-    CHECK(!whole.failed);
+    witness_file = buffer_of(FILE_MAX);
+    witness_put_header(&witness_file, checkpoint.origin, key);
+    witness_put_checkpoint(&witness_file, 1795299022123456, buffer_span(&note));
+    CHECK(!whole.failed && !witness_file.failed);
     signer_free(signer);
 }
 
@@ -76,6 +79,38 @@ static void edit(struct span change)
     CHECK((verify((struct span){copy, whole.length}, whole.length, key) == OK) == same);
 }
 
+static bool is_witness(struct span file)
+{
+    struct witness *witness;
+    struct fault fault;
+    status read = witness_read(&witness, file, &fault);
+    if (read != OK)
+        return false;
+    bool ours = span_equal(SPAN_OF(witness->key), SPAN_OF(key));
+    /* a header alone needs no signature; a checkpoint under our key is the one that we signed */
+    CHECK(!ours || witness->count <= 1);
+    for (uint32_t i = 1; i < witness->count; i++)
+        CHECK(witness->checkpoints[i - 1].size < witness->checkpoints[i].size);
+    witness_free(witness);
+    return true;
+}
+
+/* The same for a witness file: what is left of it under an edit is itself, or none. */
+static void edit_witness(struct span change)
+{
+    if (change.length < 3)
+        return;
+    uint8_t copy[FILE_MAX];
+    size_t header = span_find(buffer_span(&witness_file), '\n') + 1;
+    memcpy(copy, witness_file.data, witness_file.length);
+    size_t at = header + ((size_t)change.data[0] << 8 | change.data[1])
+                             % (witness_file.length - header);
+    for (size_t i = 2; i < change.length && at < witness_file.length; i++, at++)
+        copy[at] = change.data[i];
+    if (!is_witness((struct span){copy, witness_file.length}))
+        CHECK(memcmp(copy, witness_file.data, witness_file.length) != 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static bool started;
@@ -88,5 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (verify(file, size + 1, key) == OK) /* the fuzzer cannot have made it up */
         CHECK(span_equal(file, buffer_span(&whole)));
     edit(file);
+    is_witness(file);
+    edit_witness(file);
     return 0;
 }

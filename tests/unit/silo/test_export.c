@@ -373,6 +373,133 @@ static void strange_lines_are_refused(void **state)
     }
 }
 
+/* Every third note of the way, as an auditor keeps them. */
+static struct buffer kept_by(const struct buffer notes[ENTRIES + 1], uint32_t upto)
+{
+    struct buffer file = buffer_of(MIB(1));
+    witness_put_header(&file, origin, public_key);
+    for (uint32_t i = 0; i <= upto; i += 3)
+        witness_put_checkpoint(&file, 1795299022123456 + i, buffer_span(&notes[i]));
+    assert_false(file.failed);
+    return file;
+}
+
+static status verify_with(const struct file *file, const struct buffer *kept)
+{
+    struct witness *witness;
+    status done = witness_read(&witness, buffer_span(kept), &fault);
+    if (done != OK)
+        return done;
+    const struct export_demands demands = {.witness = witness};
+    done = verify(file, &demands);
+    witness_free(witness);
+    return done;
+}
+
+static void an_export_continues_every_checkpoint_of_its_witness(void **state)
+{
+    (void)state;
+    struct buffer notes[ENTRIES + 1];
+    struct file file = make_file(ENTRIES, notes);
+    struct buffer kept = kept_by(notes, ENTRIES);
+    assert_int_equal(verify_with(&file, &kept), OK);
+    buffer_free(&kept);
+    kept = kept_by(notes, 0);
+    assert_int_equal(verify_with(&file, &kept), OK);
+    buffer_free(&kept);
+    free_file(&file, ENTRIES, notes);
+}
+
+static void a_witness_finds_a_cut_tail_and_a_rewritten_history(void **state)
+{
+    (void)state;
+    struct buffer notes[ENTRIES + 1], fewer[ENTRIES + 1], others[ENTRIES + 1];
+    struct file whole = make_file(ENTRIES, notes);
+    struct file cut = make_file(ENTRIES - 2, fewer);
+    struct buffer kept = kept_by(notes, ENTRIES);
+    assert_int_equal(verify(&cut, &nothing_demanded), OK);
+    assert_int_equal(verify_with(&cut, &kept), CORRUPT);
+    assert_non_null(strstr(fault.detail, "line 5"));
+    buffer_free(&kept);
+    /* the platform's own key signs another history: its notes are as good, the file is whole */
+    struct merkle_edge edge = {0};
+    struct file rewritten = make_file(ENTRIES, others);
+    kept = buffer_of(MIB(1));
+    witness_put_header(&kept, origin, public_key);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct hash_value leaf = merkle_leaf(SPAN("another"));
+        assert_int_equal(merkle_append(&edge, &leaf, NULL, NULL, &fault), OK);
+    }
+    struct buffer other = buffer_of(NOTE_MAX);
+    put_note(&other, origin, &edge, signer);
+    witness_put_checkpoint(&kept, 1, buffer_span(&other));
+    assert_int_equal(verify_with(&rewritten, &kept), CORRUPT);
+    assert_non_null(strstr(fault.detail, "first 3 entries"));
+    buffer_free(&kept);
+    buffer_free(&other);
+    free_file(&whole, ENTRIES, notes);
+    free_file(&cut, ENTRIES - 2, fewer);
+    free_file(&rewritten, ENTRIES, others);
+}
+
+static void a_witness_of_another_log_or_key_is_refused(void **state)
+{
+    (void)state;
+    struct buffer notes[ENTRIES + 1];
+    struct file file = make_file(ENTRIES, notes);
+    struct buffer kept = buffer_of(KIB(64));
+    witness_put_header(&kept, "bulkhead/silo/0123456789abcdef0123456789abcdef+1", public_key);
+    assert_int_equal(verify_with(&file, &kept), CORRUPT);
+    assert_non_null(strstr(fault.detail, "another log"));
+    buffer_clear(&kept);
+    witness_put_header(&kept, origin, strange_key);
+    assert_int_equal(verify_with(&file, &kept), CORRUPT);
+    assert_non_null(strstr(fault.detail, "another key"));
+    buffer_free(&kept);
+    free_file(&file, ENTRIES, notes);
+}
+
+static void a_bad_line_of_a_witness_file_is_named(void **state)
+{
+    (void)state;
+    struct buffer notes[ENTRIES + 1];
+    struct file file = make_file(ENTRIES, notes);
+    struct buffer good = kept_by(notes, ENTRIES);
+    struct witness *witness;
+    for (size_t at = 0; at < good.length; at++) { /* any byte changed, any cut */
+        uint32_t line = 1;
+        size_t begin = 0;
+        for (size_t i = 0; i < at; i++)
+            if (good.data[i] == '\n') {
+                line++;
+                begin = i + 1;
+            }
+        if (line > 1 && at >= begin + 9 && at < begin + 9 + 26)
+            continue; /* the time is the auditor's own note, which nobody signed */
+        char named[16];
+        snprintf(named, sizeof named, "line %u", line);
+        good.data[at] ^= 1;
+        assert_int_not_equal(witness_read(&witness, buffer_span(&good), &fault), OK);
+        if (good.data[at] != ('\n' ^ 1))
+            assert_non_null(strstr(fault.detail, line == 1 ? "line" : named));
+        good.data[at] ^= 1;
+        if (at == 0 || good.data[at - 1] != '\n')
+            assert_int_not_equal(witness_read(&witness, (struct span){good.data, at}, &fault), OK);
+    }
+    assert_int_equal(witness_read(&witness, buffer_span(&good), &fault), OK);
+    assert_int_equal(witness->count, 4);
+    bool new;
+    assert_int_equal(witness_check(&new, witness, buffer_span(&notes[ENTRIES]), &fault), OK);
+    assert_false(new);
+    assert_int_equal(witness_check(&new, witness, buffer_span(&notes[2]), &fault), CORRUPT);
+    assert_non_null(strstr(fault.detail, "shrunk"));
+    witness_free(witness);
+    witness_put_checkpoint(&good, 5, buffer_span(&notes[ENTRIES])); /* once more */
+    assert_int_equal(witness_read(&witness, buffer_span(&good), &fault), CORRUPT);
+    buffer_free(&good);
+    free_file(&file, ENTRIES, notes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +516,10 @@ int main(void)
         cmocka_unit_test(another_spelling_of_the_same_is_refused),
         cmocka_unit_test(a_line_without_an_end_stays_within_its_bound),
         cmocka_unit_test(strange_lines_are_refused),
+        cmocka_unit_test(an_export_continues_every_checkpoint_of_its_witness),
+        cmocka_unit_test(a_witness_finds_a_cut_tail_and_a_rewritten_history),
+        cmocka_unit_test(a_witness_of_another_log_or_key_is_refused),
+        cmocka_unit_test(a_bad_line_of_a_witness_file_is_named),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
