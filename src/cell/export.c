@@ -116,6 +116,13 @@ static status audit_piece(struct export *export, struct fault *fault)
                              cell->platform_key, fault);
 }
 
+static status checkpoint_piece(struct export *export, struct fault *fault)
+{
+    struct cell *cell = export->cell;
+    export->all = true;
+    return silo_put_checkpoint(&export->out, cell->silo, cell->platform_key, fault);
+}
+
 static status backup_begin(struct export *export, struct fault *fault)
 {
     struct cell *cell = export->cell;
@@ -148,6 +155,7 @@ static status check_piece(struct export *export, struct fault *fault)
 
 static const struct kind kinds[] = {
     {"audit", NULL, NULL, audit_piece, NULL},
+    {"checkpoint", NULL, NULL, checkpoint_piece, NULL},
     {"backup", "silo.backup", backup_begin, backup_piece, backup_failed},
     {"check", "silo.check", check_begin, check_piece, NULL},
 };

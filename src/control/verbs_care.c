@@ -86,15 +86,27 @@ static status write_ledger(struct session *session, const char *event, const str
     return registry_end(session->control, result, fault);
 }
 
-status verb_audit_export(struct session *session, const struct json *arguments,
-                         struct ipc_message *message, struct fault *fault)
+static status export_of(struct session *session, const char *kind, const struct json *arguments,
+                        struct ipc_message *message, struct fault *fault)
 {
     static const char *const known[] = {"name", NULL};
     struct tenant tenant;
     TRY(ipc_need_fds(message, 1, fault));
     TRY(json_only(arguments, known, fault));
     TRY(verb_tenant(&tenant, session->control, arguments, fault));
-    return begin_export(session, &tenant, "audit", 0, message, fault);
+    return begin_export(session, &tenant, kind, 0, message, fault);
+}
+
+status verb_audit_export(struct session *session, const struct json *arguments,
+                         struct ipc_message *message, struct fault *fault)
+{
+    return export_of(session, "audit", arguments, message, fault);
+}
+
+status verb_audit_checkpoint(struct session *session, const struct json *arguments,
+                             struct ipc_message *message, struct fault *fault)
+{
+    return export_of(session, "checkpoint", arguments, message, fault);
 }
 
 status verb_check(struct session *session, const struct json *arguments,

@@ -93,6 +93,15 @@ status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_don
     return put_piece(out, from_index, ret_done, silo, &covered, PIECE_BYTES, fault);
 }
 
+status silo_put_checkpoint(struct buffer *out, struct silo *silo, const uint8_t platform_key[32],
+                           struct fault *fault)
+{
+    struct checkpoint checkpoint;
+    TRY(evidence_note(&checkpoint, silo, platform_key, fault));
+    buffer_put(out, (struct span){silo->note, silo->note_length});
+    return buffer_check(out, "checkpoint", fault);
+}
+
 /* ---- for a client ---- */
 
 static status download_read(struct buffer *out, bool *ret_end, struct silo_download *download,

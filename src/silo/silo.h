@@ -205,3 +205,6 @@ void silo_set_prices(struct silo *silo, const struct prices *prices); /* for dis
 MUST_CHECK status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
                                     struct silo *silo, const uint8_t platform_key[32],
                                     struct fault *fault);
+/* That newest checkpoint alone; the same codes. */
+MUST_CHECK status silo_put_checkpoint(struct buffer *out, struct silo *silo,
+                                      const uint8_t platform_key[32], struct fault *fault);

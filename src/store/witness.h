@@ -37,8 +37,8 @@ void witness_put_checkpoint(struct buffer *out, int64_t wall_us, struct span not
 MUST_CHECK status witness_read(struct witness **ret, struct span file, struct fault *fault);
 struct witness *witness_free(struct witness *witness); /* returns NULL; takes NULL */
 
-/* May this checkpoint follow what is kept? *ret_new: it is of a larger log than the last one; false:
- * it is the last one. CORRUPT: not signed by the key, of another log, of a smaller one, or of
+/* May this checkpoint follow what is kept? *ret_new: it is of a larger log than the last one;
+ * false: it is the last one. CORRUPT: not signed by the key, of another log, of a smaller one, or of
  * another one of the same size. */
 MUST_CHECK status witness_check(bool *ret_new, const struct witness *witness, struct span note,
                                 struct fault *fault);

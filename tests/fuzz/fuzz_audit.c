@@ -1,7 +1,7 @@
 /* fuzz_audit: an export, or a witness file, as anyone may hand it in, against the offline verifier.
  * An export is fed whole and in pieces, which must agree; and what is accepted under our key must
- * be an export that our key signed. The fuzzer cannot sign: so it also edits, by its first bytes, one that holds, which any
- * edit must break. Links export. */
+ * be an export that our key signed. The fuzzer cannot sign: so it also edits, by its first bytes,
+ * one that holds, which any edit must break. Links export. */
 #include "fuzz.h"
 #include "store/export.h"
 
