@@ -1,6 +1,6 @@
 /* rotation.c: the data key is followed by its next version: asked of the kms when the charter says
- * that a newer one must be in use, kept in silo.keys before it seals a byte; then everything
- * that older versions have sealed moves to it, a few pages at a time, between turns. When nothing is
+ * that a newer one must be in use, kept in silo.keys before it seals a byte; then everything that
+ * older versions have sealed moves to it, a few pages at a time, between turns. When nothing is
  * left, the kms is told never to open the older ones again, and they are forgotten here.
  *
  * Any step may be the last of this process: what is to be done next follows from what silo.keys

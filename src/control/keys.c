@@ -1,8 +1,8 @@
 /* keys.c: what operators ask about a tenant's keys: the next version of either, and the withdrawal
  * of the KEK. The kms decides and keeps; here is the order, and the ledger.
  *
- * A data key is rotated by the charter: its cell, awake or woken for it, does the rest by itself. A
- * KEK is rotated by the kms; the tenant's cell is parked and woken, and wraps its data keys anew. */
+ * A data key is rotated by the charter: its cell, awake or woken for it, does the rest by itself.
+ * A KEK is rotated by the kms; the tenant's cell is parked and woken, and wraps its data keys anew. */
 #include "base/hex.h"
 #include "base/log.h"
 #include "control/control.h"

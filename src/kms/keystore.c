@@ -79,8 +79,8 @@ status keystore_find_kek(struct kek *ret, struct keystore *store,
         *ret = next;
         return OK;
     }
-    if (follows != NOT_FOUND && found == NOT_FOUND) {
-        *fault = absent;
+    if (follows != NOT_FOUND && follows != OK && (found == NOT_FOUND || found == OK)) {
+        *fault = absent; /* which of them is in force is not known */
         return follows;
     }
     if (found != OK)

@@ -469,6 +469,86 @@ static void the_first_release_makes_the_key_durable_once_more(void **state)
     directory_remove(directory);
 }
 
+/* ---- rotating ---- */
+
+static struct released_key kept_by_silo; /* what silo.keys holds */
+
+static void before_rotate(void)
+{
+    before_move();
+    kept_by_silo = given;
+}
+
+static status release_and_keep(void)
+{
+    struct released_key opened;
+    TRY(keystore_release(&opened, store, id_of(SUBJECT), wrapped_of(&kept_by_silo), &fault));
+    TRY(keystore_sync(store, &fault));
+    if (opened.wrapped_length == 0)
+        return OK;
+    kept_by_silo = opened;
+    return keystore_kept(store, id_of(SUBJECT), opened.wrapped_under, &fault);
+}
+
+static status act_rotate(void)
+{
+    uint8_t made[HASH_BYTES];
+    TRY(keystore_rotate(made, store, id_of(SUBJECT), &fault));
+    TRY(keystore_sync(store, &fault));
+    return release_and_keep();
+}
+
+/* Wherever it was cut: what the silo holds opens, and asking again finishes it. */
+static void after_rotate(status was)
+{
+    struct released_key back;
+    struct key_status key;
+    assert_ok(keystore_release(&back, store, id_of(SUBJECT), wrapped_of(&kept_by_silo), &fault));
+    assert_memory_equal(back.deks[0].key, given.deks[0].key, KEY_BYTES);
+    assert_true(was != OK || back.wrapped_length == 0);
+    assert_ok(keystore_sync(store, &fault));
+    assert_ok(release_and_keep());
+    assert_ok(keystore_look(&key, store, id_of(SUBJECT), &fault));
+    assert_false(key.rotating);
+    assert_ok(release_and_keep());
+}
+
+static void a_kek_rotation_cut_short_loses_no_key_and_can_be_finished(void **state)
+{
+    (void)state;
+    run_both(&(struct scenario){before_rotate, act_rotate, after_rotate});
+}
+
+static status act_versions(void)
+{
+    struct released_key next, left;
+    TRY(keystore_next(&next, store, id_of(SUBJECT), wrapped_of(&kept_by_silo), &fault));
+    TRY(keystore_sync(store, &fault));
+    kept_by_silo = next;
+    TRY(keystore_drop(&left, store, id_of(SUBJECT), wrapped_of(&next), next.deks[0].version,
+                      &fault));
+    TRY(keystore_sync(store, &fault));
+    kept_by_silo = left;
+    return OK;
+}
+
+/* The newest version that the silo kept always opens; after the drop the first one never does. */
+static void after_versions(status was)
+{
+    struct released_key back;
+    assert_ok(keystore_release(&back, store, id_of(SUBJECT), wrapped_of(&kept_by_silo), &fault));
+    assert_memory_equal(back.deks[0].key, kept_by_silo.deks[0].key, KEY_BYTES);
+    status old = keystore_release(&back, store, id_of(SUBJECT), wrapped_of(&given), &fault);
+    assert_true(was == OK ? old == ROLLED_BACK : old == OK || old == ROLLED_BACK);
+    assert_ok(keystore_sync(store, &fault));
+}
+
+static void versions_of_a_data_key_cut_short_are_those_that_the_silo_kept(void **state)
+{
+    (void)state;
+    run_both(&(struct scenario){before_rotate, act_versions, after_versions});
+}
+
 /* ---- starting ---- */
 
 static void a_first_start_cut_short_is_finished_by_the_next(void **state)
@@ -529,6 +609,8 @@ int main(void)
         cmocka_unit_test(the_tombstone_is_durable_before_the_key_is_touched),
         cmocka_unit_test(shredding_again_makes_the_tombstone_durable_first),
         cmocka_unit_test(the_first_release_makes_the_key_durable_once_more),
+        cmocka_unit_test(a_kek_rotation_cut_short_loses_no_key_and_can_be_finished),
+        cmocka_unit_test(versions_of_a_data_key_cut_short_are_those_that_the_silo_kept),
         cmocka_unit_test(a_first_start_cut_short_is_finished_by_the_next),
         cmocka_unit_test(a_start_on_a_failing_disk_changes_nothing),
     };

@@ -26,7 +26,7 @@ struct work {
     uint32_t checkpoint_every;  /* turns; 0: only when parked */
     uint32_t checkpoint_frames; /* after which the WAL starts over in place; 0: rarely */
     bool parks;
-    uint32_t reseals; /* pages after each turn, to a second key, from the second opening on; 0: none */
+    uint32_t reseals; /* pages after each turn to a second key, from the second opening on */
 };
 
 /* Whoever opens it has what silo.keys holds: not the second key before it was made, not the first

@@ -466,7 +466,7 @@ static uint32_t oldest_version(struct sim *sim)
     return oldest;
 }
 
-static void pages_move_to_a_new_key_while_rows_come_and_then_the_old_one_opens_nothing(void **state)
+static void pages_move_to_a_new_key_and_then_the_old_one_opens_nothing(void **state)
 {
     (void)state;
     static const struct store_key next = {.version = 2, .dek = "the second of the data keys ...."};
@@ -626,7 +626,7 @@ int main(void)
         cmocka_unit_test(the_wal_is_moved_into_the_database_as_it_grows),
         cmocka_unit_test(a_silo_can_become_smaller),
         cmocka_unit_test(pages_of_an_older_key_are_still_read),
-        cmocka_unit_test(pages_move_to_a_new_key_while_rows_come_and_then_the_old_one_opens_nothing),
+        cmocka_unit_test(pages_move_to_a_new_key_and_then_the_old_one_opens_nothing),
         cmocka_unit_test(it_works_in_a_real_directory_and_only_once_at_a_time),
         cmocka_unit_test(links_are_not_followed),
         cmocka_unit_test(small_files_are_replaced_whole),
