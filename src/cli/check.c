@@ -1,5 +1,5 @@
-/* check.c: `bulkhead tenant check`: all of a silo is read and verified by its own cell while it is in
- * use; here is only shown what it says. */
+/* check.c: `bulkhead tenant check`: all of a silo is read and verified by its own cell while it is
+ * in use; here is only shown what it says. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "base/limits.h"

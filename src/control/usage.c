@@ -23,8 +23,8 @@ struct usage_note { /* not in the registry yet */
 
 /* ---- the registry ---- */
 
-static status read_day(struct usage_day *ret, struct control *control, const struct usage_note *note,
-                       struct fault *fault)
+static status read_day(struct usage_day *ret, struct control *control,
+                       const struct usage_note *note, struct fault *fault)
 {
     _cleanup_statement_ struct statement *read = NULL;
     *ret = (struct usage_day){.day = note->day.day};

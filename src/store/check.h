@@ -5,8 +5,8 @@
 #include "store/store.h"
 
 uint32_t store_check_pages(const struct store *store); /* of silo.db */
-/* From `page` on, at most `count` pages: *ret_next is the first that was not looked at. CORRUPT: the
- * page before *ret_next does not open, or is not the current one of its place. */
+/* From `page` on, at most `count` pages: *ret_next is the first that was not looked at. CORRUPT:
+ * the page before *ret_next does not open, or is not the current one of its place. */
 MUST_CHECK status store_check_read(uint32_t *ret_next, struct store *store, uint32_t page,
                                    uint32_t count, struct fault *fault);
 /* CORRUPT: the database has not the length that its page map says. */
