@@ -469,6 +469,8 @@ status silo_backup_piece(struct buffer *out, bool *ret_done, struct silo_backup 
     size_t before = out->length;
     if (!store_is_held(backup->silo->store))
         return FAIL(UNAVAILABLE, fault, "too much was written while the backup ran: try again");
+    if (backup->silo->keys->backup_version != backup->head.key_version)
+        return FAIL(UNAVAILABLE, fault, "the key was rotated while the backup ran: try again");
     TRY(put_piece(out, backup, fault));
     TRY(buffer_check(out, "backup", fault));
     struct span fresh = {out->data + before, out->length - before};

@@ -16,6 +16,7 @@
 #include "silo/tenant.h"
 #include "silo/usage.h"
 #include "silo/used_tokens.h"
+#include "store/copy.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -725,6 +726,10 @@ status silo_add_key(struct silo *silo, const struct store_key *key, struct fault
 status silo_reseal(bool *ret_more, struct silo *silo, uint32_t pages, struct fault *fault)
 {
     bool more = false;
+    if (silo->store != NULL && store_is_held(silo->store)) { /* by a backup: after it */
+        *ret_more = true;
+        return OK;
+    }
     if (silo->store != NULL)
         TRY(store_reseal(&more, silo->store, pages, fault));
     /* without a store nothing is sealed, but entries that wait may hold what was derived */

@@ -1,4 +1,4 @@
-/* fuzz_backup.c: the records of a backup file, as a restore reads them before it believes a byte. */
+/* fuzz_backup.c: records of a backup file, as a restore reads them before it believes a byte. */
 #include "store/backup.h"
 
 #include <stdlib.h>
