@@ -1,5 +1,6 @@
 // Logs that show every change made to them: exports, verified offline by the file alone.
 import assert from 'node:assert/strict';
+import crypto from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -147,6 +148,97 @@ describe('evidence', () => {
     const tail = (await node.ok('audit', 'tail', 'acme')).trim().split('\n');
     assert.ok(tail.length >= 5 && tail.length <= 20);
     for (const line of tail) assert.equal(typeof JSON.parse(line).entry.action, 'string');
+  });
+
+  // What an auditor has: a token, the platform's public key, and this code. Nothing of the project's.
+  const sha = (...parts) => crypto.createHash('sha256').update(Buffer.concat(parts)).digest();
+  const nodeHash = (left, right) => sha(Buffer.of(1), left, right);
+
+  function openNote(note, key) {
+    const [text, signature] = note.split('\n\n');
+    const [origin, size, root] = text.split('\n');
+    const [, name, tagged] = /^\u2014 (\S+) (\S+)\n$/.exec(signature);
+    const id = sha(Buffer.from(`${name}\n\x01`), key).subarray(0, 4);
+    const bytes = Buffer.from(tagged, 'base64');
+    assert.deepEqual(bytes.subarray(0, 4), id);
+    const der = Buffer.concat([Buffer.from('302a300506032b6570032100', 'hex'), key]);
+    const publicKey = crypto.createPublicKey({ key: der, format: 'der', type: 'spki' });
+    assert.ok(crypto.verify(null, Buffer.from(`${text}\n`), publicKey, bytes.subarray(4)), 'the signature holds');
+    return { origin, size: Number(size), root };
+  }
+
+  // RFC 9162, 2.1.3.2.
+  function rootOf(leaf, index, size, hashes) {
+    let [at, last, hash] = [index, size - 1, leaf];
+    for (const sibling of hashes.map((one) => Buffer.from(one, 'base64'))) {
+      assert.ok(last > 0, 'the proof is not too long');
+      if (at % 2 === 1 || at === last) {
+        hash = nodeHash(sibling, hash);
+        while (at % 2 === 0 && at !== 0) [at, last] = [at >> 1, last >> 1];
+      } else {
+        hash = nodeHash(hash, sibling);
+      }
+      [at, last] = [at >> 1, last >> 1];
+    }
+    assert.equal(last, 0, 'the proof is not too short');
+    return hash.toString('base64');
+  }
+
+  // The bytes of an entry as they stand in an answer: the hash covers them, not what they mean.
+  const rawEntry = (text) => Buffer.from(/"entry":(\{.*\})\}$/s.exec(text)[1]);
+
+  test('an auditor proves over HTTP, with its token and the public key alone, that entries are in the log', async () => {
+    const key = Buffer.from((await node.ok('platform-key')).trim(), 'base64');
+    const token = await node.token('acme', 'auditor', { scope: 'audit:read' });
+    const user = await node.token('acme', 'ada', {});
+    await node.want(200, 'POST', '/v1/memories/search', { token: user, body: { query: 'who is it' } });
+    const answer = await node.http('GET', '/v1/audit/checkpoint', { token });
+    assert.equal(answer.type, 'text/plain; charset=utf-8');
+    const checkpoint = openNote(answer.text, key);
+    assert.equal(checkpoint.origin, `bulkhead/silo/${node.tenants.acme.id}`);
+    const { hash } = await node.want(200, 'POST', '/v1/audit/hash', { token, body: { text: 'who is it' } });
+    const { data } = await node.want(200, 'GET', '/v1/audit?action=memory.search&limit=500', { token });
+    const mine = data.find(({ entry }) => entry.prompt_hash === hash);
+    assert.ok(mine, 'the search is found by the hash of its query');
+    assert.ok(mine.index < checkpoint.size, 'what was answered before is covered');
+    for (const index of [0, 1, mine.index, checkpoint.size - 1]) {
+      const proof = await node.http('GET', `/v1/audit/proof?index=${index}&size=${checkpoint.size}`, { token });
+      assert.equal(proof.status, 200, proof.text);
+      const leaf = sha(Buffer.of(0), Buffer.from(proof.body.salt, 'base64'), rawEntry(proof.text));
+      assert.equal(leaf.toString('base64'), proof.body.leaf_hash);
+      assert.equal(rootOf(leaf, index, checkpoint.size, proof.body.hashes), checkpoint.root);
+      const changed = Buffer.from(leaf);
+      changed[0] ^= 1;
+      assert.notEqual(rootOf(changed, index, checkpoint.size, proof.body.hashes), checkpoint.root);
+    }
+    await node.problem(400, 'bad_field', 'GET', '/v1/audit/proof?index=999999', { token });
+    await node.problem(403, 'forbidden_scope', 'GET', '/v1/audit', {
+      token: await node.token('acme', 'ada', { scope: 'memory:read' }) });
+  });
+
+  test('checkpoints kept by a witness find a cut tail', async () => {
+    const key = (await node.ok('platform-key')).trim();
+    const token = await node.token('acme', 'auditor', { scope: 'audit:read' });
+    fs.writeFileSync(file('note'), (await node.http('GET', '/v1/audit/checkpoint', { token })).text);
+    const early = (await node.http('GET', '/v1/audit/export', { token })).text;
+    const kept = await bulkhead('audit', 'witness', file('witness'), '--note', file('note'), '--key', key);
+    assert.equal(kept.code, 0, kept.stderr);
+    assert.match((await bulkhead('audit', 'witness', file('witness'), '--note', file('note'))).stdout, /already/);
+    await node.want(201, 'POST', '/v1/memories', { token: await node.token('acme', 'ada'), body: { text: 'later' } });
+    await node.ok('audit', 'witness', file('witness'), '--tenant', 'acme');
+    const late = (await node.http('GET', '/v1/audit/export', { token })).text;
+    const good = await verify(late, '--witness', file('witness'), '--key', key);
+    assert.equal(good.code, 0, good.stderr);
+    assert.match(good.stdout, /continues the 2 checkpoints/);
+    assert.equal((await verify(early)).code, 0);
+    assert.match(await rejected([early], 'a cut tail', '--witness', file('witness')), /line 3/);
+    const before = fs.readFileSync(file('witness'), 'utf8');
+    const shrunk = await bulkhead('audit', 'witness', file('witness'), '--note', file('note'));
+    assert.equal(shrunk.code, 1);
+    assert.match(shrunk.stderr, /shrunk/);
+    assert.equal(fs.readFileSync(file('witness'), 'utf8'), before);
+    fs.writeFileSync(file('witness'), before.replace('checkpoint":"bulkhead', 'checkpoint":"bulkhaed'));
+    assert.match((await bulkhead('audit', 'witness', file('witness'), '--note', file('note'))).stderr, /line 2/);
   });
 
   test('exports of what is not there are refused', async () => {
