@@ -172,7 +172,7 @@ async function auditor(node, fact) {
   fact(`   the signed log of ${count(Number(size))}: ${hashes.length} hashes lead to its root`);
   const file = (name) => path.join(node.directory, name);
   fs.writeFileSync(file('note'), note);
-  await node.ok('audit', 'witness', file('witness'), '--note', file('note'));
+  await node.ok('audit', 'witness', file('witness'), '--note', file('note'), '--key', key.toString('base64'));
   const log = await node.http('GET', '/v1/audit/export', { token });
   fs.writeFileSync(file('log'), log.text);
   const good = await bulkhead('audit', 'verify', file('log'), '--witness', file('witness'), '--json');
@@ -257,11 +257,10 @@ async function care(node, fact) {
 }
 
 async function usage(node, fact) {
-  const { usage: used, cost } = await node.want(200, 'GET', '/v1/tenant', { token: LIBRARIES.atlas.token });
-  assert.ok(cost.total !== undefined && used, 'usage and cost');
-  const shown = await node.json('tenant', 'show', 'atlas');
-  assert.equal(shown.cost.currency, 'EUR');
-  fact(`what atlas cost this month: ${shown.cost.total} ${shown.cost.currency}, from requests, CPU seconds the kernel counted, bytes`);
+  const { usage: { month } } = await node.want(200, 'GET', '/v1/tenant', { token: LIBRARIES.atlas.token });
+  assert.equal(month.cost.currency, 'EUR');
+  assert.ok(Number(month.cost.total) > 0);
+  fact(`what atlas cost this month: ${month.cost.total} ${month.cost.currency}, from requests, CPU seconds the kernel counted, bytes`);
 }
 
 export async function holdings(chapter, fact) {
