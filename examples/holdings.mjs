@@ -236,7 +236,7 @@ async function care(node, fact) {
     .map((name) => fs.statSync(path.join(backups, atlas.id, name)).size);
   fact(`both backed up while in use, sealed as they lie: ${first}; atlas again after one page more: ${count(sizes[1])} bytes ` +
        `instead of ${count(sizes[0])}`);
-  const report = await node.json('tenant', 'check', 'atlas');
+  const { report } = await node.json('tenant', 'check', 'atlas');
   assert.equal(report.ok, true);
   fact(`checked: ${count(report.pages)} pages, ${count(report.chunks)} chunks, ${count(report.entries)} entries of the log, all sound`);
   await node.ok('tenant', 'erase', 'borealis');

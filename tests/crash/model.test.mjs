@@ -253,7 +253,7 @@ test('what the model knows is listed and found, nothing else, and every silo is 
     const known = of.flatMap((actor) => actor.memories.filter(({ id }) => id));
     const added = (await auditOf(node, tenant.name)).filter(({ action, code }) => action === 'memory.add' && code === 'ok');
     assert.ok(added.length >= known.length);
-    const report = await node.json('tenant', 'check', tenant.name);
+    const { report } = await node.json('tenant', 'check', tenant.name);
     assert.equal(report.ok, true, JSON.stringify(report));
   }
 });
