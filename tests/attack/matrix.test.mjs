@@ -19,7 +19,12 @@ const tenants = {
   beta: { users: ['cleo', 'dan'] },
 };
 
-// As a request on somebody's item and somebody's user. scope: what the action needs.
+const lines = (...documents) => documents.map((one) => `${JSON.stringify(one)}\n`).join('');
+const ndjson = { 'content-type': 'application/x-ndjson' };
+const bytes = { 'content-type': 'application/octet-stream' };
+
+// As a request on somebody's item (a memory's id, a document's, or an object's key) and somebody's user.
+// scope: what the action needs.
 const actions = {
   'memory.add': () => ['POST', '/v1/memories', { text: 'written by a stranger' }, 'memory:write'],
   'memory.list': () => ['GET', '/v1/memories', undefined, 'memory:read'],
@@ -31,9 +36,50 @@ const actions = {
     ['PATCH', `/v1/memories/${id}`, { text: 'changed by a stranger' }, 'memory:write'],
   'memory.delete': (id) => ['DELETE', `/v1/memories/${id}`, undefined, 'memory:write'],
   'memory.history': (id) => ['GET', `/v1/memories/${id}/history`, undefined, 'memory:read'],
+  'knowledge.list': () => ['GET', '/v1/documents', undefined, 'knowledge:read'],
+  'knowledge.batch': (id) => ['POST', '/v1/documents/batch', lines({ id: id || 'x', text: 'by a stranger' }),
+                              'knowledge:write', ndjson],
+  'knowledge.put': (id) => ['PUT', `/v1/documents/${id}`, { text: 'by a stranger' }, 'knowledge:write'],
+  'knowledge.read': (id) => ['GET', `/v1/documents/${id}`, undefined, 'knowledge:read'],
+  'knowledge.delete': (id) => ['DELETE', `/v1/documents/${id}`, undefined, 'knowledge:write'],
+  'knowledge.search': () => ['POST', '/v1/search', { query: 'secret' }, 'knowledge:read'],
+  'object.put': (key) => ['PUT', `/v1/objects/${key}`, 'by a stranger', 'objects:write', bytes],
+  'object.get': (key) => ['GET', `/v1/objects/${key}`, undefined, 'objects:read'],
+  'object.delete': (key) => ['DELETE', `/v1/objects/${key}`, undefined, 'objects:write'],
+  'object.list': () => ['GET', '/v1/objects', undefined, 'objects:read'],
   'tenant.read': () => ['GET', '/v1/tenant', undefined, 'tenant:read'],
+  'audit.list': () => ['GET', '/v1/audit', undefined, 'audit:read'],
+  'audit.checkpoint': () => ['GET', '/v1/audit/checkpoint', undefined, 'audit:read'],
+  'audit.proof': () => ['GET', '/v1/audit/proof?index=0', undefined, 'audit:read'],
+  'audit.consistency': () => ['GET', '/v1/audit/consistency?from=1', undefined, 'audit:read'],
+  'audit.export': () => ['GET', '/v1/audit/export', undefined, 'audit:read'],
+  'audit.hash': () => ['POST', '/v1/audit/hash', { text: 'secret' }, 'audit:read'],
 };
-const onAnItem = ['memory.read', 'memory.update', 'memory.delete', 'memory.history'];
+const onAMemory = ['memory.read', 'memory.update', 'memory.delete', 'memory.history'];
+// What one names oneself, and what is there under that name.
+const onANamed = {
+  documents: ['knowledge.read', 'knowledge.delete'],
+  objects: ['object.get', 'object.delete'],
+};
+const writesANamed = {
+  documents: [['knowledge.put', 'knowledge.delete'], ['knowledge.batch', 'knowledge.delete']],
+  objects: [['object.put', 'object.delete']],
+};
+
+async function fillShared(name, tenant) {
+  const token = tenant.all;
+  tenant.documents = [];
+  tenant.objects = [];
+  for (let i = 0; i < 3; i++) {
+    const id = `paper-${name}-${i}`, key = `files/${name}/${i}`;
+    await node.want(201, 'PUT', `/v1/documents/${id}`, { token, body: {
+      title: `title ${i} of ${name}`, text: `secret paper ${i} of ${name}`, metadata: { origin: `paper-${name}` } } });
+    await node.want(201, 'PUT', `/v1/objects/${key}`, { token, headers: { 'content-type': 'text/plain' },
+                                                        body: `secret file ${i} of ${name}` });
+    tenant.documents.push(id);
+    tenant.objects.push(key);
+  }
+}
 
 async function fill(name, tenant) {
   tenant.id = (await node.createBusyTenant(name)).id;
@@ -55,6 +101,7 @@ async function fill(name, tenant) {
     }
     tenant.markers.push(`of ${user}`, `session-${user}`, `agent-of-${user}`, ...tenant.items[user]);
   }
+  await fillShared(name, tenant);
 }
 
 before(async () => {
@@ -66,8 +113,8 @@ before(async () => {
 after(() => node.destroy());
 
 async function attempt(name, item, user, token, options = {}) {
-  const [method, target, body] = actions[name](item, user);
-  return node.http(method, target, { token, body, ...options });
+  const [method, target, body, , headers] = actions[name](item, user);
+  return node.http(method, target, { token, body, headers, ...options });
 }
 
 function saysNothingOf(tenant, answer, what) {
@@ -124,7 +171,7 @@ test('a scope that is missing is 403, says which one, and wakes nobody', async (
   await park(node, 'alpha');
   await park(node, 'beta');
   for (const action of Object.keys(actions)) {
-    const [, , , scope] = actions[action]('', '');
+    const [, , , scope] = actions[action]('x', 'x');
     const others = EVERY_SCOPE.split(' ').filter((one) => one !== scope).join(' ');
     const token = await node.token('alpha', 'ada', { scope: others });
     const answer = await attempt(action, alpha.items.ada[0], 'ada', token);
@@ -135,12 +182,40 @@ test('a scope that is missing is 403, says which one, and wakes nobody', async (
   assert.deepEqual((await node.status()).cells, [], 'no cell was woken by what was refused');
 });
 
+// As if nobody had taken the name: read, deleted and written alike, and the other's item stays.
+async function namesOfAnotherTenant(theirs, tokens) {
+  for (const token of tokens)
+    for (const [kind, names] of Object.entries(onANamed))
+      for (const name of theirs[kind]) {
+        for (const action of names) {
+          const answer = await attempt(action, name, 'ada', token);
+          const never = await attempt(action, 'never-was', 'ada', token);
+          checkProblem(answer, 404, 'not_found');
+          assert.equal(withoutTrace(answer), withoutTrace(never), 'as a name that never was');
+          assert.equal(headWithoutTrace(answer), headWithoutTrace(never));
+        }
+        for (const [write, undo] of writesANamed[kind]) {
+          const written = await attempt(write, name, 'ada', token);
+          const first = write === 'knowledge.batch' ? JSON.parse(written.text).status : written.status;
+          assert.equal(first, 201, `${write}: the name is free here: ${written.text}`);
+          assert.equal((await attempt(undo, name, 'ada', token)).status, 204);
+        }
+      }
+}
+
+test('a hash of a text is of use in one tenant only', async () => {
+  const of = async ({ all }) =>
+    (await node.want(200, 'POST', '/v1/audit/hash', { token: all, body: { text: 'secret' } })).hash;
+  assert.equal(await of(tenants.alpha), await of(tenants.alpha));
+  assert.notEqual(await of(tenants.alpha), await of(tenants.beta));
+});
+
 test('ids of another tenant are 404, as ids that never were; its lists, searches, users are empty', async () => {
   const { alpha, beta } = tenants;
   const log = await auditOf(node, 'alpha');
   await park(node, 'alpha');
   for (const token of [beta.tokens.cleo, beta.tokens.dan, beta.all])
-    for (const action of onAnItem)
+    for (const action of onAMemory)
       for (const id of [...alpha.items.ada, ...alpha.items.bob]) {
         const answer = await attempt(action, id, 'ada', token);
         const never = await attempt(action, UNKNOWN_ID, 'ada', token);
@@ -150,14 +225,18 @@ test('ids of another tenant are 404, as ids that never were; its lists, searches
         assert.equal(headWithoutTrace(answer), headWithoutTrace(never));
         saysNothingOf(alpha, answer, action);
       }
+  await namesOfAnotherTenant(alpha, [beta.tokens.cleo, beta.all]);
   for (const query of ['secret', 'ada', 'alpha', 'secret event of ada of alpha'])
-    for (const token of [beta.tokens.cleo, beta.all]) {
-      const found = await node.http('POST', '/v1/memories/search', { token, body: { query } });
-      assert.equal(found.status, 200);
-      saysNothingOf(alpha, found, `search for ${query}`);
-    }
+    for (const token of [beta.tokens.cleo, beta.all])
+      for (const target of ['/v1/memories/search', '/v1/search']) {
+        const found = await node.http('POST', target, { token, body: { query } });
+        assert.equal(found.status, 200);
+        saysNothingOf(alpha, found, `search for ${query}`);
+      }
   for (const target of ['/v1/memories', '/v1/memories?user_id=ada', '/v1/memories?user_id=ada&session_id=session-ada',
-                        '/v1/tenant']) {
+                        '/v1/tenant', '/v1/documents', '/v1/documents?prefix=paper-alpha', '/v1/objects',
+                        '/v1/objects?prefix=files/alpha/', '/v1/objects?delimiter=/', '/v1/audit',
+                        '/v1/audit?subject=ada', '/v1/audit/checkpoint', '/v1/audit/export']) {
     const answer = await node.http('GET', target, { token: beta.all });
     assert.equal(answer.status, 200);
     saysNothingOf(alpha, answer, target);
@@ -172,14 +251,42 @@ test('ids of another tenant are 404, as ids that never were; its lists, searches
 
 test('cursors of one tenant or user mean nothing to another', async () => {
   const { alpha, beta } = tenants;
-  const page = await node.want(200, 'GET', '/v1/memories?limit=2', { token: alpha.tokens.ada });
-  assert.ok(page.next_cursor);
-  const target = `/v1/memories?limit=2&cursor=${encodeURIComponent(page.next_cursor)}`;
-  for (const token of [alpha.tokens.bob, beta.tokens.cleo, beta.all, alpha.all]) {
-    const answer = await node.problem(400, 'bad_field', 'GET', target, { token });
-    saysNothingOf(alpha, answer, 'a cursor');
+  const lists = { '/v1/memories': [alpha.tokens.bob, beta.tokens.cleo, beta.all, alpha.all],
+                  '/v1/documents': [beta.tokens.cleo, beta.all], '/v1/objects': [beta.tokens.cleo, beta.all],
+                  '/v1/audit': [alpha.tokens.bob, beta.tokens.cleo, beta.all] };
+  for (const [list, others] of Object.entries(lists)) {
+    const page = await node.want(200, 'GET', `${list}?limit=2`, { token: alpha.tokens.ada });
+    assert.ok(page.next_cursor);
+    const target = `${list}?limit=2&cursor=${encodeURIComponent(page.next_cursor)}`;
+    for (const token of others) {
+      const answer = await node.problem(400, 'bad_field', 'GET', target, { token });
+      saysNothingOf(alpha, answer, 'a cursor');
+    }
+    await node.want(200, 'GET', target, { token: alpha.tokens.ada });
+    for (const other of Object.keys(lists).filter((one) => one !== list))
+      await node.problem(400, 'bad_field', 'GET', `${other}?limit=2&cursor=${encodeURIComponent(page.next_cursor)}`,
+                         { token: alpha.tokens.ada });
   }
-  await node.want(200, 'GET', target, { token: alpha.tokens.ada });
+  const body = { query: 'secret', limit: 1 };
+  const { next_cursor: cursor } = await node.want(200, 'POST', '/v1/search', { token: alpha.tokens.ada, body });
+  assert.ok(cursor);
+  for (const token of [beta.tokens.cleo, beta.all])
+    await node.problem(400, 'bad_field', 'POST', '/v1/search', { token, body: { ...body, cursor } });
+  await node.want(200, 'POST', '/v1/search', { token: alpha.tokens.bob, body: { ...body, cursor } });
+});
+
+// Documents and objects are the tenant's: its users share them, and only clearance divides them. What is each
+// user's own besides memories: what an Idempotency-Key answered.
+test('an Idempotency-Key of one user is not another\'s', async () => {
+  const { alpha } = tenants;
+  const headers = { 'idempotency-key': 'the-same' };
+  const ask = (token) => node.http('POST', '/v1/memories/search', { token, headers, body: { query: 'secret' } });
+  const hers = await ask(alpha.tokens.ada), his = await ask(alpha.tokens.bob);
+  assert.equal(hers.headers.get('idempotent-replayed'), null);
+  assert.equal(his.headers.get('idempotent-replayed'), null, 'not even that it was used');
+  saysNothingOf({ markers: ['of ada', ...alpha.items.ada] }, his, 'a search under her key');
+  assert.equal((await ask(alpha.tokens.ada)).headers.get('idempotent-replayed'), 'true');
+  saysNothingOf({ markers: ['of bob', ...alpha.items.bob] }, await ask(alpha.tokens.ada), 'and the other way');
 });
 
 test('another user of the same tenant: 404 for items, 403 for naming the user, and the log has it', async () => {
@@ -188,7 +295,7 @@ test('another user of the same tenant: 404 for items, 403 for naming the user, a
   const hers = { markers: ['of ada', 'session-ada', 'agent-of-ada', ...alpha.items.ada] };
   const log = await auditOf(node, 'alpha');
   let count = 0;
-  for (const action of onAnItem)
+  for (const action of onAMemory)
     for (const id of alpha.items.ada) {
       const answer = await attempt(action, id, 'ada', token);
       const never = await attempt(action, UNKNOWN_ID, 'ada', token);

@@ -106,7 +106,15 @@ export async function everything(node, token) {
   const memories = await pages(node, '/v1/memories', token);
   const histories = {};
   for (const { id } of memories) histories[id] = await pages(node, `/v1/memories/${id}/history`, token);
-  return { memories, histories };
+  const documents = await pages(node, '/v1/documents', token);
+  for (const one of documents)
+    one.read = await node.want(200, 'GET', `/v1/documents/${encodeURIComponent(one.id)}`, { token });
+  const objects = await pages(node, '/v1/objects', token);
+  for (const one of objects) {
+    const path = one.key.split('/').map(encodeURIComponent).join('/');
+    one.read = (await node.http('GET', `/v1/objects/${path}`, { token })).text;
+  }
+  return { memories, histories, documents, objects };
 }
 
 // The entries of a tenant's log, of a file that verifies; without the header and the checkpoint.
