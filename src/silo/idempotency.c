@@ -376,14 +376,17 @@ status idempotency_run(struct call *call, silo_handler *handler, silo_replay *re
 
 /* ---- forgetting ---- */
 
-status idempotency_drop_answers(struct silo *silo, struct fault *fault)
+status idempotency_drop_answers(struct silo *silo, enum clearance lowest, struct fault *fault)
 {
     TRY(know(silo, fault));
     if (silo->idempotency.answers == 0)
         return OK;
-    TRY(store_execute(silo->store,
-                      "UPDATE idempotency_keys SET body = NULL WHERE body IS NOT NULL", fault));
-    silo->idempotency.answers = 0;
+    _cleanup_statement_ struct statement *drop = NULL;
+    TRY(statement_open(&drop, silo->store, "UPDATE idempotency_keys SET body = NULL "
+                       "WHERE body IS NOT NULL AND clearance >= ?1", fault));
+    statement_bind_int(drop, 1, (int64_t)lowest);
+    TRY(statement_run(drop, fault));
+    silo->idempotency.answers -= store_changes(silo->store);
     silo->wrote = true;
     return OK;
 }

@@ -19,10 +19,12 @@ MUST_CHECK status idempotency_run(struct call *call, silo_handler *handler, silo
 /* Does a request with these facts leave something here? */
 bool idempotency_is_asked(const struct silo_request *request);
 
-/* Something is being deleted or replaced: no stored answer may show it any more. Inside the open
- * transaction, unless there are none. */
+/* Something of that classification or above is being deleted or replaced: no stored answer may show
+ * it any more. Those that never could stay, or their loss would tell of what is hidden. Inside the
+ * open transaction, unless there are none. */
 bool idempotency_has_answers(struct silo *silo);
-MUST_CHECK status idempotency_drop_answers(struct silo *silo, struct fault *fault);
+MUST_CHECK status idempotency_drop_answers(struct silo *silo, enum clearance lowest,
+                                           struct fault *fault);
 
 /* Keys past their day, in bounded steps. Inside the open transaction. */
 bool idempotency_is_due(struct silo *silo);

@@ -124,12 +124,35 @@ static status remove_document(struct silo *silo, const struct document_row *row,
     return knowledge_save_totals(silo, classification, &totals, fault);
 }
 
-/* Removes every instance that the caller covers. ret_seen: of the highest, what goes on in its
- * successor: the greatest version and when it was made; n is 0 when there was none. */
-static status remove_covered(struct document_row *ret_seen, struct call *call,
+/* What was there before: of all that the caller covers, and what of it goes on in a successor. */
+struct removed {
+    int64_t count;
+    enum clearance classification;   /* of the highest */
+    int lowest;                      /* of all; CLEARANCE_COUNT: there were none */
+    int64_t version, created_us;     /* 0: nothing goes on */
+};
+
+/* reach: of the successor. Whoever sees that learns only of instances that it could see as well, so
+ * only their version and the time when the highest of them was made go on. */
+static void take_over(struct removed *removed, const struct document_row *row,
+                      enum clearance reach)
+{
+    if (removed->count++ == 0)
+        removed->classification = row->classification;
+    removed->lowest = (int)row->classification; /* they come from the highest on */
+    if (!clearance_covers(reach, row->classification))
+        return;
+    if (removed->created_us == 0)
+        removed->created_us = row->created_us;
+    if (row->version > removed->version)
+        removed->version = row->version;
+}
+
+/* Removes every instance that the caller covers. */
+static status remove_covered(struct removed *ret, struct call *call, enum clearance reach,
                              struct fault *fault)
 {
-    struct document_row seen = {0};
+    struct removed removed = {.lowest = CLEARANCE_COUNT};
     for (int k = CLEARANCE_COUNT - 1; k >= 0; k--) {
         struct document_row row;
         struct statement *rows;
@@ -143,12 +166,9 @@ static status remove_covered(struct document_row *ret_seen, struct call *call,
         statement_close(rows);
         row.id = row.title = row.metadata = row.user_id = (struct span){0};
         TRY(remove_document(call->silo, &row, fault));
-        int64_t version = row.version > seen.version ? row.version : seen.version;
-        if (seen.n == 0)
-            seen = row;
-        seen.version = version;
+        take_over(&removed, &row, reach);
     }
-    *ret_seen = seen;
+    *ret = removed;
     return OK;
 }
 
@@ -239,18 +259,19 @@ static status insert_document(struct new_document *new, struct silo *silo, struc
 static status put(struct new_document *new, struct call *call, const struct json *body,
                   struct fault *fault)
 {
-    struct document_row seen;
+    struct removed removed;
     TRY(read_new(new, call, body, fault));
     TRY(knowledge_make(call->silo, fault));
-    TRY(remove_covered(&seen, call, fault));
-    if (seen.n != 0) {
-        new->row.version = seen.version + 1;
-        new->row.created_us = seen.created_us;
+    TRY(remove_covered(&removed, call, new->row.classification, fault));
+    if (removed.version > 0) {
+        new->row.version = removed.version + 1;
+        new->row.created_us = removed.created_us;
     }
     TRY(insert_document(new, call->silo, fault));
     call->classification = (int)new->row.classification;
+    call->gone = removed.lowest;
     call->count = 1;
-    call->response->http_status = seen.n != 0 ? 200 : 201;
+    call->response->http_status = removed.count > 0 ? 200 : 201;
     return OK;
 }
 
@@ -345,13 +366,14 @@ status knowledge_batch_again(struct call *call, int http_status, struct span ref
 
 status knowledge_delete(struct call *call, struct fault *fault)
 {
-    struct document_row seen = {0};
+    struct removed removed = {0};
     call->item = call->request->ids[0];
     if (call->silo->knowledge.exists)
-        TRY(remove_covered(&seen, call, fault));
-    if (seen.n == 0)
+        TRY(remove_covered(&removed, call, CLEARANCE_PUBLIC, fault));
+    if (removed.count == 0)
         return no_such_document(call, call->item, fault);
-    call->classification = (int)seen.classification;
+    call->classification = (int)removed.classification;
+    call->gone = removed.lowest;
     call->count = 1;
     call->response->http_status = 204;
     return OK;

@@ -349,6 +349,7 @@ status memory_update(struct call *call, struct fault *fault)
     if (fields.has_text) /* the old words leave the index before the row changes under it */
         TRY(fulltext_remove(index, call->silo, row.classification, row.n, row.n, fault));
     TRY(update_row(call->silo, &changed, fault));
+    call->gone = (int)row.classification;
     if (fields.has_text)
         TRY(fulltext_add(index, call->silo, row.classification, row.n, fault));
     call->silo->memory.due_known = false;
@@ -364,6 +365,7 @@ status memory_delete(struct call *call, struct fault *fault)
     TRY(own_row(&row, call, fault));
     rows = statement_close(rows);
     TRY(memory_remove(call->silo, &row, fault));
+    call->gone = (int)row.classification;
     call->response->http_status = 204;
     return OK;
 }

@@ -216,11 +216,14 @@ static status delete_row(struct silo *silo, const struct object_row *row, struct
     return OK;
 }
 
-/* Every instance that the caller covers. */
-static status delete_covered(int64_t *ret_count, struct call *call, struct fault *fault)
+/* Every instance that the caller covers. *ret_created_us: when the highest was made of those that
+ * whoever sees a successor of that classification could see as well; 0 for none. */
+static status delete_covered(int64_t *ret_count, int64_t *ret_created_us, struct call *call,
+                             enum clearance reach, struct fault *fault)
 {
     const struct envelope *envelope = call->request->envelope;
-    int64_t count = 0;
+    int64_t count = 0, created_us = 0;
+    call->gone = CLEARANCE_COUNT;
     for (int i = 0; i < CLEARANCE_COUNT; i++) {
         struct object_row row;
         struct statement *rows;
@@ -233,8 +236,12 @@ static status delete_covered(int64_t *ret_count, struct call *call, struct fault
         statement_close(rows); /* its spans go; numbers stay */
         TRY(delete_row(call->silo, &row, fault));
         count++;
+        call->gone = i < call->gone ? i : call->gone;
+        if (clearance_covers(reach, row.classification))
+            created_us = row.created_us;
     }
     *ret_count = count;
+    *ret_created_us = created_us;
     return OK;
 }
 
@@ -277,7 +284,7 @@ status object_put(struct call *call, struct fault *fault)
     struct object_row old;
     struct put put;
     bool there;
-    int64_t replaced;
+    int64_t replaced, created_us;
     if (request->upload == NULL)
         return FAIL(INTERNAL, fault, "an object without its bytes");
     TRY(read_put(&put, call, fault));
@@ -286,11 +293,11 @@ status object_put(struct call *call, struct fault *fault)
     status wanted = check_conditions(call, there ? &old : NULL, fault);
     statement_close(rows);
     TRY(wanted);
-    TRY(delete_covered(&replaced, call, fault));
+    TRY(delete_covered(&replaced, &created_us, call, put.classification, fault));
     struct object_row row = {
         .key = call->item, .classification = put.classification,
         .content_type = put.content_type, .user_id = span_of_text(request->envelope->user),
-        .created_us = there ? old.created_us : request->now_us, .updated_us = request->now_us};
+        .created_us = created_us != 0 ? created_us : request->now_us, .updated_us = request->now_us};
     TRY(store_row(&row, call, fault));
     struct json_writer writer = json_writer_on(call->response->body);
     call->response->http_status = replaced > 0 ? 200 : 201;
@@ -305,6 +312,7 @@ status object_delete(struct call *call, struct fault *fault)
     struct statement *rows;
     struct object_row row;
     struct blobs *blobs;
+    int64_t created_us;
     TRY(object_visible(&row, &rows, call, fault));
     status wanted = check_conditions(call, &row, fault);
     statement_close(rows);
@@ -312,7 +320,7 @@ status object_delete(struct call *call, struct fault *fault)
     TRY(objects_blobs(&blobs, call->silo, fault));
     objects_sweep_due(call->silo); /* before this process leaves a mark of its own */
     TRY(blobs_unsettled(blobs, fault));
-    TRY(delete_covered(&call->count, call, fault));
+    TRY(delete_covered(&call->count, &created_us, call, CLEARANCE_PUBLIC, fault));
     call->response->http_status = 204;
     return OK;
 }

@@ -356,14 +356,17 @@ static void end_idle(struct silo *silo)
 /* Did it do more than add? Then no stored answer may show what was there. */
 static bool has_replaced(const struct call *call)
 {
-    return call->response->http_status != 201
-           || !span_is(span_of_text(call->request->action->method), "POST");
+    return !call->replayed && call->gone < CLEARANCE_COUNT
+           && (call->response->http_status != 201
+               || !span_is(span_of_text(call->request->action->method), "POST"));
 }
 
 static status carry_out(struct call *call, const struct task *task, struct fault *fault)
 {
     TRY(idempotency_run(call, task->handler, task->replay, fault));
-    return has_replaced(call) ? idempotency_drop_answers(call->silo, fault) : OK;
+    return has_replaced(call)
+               ? idempotency_drop_answers(call->silo, (enum clearance)call->gone, fault)
+               : OK;
 }
 
 /* What a mutation did stays only together with its entry. It runs in the savepoint of prepare. */
@@ -677,7 +680,7 @@ static status drop_stale_answers(struct silo *silo, struct fault *fault)
     if (due_us == 0 || due_us > silo->now_us || !idempotency_has_answers(silo))
         return OK;
     TRY(silo_write(silo, fault));
-    return idempotency_drop_answers(silo, fault);
+    return idempotency_drop_answers(silo, CLEARANCE_PUBLIC, fault);
 }
 
 static status expire_rows(bool *ret_more, struct silo *silo, bool parking, struct fault *fault)

@@ -190,6 +190,8 @@ struct call {
     struct silo_response *response;
     struct span item;       /* the id of the item, as text; empty: none */
     int classification;     /* of the item; -1: none */
+    int gone;               /* the lowest classification of what was replaced or deleted;
+                               CLEARANCE_COUNT: nothing was. Not said: as if it were public */
     int64_t count;          /* items returned, made, changed or deleted; -1: does not apply */
     struct silo_marks marks; /* of a mutation */
     size_t objects_mark;     /* of a mutation */

@@ -124,6 +124,27 @@ static void what_is_above_the_clearance_leaves_no_trace(void **state)
     assert_status(house, get(house, &chief, "plan"), NOT_FOUND);
 }
 
+/* A secret one that is made plain is told of as if it had been new. */
+static void what_was_hidden_does_not_go_on_in_what_is_seen(void **state)
+{
+    struct house *house = *state;
+    const char *plain = "{\"text\":\"now plain\",\"classification\":\"internal\"}";
+    put(house, &chief, "plan", "{\"text\":\"a\",\"classification\":\"restricted\"}", 201);
+    put(house, &chief, "plan", "{\"text\":\"b\",\"classification\":\"restricted\"}", 200);
+    const char *hidden = answer_text(house, &house->answer, "created_at");
+    house->now_us += DAY_US;
+    put(house, &chief, "plan", plain, 200);
+    assert_ok(house, get(house, &ann, "plan"));
+    assert_int_equal(answer_integer(&house->answer, "version"), 1);
+    const char *seen = answer_text(house, &house->answer, "created_at");
+    assert_string_not_equal(seen, hidden);
+    assert_string_equal(seen, answer_text(house, &house->answer, "updated_at"));
+    house->now_us += DAY_US;
+    put(house, &chief, "plan", "{\"text\":\"c\",\"classification\":\"restricted\"}", 200);
+    assert_int_equal(answer_integer(&house->answer, "version"), 2);
+    assert_string_equal(answer_text(house, &house->answer, "created_at"), seen);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +154,8 @@ int main(void)
                                         house_pull_down),
         cmocka_unit_test_setup_teardown(what_is_above_the_clearance_leaves_no_trace, house_build,
                                         house_pull_down),
+        cmocka_unit_test_setup_teardown(what_was_hidden_does_not_go_on_in_what_is_seen,
+                                        house_build, house_pull_down),
     };
     return cmocka_run_group_tests_name("silo knowledge", tests, NULL, NULL);
 }

@@ -149,6 +149,23 @@ static void what_is_hidden_leaves_no_trace_in_an_answer(void **state)
     buffer_free(&seen[1]);
 }
 
+/* A secret one that is made plain is told of as if it had been new. */
+static void what_was_hidden_does_not_go_on_in_what_is_seen(void **state)
+{
+    struct house *house = *state;
+    assert_ok(house, put(house, &chief, "k", "classification=restricted", SPAN("x")));
+    const char *hidden = answer_text(house, &house->answer, "created_at");
+    house->now_us += DAY_US;
+    assert_ok(house, put(house, &chief, "k", "classification=internal", SPAN("y")));
+    assert_int_equal(house->http_status, 200);
+    const char *seen = answer_text(house, &house->answer, "created_at");
+    assert_string_not_equal(seen, hidden);
+    assert_string_equal(seen, answer_text(house, &house->answer, "updated_at"));
+    house->now_us += DAY_US;
+    assert_ok(house, put(house, &chief, "k", "classification=restricted", SPAN("z")));
+    assert_string_equal(answer_text(house, &house->answer, "created_at"), seen);
+}
+
 /* ---- conditions and parts ---- */
 
 struct condition {
@@ -443,6 +460,7 @@ int main(void)
         IN_A_HOUSE(each_caller_reads_the_highest_instance_it_covers),
         IN_A_HOUSE(a_classification_above_the_callers_clearance_is_refused),
         IN_A_HOUSE(what_is_hidden_leaves_no_trace_in_an_answer),
+        IN_A_HOUSE(what_was_hidden_does_not_go_on_in_what_is_seen),
         IN_A_HOUSE(conditions_are_those_of_rfc_9110),
         IN_A_HOUSE(a_condition_is_judged_again_when_all_has_come),
         IN_A_HOUSE(parts_are_those_of_rfc_9110),
