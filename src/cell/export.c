@@ -1,6 +1,6 @@
 /* export.c: what leaves the cell as a whole to a descriptor that the operator's command gave, a
- * piece a turn: the audit log, a backup, what a check found. Its reader may be slow or gone: then the export is
- * dropped, nothing else. */
+ * piece a turn: the audit log, a backup, what a check found. Its reader may be slow or gone: then
+ * the export is dropped, nothing else. */
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"

@@ -141,7 +141,8 @@ static void print_list(const struct json *document)
         const struct json *tenant = &data->items[i];
         const struct json *cost = json_member(tenant, "cost");
         total = cost ? json_member(cost, "total") : NULL;
-        printf("%-24.*s %-32.*s %-8.*s %-9.*s %12lld %-5s %.*s\n", SPAN_ARG(cli_member(tenant, "name")),
+        printf("%-24.*s %-32.*s %-8.*s %-9.*s %12lld %-5s %.*s\n",
+               SPAN_ARG(cli_member(tenant, "name")),
                SPAN_ARG(cli_member(tenant, "id")), SPAN_ARG(cli_member(tenant, "state")),
                SPAN_ARG(cli_member(tenant, "tier")),
                (long long)cli_number(json_member(tenant, "usage"), "bytes_stored"),

@@ -2,7 +2,8 @@
  * of the KEK. The kms decides and keeps; here is the order, and the ledger.
  *
  * A data key is rotated by the charter: its cell, awake or woken for it, does the rest by itself.
- * A KEK is rotated by the kms; the tenant's cell is parked and woken, and wraps its data keys anew. */
+ * A KEK is rotated by the kms; the tenant's cell is parked and woken, and wraps its data keys
+ * anew. */
 #include "base/hex.h"
 #include "base/log.h"
 #include "control/control.h"

@@ -576,7 +576,8 @@ void lifecycle_erase(struct control *control, struct span name, int kms_admin,
     }
     /* an erasure that failed half way is taken up again: each step may be done twice */
     if (result == OK && (tenant.state == TENANT_CREATING || under_way(control, tenant.id)))
-        result = FAIL(CONFLICT, &fault, "it is being created, paused, erased or restored right now");
+        result = FAIL(CONFLICT, &fault,
+                      "it is being created, paused, erased or restored right now");
     if (result != OK) {
         refuse(outcome, result, fault.detail);
         return;
@@ -633,7 +634,8 @@ void lifecycle_pause(struct control *control, struct span name, bool pause, int6
         result = FAIL(NOT_FOUND, &fault, "there is no tenant of this name");
     if (result == OK && (tenant.state == TENANT_CREATING || tenant.state == TENANT_ERASING
                          || under_way(control, tenant.id)))
-        result = FAIL(CONFLICT, &fault, "it is being created, paused, erased or restored right now");
+        result = FAIL(CONFLICT, &fault,
+                      "it is being created, paused, erased or restored right now");
     enum tenant_state wanted = pause ? TENANT_PAUSED_STATE : TENANT_ACTIVE;
     if (result == OK && tenant.state != wanted) {
         tenant.state = wanted;

@@ -1,8 +1,8 @@
 /* chunk.h: AES-256-GCM of one long text cut in chunks: the STREAM construction (Hoang,
  * Reyhanitabar, Rogaway, Vizar: Online Authenticated-Encryption and its Nonce-Reuse
- * Misuse-Resistance, CRYPTO 2015). The nonce of a chunk is 7 zero bytes, its number (u32, big-endian) and 1 for the last one,
- * else 0: so a key seals one text, once, and a chunk that is left out, added, moved or taken for
- * the last one does not open. */
+ * Misuse-Resistance, CRYPTO 2015). The nonce of a chunk is 7 zero bytes, its number (u32,
+ * big-endian) and 1 for the last one, else 0: so a key seals one text, once, and a chunk that is
+ * left out, added, moved or taken for the last one does not open. */
 #pragma once
 
 #include "crypt/aead.h"

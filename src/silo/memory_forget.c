@@ -203,7 +203,8 @@ status memory_expire(bool *ret_more, struct silo *silo, bool parking, struct fau
         return OK;
     TRY(memory_know_indexes(silo, fault));
     int64_t due_us = memory_due_us(silo);
-    if ((due_us == 0 || due_us > silo->now_us) && !(parking && fulltext_is_stale(&silo->memory.fulltext)))
+    if ((due_us == 0 || due_us > silo->now_us) &&
+        !(parking && fulltext_is_stale(&silo->memory.fulltext)))
         return OK;
     TRY(silo_write(silo, fault));
     silo->memory.due_known = false;
@@ -271,5 +272,6 @@ int64_t memory_due_us(struct silo *silo)
         memory->due_known = true;
     }
     int64_t rewrite_us = memory->rewritten_us + REWRITE_PAUSE_US;
-    return fulltext_is_stale(&silo->memory.fulltext) ? earlier(memory->due_us, rewrite_us) : memory->due_us;
+    return fulltext_is_stale(&silo->memory.fulltext) ? earlier(memory->due_us, rewrite_us)
+                                                     : memory->due_us;
 }

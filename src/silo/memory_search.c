@@ -163,7 +163,8 @@ static status open_streams(struct search *search, enum clearance *ret_damaged, s
     enum clearance clearance = search->call->request->envelope->clearance;
     for (uint32_t k = 0; k < CLEARANCE_COUNT; k++) {
         struct stream *stream = &search->streams[k];
-        if (!silo->memory.fulltext.indexes[k].exists || !clearance_covers(clearance, (enum clearance)k))
+        if (!silo->memory.fulltext.indexes[k].exists ||
+            !clearance_covers(clearance, (enum clearance)k))
             continue;
         *ret_damaged = (enum clearance)k;
         TRY(fulltext_open(&stream->hits, &silo->memory.fulltext, silo, (enum clearance)k, fault));
@@ -191,7 +192,7 @@ static bool is_wanted(struct search *search, const struct memory_row *row)
     return memory_row_visible(search->call, row, &hidden) &&
            (!query->has_user || span_equal(row->user_id, query->user_id)) &&
            (!query->has_session || span_equal(row->session_id, query->session_id)) &&
-           (query->kinds >> row->kind & 1) != 0 && 
+           (query->kinds >> row->kind & 1) != 0 &&
            filter_passes_text(query->filter, &search->scratch, row->metadata);
 }
 

@@ -38,7 +38,7 @@ MUST_CHECK status witness_read(struct witness **ret, struct span file, struct fa
 struct witness *witness_free(struct witness *witness); /* returns NULL; takes NULL */
 
 /* May this checkpoint follow what is kept? *ret_new: it is of a larger log than the last one;
- * false: it is the last one. CORRUPT: not signed by the key, of another log, of a smaller one, or of
- * another one of the same size. */
+ * false: it is the last one. CORRUPT: not signed by the key, of another log, of a smaller one, or
+ * of another one of the same size. */
 MUST_CHECK status witness_check(bool *ret_new, const struct witness *witness, struct span note,
                                 struct fault *fault);

@@ -82,7 +82,7 @@ enum message_type {
     MESSAGE_CELL_PARK = 0x0606,   /* -> : drain, checkpoint, exit */
     MESSAGE_CELL_PARKED = 0x0607, /* <- : i64 next expiry (wall us, 0 none), u64 bytes stored */
     MESSAGE_CELL_DAMAGE = 0x0608, /* <- : u32 pages, text what */
-    MESSAGE_CELL_USAGE = 0x060a,  /* <- : what was counted; supervisor -> control with the kernel's */
+    MESSAGE_CELL_USAGE = 0x060a,  /* <- : what was counted; to control with the kernel's */
     MESSAGE_CELL_IDLE = 0x0609,   /* <- : nobody needs it: may it be parked? */
 
     /* gateway -> cell; id is the stream */
