@@ -16,7 +16,13 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { PIPE_BYTES = 1024 * 1024, TRIES = 3, CHAIN_MAX = 100000, NAME_SIZE = 24 };
+enum {
+    PIPE_BYTES = 1024 * 1024,
+    WRITE_OUT_BYTES = 4 * PIPE_BYTES,
+    TRIES = 3,
+    CHAIN_MAX = 100000,
+    NAME_SIZE = 24,
+};
 
 static void file_name(char name[NAME_SIZE], uint64_t sequence, const char *suffix)
 {
@@ -39,12 +45,21 @@ static status make_pipe(int ends[2], struct fault *fault)
     return OK;
 }
 
+/* The disk writes while the next bytes come. A pipe, a terminal do without. */
+static void write_out(uint64_t *begun, int to, uint64_t bytes)
+{
+    if (bytes - *begun < WRITE_OUT_BYTES)
+        return;
+    (void)sync_file_range(to, (off_t)*begun, (off_t)(bytes - *begun), SYNC_FILE_RANGE_WRITE);
+    *begun = bytes;
+}
+
 /* Until the writer closes its end; without the bytes passing through here where that can be. */
 static status copy_out(uint64_t *ret_bytes, int to, int from, struct fault *fault)
 {
     static uint8_t piece[64 * 1024];
     bool splices = true;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, begun = 0;
     for (;;) {
         ssize_t got = splices ? splice(from, NULL, to, NULL, PIPE_BYTES, SPLICE_F_MOVE)
                               : read(from, piece, sizeof piece);
@@ -61,6 +76,7 @@ static status copy_out(uint64_t *ret_bytes, int to, int from, struct fault *faul
         if (!splices)
             TRY(file_write(to, (struct span){piece, (size_t)got}, "the copy", fault));
         bytes += (uint64_t)got;
+        write_out(&begun, to, bytes);
     }
     *ret_bytes = bytes;
     return OK;

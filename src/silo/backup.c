@@ -467,6 +467,7 @@ status silo_backup_piece(struct buffer *out, bool *ret_done, struct silo_backup 
                          struct fault *fault)
 {
     size_t before = out->length;
+    bool is_head = backup->phase == PHASE_HEAD; /* a line, and records */
     if (!store_is_held(backup->silo->store))
         return FAIL(UNAVAILABLE, fault, "too much was written while the backup ran: try again");
     if (backup->silo->keys->backup_version != backup->head.key_version)
@@ -474,9 +475,12 @@ status silo_backup_piece(struct buffer *out, bool *ret_done, struct silo_backup 
     TRY(put_piece(out, backup, fault));
     TRY(buffer_check(out, "backup", fault));
     struct span fresh = {out->data + before, out->length - before};
-    hasher_add(backup->hasher, fresh);
     if (backup->phase != PHASE_DONE)
         backup->end.length += fresh.length;
+    if (is_head)
+        hasher_add(backup->hasher, fresh);
+    else
+        backup_digest(backup->hasher, fresh);
     *ret_done = backup->phase == PHASE_DONE;
     return OK;
 }

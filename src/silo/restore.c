@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EPOCH_SHIFT = 32, NAMES_MAX = MIB(1024), READ_BYTES = MIB(1) };
+enum { EPOCH_SHIFT = 32, NAMES_MAX = MIB(1024), READ_BYTES = MIB(1), WRITE_OUT_BYTES = MIB(4) };
 
 struct silo_restore {
     struct backup_reader *reader;
@@ -27,11 +27,13 @@ struct silo_restore {
     struct buffer wrapped;     /* the same in the whole chain */
     struct buffer note;
     struct buffer names;       /* of all sealed objects, ascending */
+    struct buffer came;        /* name, u64 sequence of its file: each object of the chain */
     int silo_fd;
     const struct store_io *io;
     struct blobs *blobs;       /* NULL: none has come */
     int blob;                  /* the file that is being written, -1 */
     uint64_t blob_left, blob_at;
+    uint64_t begun;            /* its bytes up to there are being written out */
     uint8_t *tags;
     uint32_t tags_told, tags_room;
     struct store_copy *copy;
@@ -109,6 +111,7 @@ status silo_restore_begin(struct silo_restore **ret, const uint8_t tenant_id[TEN
     restore->wrapped = buffer_of(CELL_WRAPPED_MAX);
     restore->note = buffer_of(NOTE_SIGNED_MAX);
     restore->names = buffer_of(NAMES_MAX);
+    restore->came = buffer_of(NAMES_MAX);
     restore->blob = -1;
     status begun = backup_reader_create(&restore->reader, read, context, fault);
     if (begun == OK)
@@ -137,6 +140,7 @@ struct silo_restore *silo_restore_end(struct silo_restore *restore)
     buffer_free(&restore->wrapped);
     buffer_free(&restore->note);
     buffer_free(&restore->names);
+    buffer_free(&restore->came);
     if (restore->blob >= 0)
         close(restore->blob);
     restore->blobs = blobs_close(restore->blobs);
@@ -216,10 +220,9 @@ static status end_blob(struct silo_restore *restore, struct fault *fault)
         return OK;
     if (restore->blob_left > 0)
         return FAIL(CORRUPT, fault, "an object is cut");
-    int failed = fdatasync(restore->blob);
     close(restore->blob);
     restore->blob = -1;
-    return failed ? FAIL(INTERNAL, fault, "an object: the disk fails") : OK;
+    return OK;
 }
 
 static status take_blob(struct silo_restore *restore, struct span body, struct fault *fault)
@@ -237,10 +240,12 @@ static status take_blob(struct silo_restore *restore, struct span body, struct f
         TRY(blobs_unsettled(restore->blobs, fault));
     }
     TRY(blob_raw_create(&restore->blob, restore->blobs, &id, fault));
-    restore->blob_at = 0;
+    restore->blob_at = restore->begun = 0;
     restore->blobs_came++;
     restore->blob_bytes += restore->blob_left;
-    return OK;
+    buffer_put(&restore->came, SPAN_OF(id.bytes));
+    buffer_put_u64(&restore->came, restore->head.sequence);
+    return buffer_check(&restore->came, "its objects", fault);
 }
 
 static status take_blob_bytes(struct silo_restore *restore, struct span body, struct fault *fault)
@@ -257,6 +262,11 @@ static status take_blob_bytes(struct silo_restore *restore, struct span body, st
         restore->blob_at += (uint64_t)count;
     }
     restore->blob_left -= body.length;
+    if (restore->blob_at - restore->begun >= WRITE_OUT_BYTES) {
+        io->write_out(io->context, restore->blob, (off_t)restore->begun,
+                      (off_t)(restore->blob_at - restore->begun));
+        restore->begun = restore->blob_at;
+    }
     return OK;
 }
 
@@ -386,28 +396,56 @@ static status note_restored(const struct silo_restore *restore, struct silo *sil
     return silo_checkpoint(silo, fault);
 }
 
-/* Every chunk, under the key that its row holds. */
-static status check_object(struct silo *silo, struct blobs *blobs, const struct object_row *row,
-                           struct fault *fault)
+/* Every chunk, under the key that its row holds; and it is durable. The syncs come after all was
+ * written: the first waits for the disk's journal, the others hardly. */
+static status read_blob(struct blobs *blobs, const struct blob *blob, struct fault *fault)
 {
     _cleanup_buffer_ struct buffer text = buffer_of(READ_BYTES);
     struct blob_reader *reader = NULL;
-    struct blob blob;
-    TRY(object_blob(&blob, silo, row, fault));
-    status read = blob_open(&reader, blobs, &blob, fault);
-    for (uint64_t at = 0; read == OK && at < blob.bytes; at += text.length) {
+    status read = blob_open(&reader, blobs, blob, fault);
+    for (uint64_t at = 0; read == OK && at < blob->bytes; at += text.length) {
         buffer_clear(&text);
         read = blob_read(&text, reader, at, READ_BYTES, fault);
         if (read == OK && text.length == 0)
-            read = FAIL(CORRUPT, fault, "an object is cut");
+            read = FAIL(CORRUPT, fault, "it is cut");
     }
-    if (read == OK && blob.bytes == 0)
+    if (read == OK && blob->bytes == 0)
         read = blob_read(&text, reader, 0, READ_BYTES, fault);
+    if (read == OK)
+        read = blob_sync(reader, fault);
     blob_close(reader);
     if (text.data != NULL)
         secret_wipe(text.data, text.capacity);
-    secret_wipe(&blob, sizeof blob);
     return read;
+}
+
+/* 0: no file had it. */
+static uint64_t sequence_of(const struct silo_restore *restore, const struct blob *blob)
+{
+    struct cursor cursor = cursor_over(buffer_span(&restore->came));
+    struct fault end;
+    struct span name;
+    uint64_t sequence;
+    while (cursor_bytes(&name, &cursor, BACKUP_BLOB_NAME, &end) == OK &&
+           cursor_u64(&sequence, &cursor, &end) == OK)
+        if (span_equal(name, SPAN_OF(blob->id.bytes)))
+            return sequence;
+    return 0;
+}
+
+static status check_object(const struct silo_restore *restore, struct silo *silo,
+                           struct blobs *blobs, const struct object_row *row, struct fault *fault)
+{
+    struct fault why;
+    struct blob blob;
+    TRY(object_blob(&blob, silo, row, fault));
+    status read = read_blob(blobs, &blob, &why);
+    uint64_t sequence = read == OK ? 0 : sequence_of(restore, &blob);
+    secret_wipe(&blob, sizeof blob);
+    if (read == OK)
+        return OK;
+    return FAIL(read, fault, "the object that came with %06llu.bhb: %.120s",
+                (unsigned long long)sequence, why.detail);
 }
 
 static status check_objects(const struct silo_restore *restore, struct silo *silo,
@@ -429,7 +467,7 @@ static status check_objects(const struct silo_restore *restore, struct silo *sil
             break;
         TRY(stepped);
         TRY(object_row_of(&row, rows, fault));
-        TRY(check_object(silo, blobs, &row, fault));
+        TRY(check_object(restore, silo, blobs, &row, fault));
     }
     if (count != restore->names.length / BACKUP_BLOB_NAME)
         return FAIL(CORRUPT, fault, "its list of objects is not that of its rows");

@@ -7,8 +7,6 @@
 
 #include <stdlib.h>
 
-
-
 /* ---- head ---- */
 
 static void put_hash(struct json_writer *writer, const char *name, const uint8_t value[HASH_BYTES])
@@ -156,6 +154,39 @@ void backup_close_record(struct buffer *out, size_t at, enum backup_kind kind)
         return;
     struct buffer head = buffer_over(out->data + at, BACKUP_RECORD_HEAD);
     put_record_head(&head, kind, out->length - at - BACKUP_RECORD_HEAD);
+}
+
+static bool is_sealed(uint8_t kind)
+{
+    return kind == BACKUP_PAGES || kind == BACKUP_BLOB_BYTES;
+}
+
+static void digest_record(struct hasher *hasher, uint8_t kind, struct span head, struct span body)
+{
+    hasher_add(hasher, head);
+    if (!is_sealed(kind))
+        hasher_add(hasher, body);
+}
+
+void backup_digest(struct hasher *hasher, struct span records)
+{
+    struct cursor cursor = cursor_over(records);
+    struct span head, body;
+    struct fault fault;
+    while (cursor_left(&cursor) > 0) {
+        struct cursor fields = cursor;
+        uint8_t kind;
+        uint32_t length;
+        status whole = cursor_bytes(&head, &cursor, BACKUP_RECORD_HEAD, &fault);
+        if (whole == OK)
+            whole = cursor_u8(&kind, &fields, &fault);
+        if (whole == OK)
+            whole = cursor_u32(&length, &fields, &fault);
+        if (whole == OK)
+            whole = cursor_bytes(&body, &cursor, length, &fault);
+        assert(whole == OK);
+        digest_record(hasher, kind, head, body);
+    }
 }
 
 static void put_end_fields(struct buffer *out, const struct backup_end *end)
@@ -372,8 +403,7 @@ status backup_reader_next(struct backup_record *ret, struct backup_reader *reade
         return FAIL(CORRUPT, fault, "it was never completed");
     if (kind == BACKUP_HEAD_MAC || kind == BACKUP_END)
         hasher_value(ret->digest, reader->hasher);
-    hasher_add(reader->hasher, SPAN_OF(head));
-    hasher_add(reader->hasher, body);
+    digest_record(reader->hasher, kind, SPAN_OF(head), body);
     reader->last = kind;
     reader->within = kind != BACKUP_END;
     ret->kind = (enum backup_kind)kind;

@@ -49,7 +49,7 @@ struct backup_end {
     uint64_t length; /* of the whole file */
     uint32_t pages;  /* that it carries, and blobs, and bytes of these */
     uint64_t blobs, blob_bytes;
-    uint8_t id[HASH_BYTES];  /* SHA-256 of everything before the end record */
+    uint8_t id[HASH_BYTES];  /* the digest of everything before the end record */
     uint8_t mac[HASH_BYTES]; /* over the fields before it */
 };
 
@@ -62,6 +62,10 @@ MUST_CHECK status backup_get_head(struct backup_head *ret, struct span line, str
 void backup_put_record(struct buffer *out, enum backup_kind kind, struct span body);
 /* The same for a body that was appended behind room for the head, BACKUP_RECORD_HEAD at `at`. */
 void backup_close_record(struct buffer *out, size_t at, enum backup_kind kind);
+
+/* Whole records, one after another, into the digest that the MACs are over: all of them but the
+ * bodies of pages and objects, which open under tags and keys of their own (ADR 8). */
+void backup_digest(struct hasher *hasher, struct span records);
 
 /* With its MAC under key. */
 void backup_put_end(struct buffer *out, struct backup_end *end, const uint8_t key[KEY_BYTES]);
@@ -84,7 +88,7 @@ typedef status backup_read(void *context, uint8_t *bytes, size_t length, struct 
 struct backup_record {
     enum backup_kind kind;
     struct span body;             /* borrowed until the next */
-    uint8_t digest[HASH_BYTES];   /* of BACKUP_HEAD_MAC and BACKUP_END: of all bytes before */
+    uint8_t digest[HASH_BYTES];   /* of BACKUP_HEAD_MAC and BACKUP_END: of all before */
 };
 
 struct backup_reader;

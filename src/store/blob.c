@@ -486,6 +486,12 @@ status blob_read(struct buffer *out, struct blob_reader *reader, uint64_t from, 
     return OK;
 }
 
+status blob_sync(struct blob_reader *reader, struct fault *fault)
+{
+    const struct store_io *io = reader->blobs->disk.io;
+    return io->sync(io->context, reader->fd) == 0 ? OK : disk_failure("object", fault);
+}
+
 /* ---- the directory ---- */
 
 status blob_remove(struct blobs *blobs, const struct blob_id *id, struct fault *fault)

@@ -63,6 +63,8 @@ MUST_CHECK status blob_open(struct blob_reader **ret, struct blobs *blobs,
 /* Appends the bytes of the text from there on, at most max. Only their chunks are opened. */
 MUST_CHECK status blob_read(struct buffer *out, struct blob_reader *reader, uint64_t from,
                             uint64_t max, struct fault *fault);
+/* For files that blob_raw_create made: their content is there after a power cut. */
+MUST_CHECK status blob_sync(struct blob_reader *reader, struct fault *fault);
 struct blob_reader *blob_close(struct blob_reader *reader); /* returns NULL; takes NULL */
 
 /* Before the first change that may leave a file without a row: sets the mark. Once a process. */
@@ -87,5 +89,5 @@ MUST_CHECK status blob_raw_open(int *ret, uint64_t *ret_bytes, struct blobs *blo
 /* One that is not there yet, else CONFLICT. The mark must be set. */
 MUST_CHECK status blob_raw_create(int *ret, struct blobs *blobs, const struct blob_id *id,
                                   struct fault *fault);
-/* All that was created is there after a power cut; their contents are synced by who wrote them. */
+/* All that was created is there after a power cut; their contents: blob_sync. */
 MUST_CHECK status blobs_sync(struct blobs *blobs, struct fault *fault);
