@@ -17,9 +17,20 @@ uint64_t sim_random(struct sim *sim, uint64_t below)
     return (mixed ^ (mixed >> 31)) % below;
 }
 
+/* In powers of two: a file that grows page by page is not moved each time. */
+static size_t room_for(size_t length)
+{
+    size_t room = 64;
+    while (room <= length)
+        room *= 2;
+    return room;
+}
+
 static void resize(struct sim_bytes *bytes, size_t length)
 {
-    uint8_t *grown = realloc(bytes->data, length + 1);
+    uint8_t *grown = bytes->data;
+    if (grown == NULL || room_for(length) != room_for(bytes->length))
+        grown = realloc(bytes->data, room_for(length));
     assert(grown != NULL);
     if (length > bytes->length)
         memset(grown + bytes->length, 0, length - bytes->length);
