@@ -21,6 +21,8 @@ bool stream_takes(const struct stream *stream)
 void streams_let_go(struct stream *stream)
 {
     struct cell *cell = stream->relay->cell;
+    if (stream->upload)
+        turn_look_for_expiry(cell); /* the file of a large one goes piece by piece */
     stream->upload = silo_upload_drop(stream->upload);
     if (stream->lines)
         lines_free(stream);

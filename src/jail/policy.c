@@ -103,7 +103,8 @@ static const struct row files[] = { /* what they can name is up to Landlock and 
     CALL(fcntl, IS(1, F_OFD_GETLK)), CALL(fcntl, IS(1, F_OFD_SETLK)),
 };
 
-static const struct row large_files[] = { /* hints only */
+static const struct row large_files[] = { /* hints, and waits for the disk */
+    CALL(sync_file_range, IS(3, SYNC_FILE_RANGE_WAIT_BEFORE)),
     CALL(sync_file_range, IS(3, SYNC_FILE_RANGE_WRITE)),
     CALL(fadvise64, IS(3, POSIX_FADV_SEQUENTIAL)),
 };

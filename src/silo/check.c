@@ -235,6 +235,7 @@ static status next_object(struct silo_check *check, struct fault *fault)
     check->object_bad = cursor_copy(check->blob.id.bytes, &id, BLOB_ID_BYTES, fault) != OK
                         || cursor_copy(check->blob.key, &key, KEY_BYTES, fault) != OK;
     check->blob.bytes = (uint64_t)statement_int(next, 3);
+    objects_hold(silo); /* a file may lose its end before its name */
     if (!check->object_bad) /* removed while it was looked for is not damage: its row goes, too */
         check->object_bad = blob_open(&check->reader, check->blobs, &check->blob, fault) != OK;
     return OK;
@@ -244,6 +245,7 @@ static void end_object(struct silo_check *check)
 {
     char name[2 * BLOB_ID_BYTES + 1];
     check->reader = blob_close(check->reader);
+    objects_release(check->silo);
     if (check->object_bad) {
         hex_encode(name, SPAN_OF(check->blob.id.bytes));
         note_text(&check->objects, name);
@@ -428,6 +430,8 @@ struct silo_check *silo_check_end(struct silo_check *check)
                                      &check->entries, &check->objects};
     for (size_t i = 0; i < sizeof tallies / sizeof *tallies; i++)
         buffer_free(&tallies[i]->names);
+    if (check->reader != NULL)
+        objects_release(check->silo);
     check->reader = blob_close(check->reader);
     check->blobs = blobs_close(check->blobs);
     secret_wipe(&check->blob, sizeof check->blob);

@@ -83,12 +83,15 @@ size_t objects_mark(const struct silo *silo);
 void objects_undone(struct silo *silo, size_t mark);
 void objects_committed(struct silo *silo);
 void objects_taken_back(struct silo *silo);
-/* Removes a bounded number of files that no row names, if a crash may have left some. */
+/* Removes, for a few milliseconds, files that no row names: large ones piece by piece, and what a
+ * crash may have left. */
 MUST_CHECK status objects_sweep(bool *ret_more, struct silo *silo, struct fault *fault);
 bool objects_sweep_due(struct silo *silo);
 uint64_t objects_bytes(struct silo *silo); /* of files, as the open transaction has them */
 void objects_close(struct silo *silo);     /* in good order: the store is closed, all is durable */
 void objects_free(struct silo *silo);
 
+/* For object_write.c: no row names the file, or ever did. */
+void objects_remove_now(struct silo *silo, const struct blob_id *blob);
 /* For object_write.c: the row is gone; its file goes when that is durable. */
 void objects_remove_later(struct silo *silo, const struct blob_id *blob);

@@ -6,7 +6,11 @@
 #include "base/secret.h"
 #include "silo/object_upload.h"
 
-enum { IDS_MAX = 4096, SWEEP_AT_ONCE = STORE_LISTED_MAX };
+enum {
+    IDS_MAX = 4096,
+    SWEEP_AT_ONCE = STORE_LISTED_MAX,
+    REMOVED_AT_ONCE = MIB(16), /* of files: a few milliseconds */
+};
 
 static struct span id_span(const struct blob_id *id)
 {
@@ -48,28 +52,60 @@ void objects_remove_later(struct silo *silo, const struct blob_id *blob)
     note_id(&silo->objects, &silo->objects.removed, blob);
 }
 
-static void remove_file(struct silo *silo, const struct blob_id *id)
+/* False: there is more of it. */
+static bool remove_some(struct silo *silo, uint64_t *budget, const struct blob_id *id)
 {
-    struct object_state *state = &silo->objects;
     struct blobs *blobs;
     struct fault ignored; /* nobody can read it: the next wake tries again */
-    if (objects_blobs(&blobs, silo, &ignored) != OK || blob_remove(blobs, id, &ignored) != OK)
-        state->left_behind = true;
+    bool gone = true;
+    if (objects_blobs(&blobs, silo, &ignored) != OK
+        || blob_remove(&gone, budget, blobs, id, &ignored) != OK)
+        silo->objects.left_behind = true;
+    return gone;
 }
 
-static void remove_files(struct silo *silo, struct buffer *list)
+/* The list becomes what is left of it. */
+static void remove_unheld(struct silo *silo)
+{
+    struct object_state *state = &silo->objects;
+    struct buffer list = state->unlinking;
+    struct cursor ids = cursor_over(buffer_span(&list));
+    struct blob_id id;
+    uint64_t budget = REMOVED_AT_ONCE;
+    if (state->holds > 0)
+        return;
+    state->unlinking = (struct buffer){0};
+    while (next_id(&id, &ids))
+        if (budget == 0 || !remove_some(silo, &budget, &id))
+            note_id(state, &state->unlinking, &id);
+    buffer_free(&list);
+}
+
+static void unlink_all(struct silo *silo, struct buffer *list)
 {
     struct cursor ids = cursor_over(buffer_span(list));
     struct blob_id id;
     while (next_id(&id, &ids))
-        remove_file(silo, &id);
+        note_id(&silo->objects, &silo->objects.unlinking, &id);
     buffer_free(list);
 }
 
-static void remove_unheld(struct silo *silo)
+/* Those that are read wait until the silo is used again after that. */
+static bool removal_due(const struct silo *silo)
 {
-    if (silo->objects.holds == 0)
-        remove_files(silo, &silo->objects.unlinking);
+    const struct object_state *state = &silo->objects;
+    struct cursor ids = cursor_over(buffer_span(&state->unlinking));
+    struct blob_id id;
+    while (state->blobs != NULL && next_id(&id, &ids))
+        if (!blob_is_read(state->blobs, &id))
+            return true;
+    return false;
+}
+
+void objects_remove_now(struct silo *silo, const struct blob_id *blob)
+{
+    note_id(&silo->objects, &silo->objects.unlinking, blob);
+    remove_unheld(silo);
 }
 
 void objects_take(struct silo *silo, struct silo_upload *upload)
@@ -94,13 +130,8 @@ void objects_undone(struct silo *silo, size_t mark)
 
 void objects_committed(struct silo *silo)
 {
-    struct object_state *state = &silo->objects;
-    struct cursor ids = cursor_over(buffer_span(&state->removed));
-    struct blob_id id;
-    while (next_id(&id, &ids))
-        note_id(state, &state->unlinking, &id);
-    buffer_free(&state->removed);
-    buffer_free(&state->added);
+    unlink_all(silo, &silo->objects.removed);
+    buffer_free(&silo->objects.added);
     remove_unheld(silo);
 }
 
@@ -110,7 +141,8 @@ void objects_taken_back(struct silo *silo)
     struct object_state *state = &silo->objects;
     state->known = false;
     buffer_free(&state->removed);
-    remove_files(silo, &state->added);
+    unlink_all(silo, &state->added);
+    remove_unheld(silo);
 }
 
 void objects_hold(struct silo *silo)
@@ -153,13 +185,14 @@ bool objects_sweep_due(struct silo *silo)
     struct fault none;
     bool unsettled = false;
     if (silo->store == NULL) /* without rows there is nothing to hold files against */
-        return false;
+        return state->holds == 0 && removal_due(silo);
     if (state->sweep == SWEEP_UNKNOWN && !blobs_exist(silo->silo_fd, silo->io))
         state->sweep = SWEEP_DONE;
     if (state->sweep == SWEEP_UNKNOWN && objects_blobs(&blobs, silo, &none) == OK &&
         blobs_were_unsettled(&unsettled, blobs, &none) == OK)
         state->sweep = unsettled ? SWEEP_DUE : SWEEP_DONE;
-    return state->holds == 0 && (state->sweep == SWEEP_DUE || state->sweep == SWEEP_RUNNING);
+    return state->holds == 0 && (state->sweep == SWEEP_DUE || state->sweep == SWEEP_RUNNING
+                                 || removal_due(silo));
 }
 
 static status sweep_some(bool *ret_more, struct silo *silo, struct blobs *blobs,
@@ -172,7 +205,8 @@ static status sweep_some(bool *ret_more, struct silo *silo, struct blobs *blobs,
     TRY(blobs_list(ids, &count, blobs, state->sweep == SWEEP_DUE, fault));
     for (uint32_t i = 0; i < count; i++)
         if (!is_known(silo, &ids[i]) && has_row(silo, &ids[i], &unread) == NOT_FOUND)
-            remove_file(silo, &ids[i]);
+            note_id(state, &state->unlinking, &ids[i]);
+    remove_unheld(silo);
     state->sweep = count > 0 ? SWEEP_RUNNING : SWEEP_DONE;
     *ret_more = count > 0;
     return OK;
@@ -186,6 +220,11 @@ status objects_sweep(bool *ret_more, struct silo *silo, struct fault *fault)
     if (!objects_sweep_due(silo))
         return OK;
     TRY(objects_blobs(&blobs, silo, fault));
+    if (removal_due(silo)) {
+        remove_unheld(silo);
+        *ret_more = objects_sweep_due(silo);
+        return OK;
+    }
     if (sweep_some(ret_more, silo, blobs, &inner) != OK) { /* there is a next wake */
         silo->objects.sweep = SWEEP_DONE;
         silo->objects.left_behind = true;

@@ -138,7 +138,9 @@ static void leave(struct object_upload *object, bool keep)
         at = &(*at)->next;
     *at = object->next;
     state->uploading -= blob_file_bytes(object->bytes) - blob_file_bytes(0);
-    blob_drop(object->writer, keep);
+    blob_drop(object->writer);
+    if (!keep)
+        objects_remove_now(object->silo, &object->id);
     free(object);
 }
 

@@ -18,7 +18,10 @@ enum {
     CHUNK_BYTES = OBJECT_CHUNK_BYTES,
     SEALED_BYTES = CHUNK_BYTES + AEAD_TAG_BYTES,
     BATCH_CHUNKS = 4,            /* written in one call */
-    WRITE_OUT_BYTES = MIB(4),    /* then the disk begins with what it has */
+    WRITE_OUT_BYTES = MIB(1),    /* then the disk begins with what it has */
+    BEHIND_BYTES = MIB(16),      /* and must be done with what is so far back: so it sets the pace,
+                                    and the end finds little to wait for */
+    REMOVED_MIN = KIB(64),       /* what a file that is removed costs at least */
     ASSOCIATED_BYTES = TENANT_ID_BYTES + 1 + BLOB_ID_BYTES,
     NAME_TEXT = 2 * BLOB_ID_BYTES + 1,
 };
@@ -33,6 +36,7 @@ struct blobs {
     struct chunk_cipher *cipher;
     int directory; /* -1: not opened yet */
     int listing;   /* another descriptor, with a place of its own; -1: none */
+    struct blob_reader *readers;
     bool marked;
 };
 
@@ -46,12 +50,13 @@ struct blob_writer {
     uint32_t chunks;        /* sealed so far */
     uint32_t waiting;       /* of them: in the batch */
     size_t held;            /* bytes of the present chunk, in the batch behind those */
-    uint64_t written, begun; /* of the file: written, and told to the disk */
+    uint64_t written, begun, awaited; /* of the file: written, told to the disk, done by it */
     uint8_t *batch;         /* BATCH_CHUNKS * SEALED_BYTES */
 };
 
 struct blob_reader {
     struct blobs *blobs;
+    struct blob_reader *next;
     struct blob_id id;
     struct chunk_key *key;
     int fd;
@@ -221,10 +226,27 @@ status blob_create(struct blob_writer **ret, struct blobs *blobs, struct fault *
     writer->fd = -1;
     status started = start_file(writer, fault);
     if (started != OK) {
-        blob_drop(writer, false);
+        blob_drop(writer);
         return started;
     }
     *ret = writer;
+    return OK;
+}
+
+static status keep_close(struct blob_writer *writer, struct fault *fault)
+{
+    const struct store_io *io = writer->blobs->disk.io;
+    uint64_t step = writer->written - writer->begun;
+    if (step < WRITE_OUT_BYTES)
+        return OK;
+    io->write_out(io->context, writer->fd, (off_t)writer->begun, (off_t)step);
+    writer->begun = writer->written;
+    if (writer->begun < BEHIND_BYTES)
+        return OK;
+    off_t from = (off_t)writer->awaited, to = (off_t)(writer->begun - BEHIND_BYTES);
+    if (to > from && io->await_written(io->context, writer->fd, from, to - from) != 0)
+        return disk_failure("object", fault);
+    writer->awaited = (uint64_t)to;
     return OK;
 }
 
@@ -237,12 +259,7 @@ static status write_batch(struct blob_writer *writer, size_t length, struct faul
         return disk_failure("object", fault);
     writer->written += length;
     writer->waiting = 0;
-    if (writer->written - writer->begun >= WRITE_OUT_BYTES) {
-        disk->io->write_out(disk->io->context, writer->fd, (off_t)writer->begun,
-                            (off_t)(writer->written - writer->begun));
-        writer->begun = writer->written;
-    }
-    return OK;
+    return keep_close(writer, fault);
 }
 
 static uint8_t *present_chunk(const struct blob_writer *writer)
@@ -333,18 +350,11 @@ void blob_told(struct blob *ret, const struct blob_writer *writer)
     memcpy(ret->key, chunk_key_bytes(writer->key), sizeof ret->key);
 }
 
-struct blob_writer *blob_drop(struct blob_writer *writer, bool keep)
+struct blob_writer *blob_drop(struct blob_writer *writer)
 {
-    struct fault ignored; /* what cannot be removed now has no row, and goes after the next crash */
     if (writer == NULL)
         return NULL;
-    assert(!keep || writer->ended);
-    bool made = writer->fd >= 0;
     close_fd(writer->blobs, &writer->fd);
-    if (made && !keep) {
-        status removed = blob_remove(writer->blobs, &writer->id, &ignored);
-        (void)removed;
-    }
     if (writer->batch != NULL)
         secret_wipe(writer->batch, (size_t)writer->waiting * SEALED_BYTES + writer->held);
     free(writer->batch);
@@ -394,6 +404,8 @@ status blob_open(struct blob_reader **ret, struct blobs *blobs, const struct blo
         return FAIL(INTERNAL, fault, "out of memory for an object");
     *reader = (struct blob_reader){.blobs = blobs, .id = blob->id, .fd = -1,
                                    .bytes = blob->bytes};
+    reader->next = blobs->readers;
+    blobs->readers = reader;
     status opened = open_file(reader, blob, fault);
     if (opened != OK) {
         blob_close(reader);
@@ -407,6 +419,10 @@ struct blob_reader *blob_close(struct blob_reader *reader)
 {
     if (reader == NULL)
         return NULL;
+    struct blob_reader **at = &reader->blobs->readers;
+    while (*at != reader)
+        at = &(*at)->next;
+    *at = reader->next;
     close_fd(reader->blobs, &reader->fd);
     chunk_key_free(reader->key);
     secret_wipe(reader->chunk, sizeof reader->chunk);
@@ -494,17 +510,50 @@ status blob_sync(struct blob_reader *reader, struct fault *fault)
 
 /* ---- the directory ---- */
 
-status blob_remove(struct blobs *blobs, const struct blob_id *id, struct fault *fault)
+bool blob_is_read(const struct blobs *blobs, const struct blob_id *id)
+{
+    const struct blob_reader *reader = blobs->readers;
+    while (reader != NULL && !span_equal(SPAN_OF(reader->id.bytes), SPAN_OF(id->bytes)))
+        reader = reader->next;
+    return reader != NULL;
+}
+
+/* *ret_left: what is too much for the budget. What cannot be opened is small enough. */
+static status shorten(uint64_t *ret_left, uint64_t *budget, struct blobs *blobs, const char *name,
+                      bool may, struct fault *fault)
+{
+    const struct store_io *io = blobs->disk.io;
+    int fd = io->open(io->context, blobs->directory, name, O_RDWR, 0);
+    off_t size = fd < 0 ? 0 : io->size(io->context, fd);
+    uint64_t bytes = size < REMOVED_MIN ? REMOVED_MIN : (uint64_t)size;
+    uint64_t freed = bytes < *budget ? bytes : *budget;
+    bool cut = may && freed < bytes && size > (off_t)freed;
+    bool failed = cut && io->truncate(io->context, fd, size - (off_t)freed) != 0;
+    status code = failed ? disk_failure("object", fault) : OK;
+    close_fd(blobs, &fd);
+    TRY(code);
+    *ret_left = bytes - freed;
+    *budget -= may || *ret_left == 0 ? freed : 0;
+    return OK;
+}
+
+status blob_remove(bool *ret_gone, uint64_t *budget, struct blobs *blobs, const struct blob_id *id,
+                   struct fault *fault)
 {
     const struct store_io *io = blobs->disk.io;
     char name[NAME_TEXT];
+    uint64_t left = 0;
     status entered = enter(blobs, fault);
-    if (entered == NOT_FOUND)
+    if (entered == NOT_FOUND) {
+        *ret_gone = true;
         return OK;
+    }
     TRY(entered);
     name_of(name, id);
-    if (io->remove(io->context, blobs->directory, name) != 0 && errno != ENOENT)
+    TRY(shorten(&left, budget, blobs, name, !blob_is_read(blobs, id), fault));
+    if (left == 0 && io->remove(io->context, blobs->directory, name) != 0 && errno != ENOENT)
         return disk_failure("object", fault);
+    *ret_gone = left == 0;
     return OK;
 }
 

@@ -54,10 +54,11 @@ MUST_CHECK status blob_put(struct blob_writer *writer, struct span bytes, struct
 MUST_CHECK status blob_end(struct blob_writer *writer, struct fault *fault);
 struct blob_id blob_name(const struct blob_writer *writer);
 void blob_told(struct blob *ret, const struct blob_writer *writer); /* after blob_end */
-/* The file is removed, unless keep. Returns NULL; takes NULL. */
-struct blob_writer *blob_drop(struct blob_writer *writer, bool keep);
+/* The file stays, for blob_remove if it is no good. Returns NULL; takes NULL. */
+struct blob_writer *blob_drop(struct blob_writer *writer);
 
-/* CORRUPT when the file is missing or has another length. Stays readable when it is removed. */
+/* CORRUPT when the file is missing or has another length. Stays readable when it is removed by way
+ * of the same directory. */
 MUST_CHECK status blob_open(struct blob_reader **ret, struct blobs *blobs,
                             const struct blob *blob, struct fault *fault);
 /* Appends the bytes of the text from there on, at most max. Only their chunks are opened. */
@@ -74,8 +75,12 @@ void blobs_settled(struct blobs *blobs);
 /* Was there a mark when this process came? */
 MUST_CHECK status blobs_were_unsettled(bool *ret, struct blobs *blobs, struct fault *fault);
 
-/* Also when there is none of that name. */
-MUST_CHECK status blob_remove(struct blobs *blobs, const struct blob_id *id, struct fault *fault);
+/* To free a gigabyte takes a file system half a second: a file that is larger than what is left of
+ * *budget loses so many bytes at its end, and *ret_gone is false; one that is being read, nothing.
+ * Takes from the budget what was freed. Also when there is none of that name. */
+MUST_CHECK status blob_remove(bool *ret_gone, uint64_t *budget, struct blobs *blobs,
+                              const struct blob_id *id, struct fault *fault);
+bool blob_is_read(const struct blobs *blobs, const struct blob_id *id);
 
 /* The names of all files, piece by piece: begins anew with from_start. No more: *ret_count is 0. */
 MUST_CHECK status blobs_list(struct blob_id ret[STORE_LISTED_MAX], uint32_t *ret_count,

@@ -125,6 +125,12 @@ static void system_write_out(void *context, int fd, off_t offset, off_t length)
     sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE);
 }
 
+static int system_await_written(void *context, int fd, off_t offset, off_t length)
+{
+    (void)context;
+    return UNINTERRUPTED(sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WAIT_BEFORE));
+}
+
 static void system_read_ahead(void *context, int fd)
 {
     (void)context;
@@ -145,6 +151,7 @@ const struct store_io store_io_system = {
     .make_directory = system_make_directory,
     .remove = system_remove,
     .list = system_list,
+    .await_written = system_await_written,
     .write_out = system_write_out,
     .read_ahead = system_read_ahead,
 };

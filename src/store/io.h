@@ -33,6 +33,8 @@ struct store_io {
     int (*make_directory)(void *context, int silo_fd, const char *name);
     int (*remove)(void *context, int directory_fd, const char *name); /* a file */
     int (*list)(void *context, int directory_fd, struct store_listed *ret); /* none: the end */
+    /* waits for what was begun of that part; an error is told only once: here or by sync */
+    int (*await_written)(void *context, int fd, off_t offset, off_t length);
     /* hints: begin to write that part out; it will be read from front to back */
     void (*write_out)(void *context, int fd, off_t offset, off_t length);
     void (*read_ahead)(void *context, int fd);

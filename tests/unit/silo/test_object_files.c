@@ -131,6 +131,53 @@ static void a_download_keeps_what_it_began_with(void **state)
     assert_reads(house, &ada, "k", SPAN("replaced"));
 }
 
+/* Of so many MiB; not in the arena. */
+static struct silo_upload *upload_large(struct house *house, uint32_t mib)
+{
+    static uint8_t piece[MIB(1)];
+    struct envelope envelope;
+    struct span headers[HEADERS_MAX];
+    struct silo_request request;
+    struct silo_upload *upload;
+    struct ask ask = {.method = "PUT", .key = "large"};
+    prepare(&request, &envelope, headers, house, &ada, &ask);
+    assert_ok(house, silo_upload_begin(&upload, house->silo, &request, -1, &house->fault));
+    for (uint32_t i = 0; i < mib; i++)
+        assert_ok(house, silo_upload_put(upload, SPAN_OF(piece), &house->fault));
+    return upload;
+}
+
+static uint64_t bytes_of_largest(const struct house *house)
+{
+    uint64_t most = 0;
+    for (int i = 0; i < SIM_NAMES; i++)
+        if (house->sim->names.at[i].used
+            && house->sim->now[house->sim->names.at[i].file].length > most)
+            most = house->sim->now[house->sim->names.at[i].file].length;
+    return most;
+}
+
+static void a_large_file_goes_piece_by_piece(void **state)
+{
+    struct house *house = *state;
+    uint32_t turns = 0;
+    assert_ok(house, put(house, &ada, "k", NULL, SPAN("kept")));
+    silo_upload_drop(upload_large(house, 40));
+    assert_int_equal(files_of(house), 2);
+    for (bool more = true; more; turns++) {
+        uint64_t before = bytes_of_largest(house);
+        assert_int_equal(silo_next_expiry_us(house->silo), 1);
+        silo_begin(house->silo, house->now_us);
+        assert_ok(house, silo_expire(&more, house->silo, house->now_us, false, &house->fault));
+        assert_false(silo_must_commit(house->silo));
+        assert_in_range(before - bytes_of_largest(house), 1, MIB(16));
+    }
+    assert_int_equal(turns, 2);
+    assert_int_equal(files_of(house), 1);
+    assert_int_equal(silo_next_expiry_us(house->silo), 0);
+    assert_reads(house, &ada, "k", SPAN("kept"));
+}
+
 static void files_that_a_crash_left_are_swept(void **state)
 {
     struct house *house = *state;
@@ -182,7 +229,7 @@ static void a_first_upload_that_a_crash_cut_is_swept_once_there_is_a_store(void 
     assert_ok(house, blob_create(&writer, blobs, &house->fault));
     assert_ok(house, blob_put(writer, SPAN("bytes"), &house->fault));
     assert_ok(house, blob_end(writer, &house->fault));
-    blob_drop(writer, true);
+    blob_drop(writer);
     blobs_close(blobs);
     house_expire(house, false);
     assert_int_equal(files_of(house), 1);
@@ -372,6 +419,7 @@ int main(void)
         IN_A_HOUSE(an_upload_that_nobody_takes_leaves_nothing),
         IN_A_HOUSE(a_commit_that_fails_leaves_files_as_they_were),
         IN_A_HOUSE(a_download_keeps_what_it_began_with),
+        IN_A_HOUSE(a_large_file_goes_piece_by_piece),
         IN_A_HOUSE(files_that_a_crash_left_are_swept),
         IN_A_HOUSE(a_first_upload_that_a_crash_cut_is_swept_once_there_is_a_store),
         IN_A_HOUSE(held_files_stay_until_they_are_released),

@@ -454,6 +454,14 @@ static void sim_write_out(void *context, int fd, off_t offset, off_t length)
     file_of(context, fd);
 }
 
+static int sim_await_written(void *context, int fd, off_t offset, off_t length)
+{
+    (void)offset;
+    (void)length;
+    file_of(context, fd);
+    return denied(context, false) ? -1 : 0;
+}
+
 static void sim_read_ahead(void *context, int fd)
 {
     file_of(context, fd);
@@ -480,6 +488,7 @@ struct sim *sim_create(uint64_t seed)
         .make_directory = sim_make_directory,
         .remove = sim_unlink,
         .list = sim_list,
+        .await_written = sim_await_written,
         .write_out = sim_write_out,
         .read_ahead = sim_read_ahead,
     };

@@ -44,6 +44,16 @@ static struct span keyless(const uint8_t *text, size_t length)
     return (struct span){text, length};
 }
 
+/* At once, whatever its size. */
+static status removed(struct shelf *shelf, const struct blob_id *id)
+{
+    uint64_t budget = UINT64_MAX;
+    bool gone = false;
+    status code = blob_remove(&gone, &budget, shelf->blobs, id, &shelf->fault);
+    assert_true(gone || code != OK);
+    return code;
+}
+
 static status write_blob(struct blob *ret, struct shelf *shelf, struct span text, size_t piece)
 {
     struct blob_writer *writer;
@@ -58,7 +68,10 @@ static status write_blob(struct blob *ret, struct shelf *shelf, struct span text
         code = blob_end(writer, &shelf->fault);
     if (code == OK)
         blob_told(ret, writer);
-    blob_drop(writer, code == OK);
+    struct blob_id id = blob_name(writer);
+    blob_drop(writer);
+    if (code != OK && !shelf->sim->off)
+        assert_int_equal(removed(shelf, &id), OK);
     return code;
 }
 
@@ -131,7 +144,7 @@ static void what_is_read_is_what_was_written(void **state)
             assert_int_equal(blob.bytes, lengths[i]);
             assert_int_equal(file_of(shelf, &blob)->length, blob_file_bytes(lengths[i]));
             assert_ok(read_all(shelf, &blob, lengths[i], 3));
-            assert_ok(blob_remove(shelf->blobs, &blob.id, &fault));
+            assert_ok(removed(shelf, &blob.id));
             assert_null(file_of(shelf, &blob));
         }
     }
@@ -340,7 +353,7 @@ static void two_of_the_same_text_have_nothing_in_common(void **state)
         assert_memory_not_equal(left + i, right + i, 16);
 }
 
-static void a_dropped_blob_leaves_no_file(void **state)
+static void a_dropped_blob_leaves_its_file_to_be_removed(void **state)
 {
     struct shelf *shelf = *state;
     struct fault fault = {""};
@@ -351,13 +364,16 @@ static void a_dropped_blob_leaves_no_file(void **state)
         assert_ok(blob_put(writer, keyless(text, 6 * CHUNK), &fault));
         if (ended)
             assert_ok(blob_end(writer, &fault));
-        assert_null(blob_drop(writer, false));
+        struct blob_id id = blob_name(writer);
+        assert_null(blob_drop(writer));
+        assert_non_null(sim_below(shelf->sim, 1));
+        assert_ok(removed(shelf, &id));
     }
     assert_string_equal(sim_below(shelf->sim, 0), "open");
     assert_null(sim_below(shelf->sim, 1));
     blobs_settled(shelf->blobs);
     assert_null(sim_below(shelf->sim, 0));
-    assert_null(blob_drop(NULL, false));
+    assert_null(blob_drop(NULL));
     free(text);
 }
 
@@ -372,7 +388,7 @@ static void what_has_ended_takes_no_more(void **state)
     assert_ok(blob_end(writer, &fault));
     assert_int_equal(blob_put(writer, SPAN("a"), &fault), INTERNAL);
     assert_int_equal(blob_end(writer, &fault), INTERNAL);
-    blob_drop(writer, false);
+    blob_drop(writer);
 }
 
 static void a_reader_keeps_its_bytes_when_the_blob_is_removed(void **state)
@@ -384,8 +400,8 @@ static void a_reader_keeps_its_bytes_when_the_blob_is_removed(void **state)
     struct buffer out = buffer_of(MIB(1));
     uint8_t *text = text_of(CHUNK + 10, 3);
     assert_ok(blob_open(&reader, shelf->blobs, &blob, &fault));
-    assert_ok(blob_remove(shelf->blobs, &blob.id, &fault));
-    assert_ok(blob_remove(shelf->blobs, &blob.id, &fault));
+    assert_ok(removed(shelf, &blob.id));
+    assert_ok(removed(shelf, &blob.id));
     assert_ok(blob_read(&out, reader, 0, UINT64_MAX, &fault));
     assert_int_equal(out.length, CHUNK + 10);
     assert_memory_equal(out.data, text, out.length);
@@ -393,6 +409,54 @@ static void a_reader_keeps_its_bytes_when_the_blob_is_removed(void **state)
     buffer_free(&out);
     free(text);
     assert_int_equal(read_all(shelf, &blob, CHUNK + 10, 3), CORRUPT);
+}
+
+static void a_large_blob_is_removed_piece_by_piece(void **state)
+{
+    struct shelf *shelf = *state;
+    struct fault fault = {""};
+    struct blob blob = stored(shelf, 10 * CHUNK, 3);
+    uint64_t whole = blob_file_bytes(10 * CHUNK), budget;
+    bool gone = false;
+    for (uint64_t left = whole; left > 4 * CHUNK; left -= 4 * CHUNK) {
+        assert_int_equal(file_of(shelf, &blob)->length, left);
+        budget = 4 * CHUNK;
+        assert_ok(blob_remove(&gone, &budget, shelf->blobs, &blob.id, &fault));
+        assert_false(gone);
+        assert_int_equal(budget, 0);
+    }
+    budget = 4 * CHUNK;
+    assert_ok(blob_remove(&gone, &budget, shelf->blobs, &blob.id, &fault));
+    assert_true(gone);
+    assert_null(file_of(shelf, &blob));
+    assert_in_range(budget, CHUNK, 3 * CHUNK);
+    uint64_t before = budget;
+    assert_ok(blob_remove(&gone, &budget, shelf->blobs, &blob.id, &fault));
+    assert_true(gone);
+    assert_in_range(budget, before - CHUNK, before);
+}
+
+static void a_large_blob_that_is_read_is_not_shortened(void **state)
+{
+    struct shelf *shelf = *state;
+    struct fault fault = {""};
+    struct blob blob = stored(shelf, 10 * CHUNK, 3);
+    struct blob_reader *reader;
+    struct buffer out = buffer_of(MIB(1));
+    uint64_t budget = 4 * CHUNK;
+    bool gone = true;
+    assert_ok(blob_open(&reader, shelf->blobs, &blob, &fault));
+    assert_true(blob_is_read(shelf->blobs, &blob.id));
+    assert_ok(blob_remove(&gone, &budget, shelf->blobs, &blob.id, &fault));
+    assert_false(gone);
+    assert_int_equal(budget, 4 * CHUNK);
+    assert_ok(blob_read(&out, reader, 0, UINT64_MAX, &fault));
+    assert_int_equal(out.length, 10 * CHUNK);
+    blob_close(reader);
+    assert_false(blob_is_read(shelf->blobs, &blob.id));
+    assert_ok(blob_remove(&gone, &budget, shelf->blobs, &blob.id, &fault));
+    assert_int_equal(budget, 0);
+    buffer_free(&out);
 }
 
 static void every_file_is_listed_and_nothing_else(void **state)
@@ -513,9 +577,11 @@ int main(void)
         ON_A_SHELF(a_blob_belongs_to_its_silo_and_its_name),
         ON_A_SHELF(no_byte_of_the_text_or_key_is_written),
         ON_A_SHELF(two_of_the_same_text_have_nothing_in_common),
-        ON_A_SHELF(a_dropped_blob_leaves_no_file),
+        ON_A_SHELF(a_dropped_blob_leaves_its_file_to_be_removed),
         ON_A_SHELF(what_has_ended_takes_no_more),
         ON_A_SHELF(a_reader_keeps_its_bytes_when_the_blob_is_removed),
+        ON_A_SHELF(a_large_blob_is_removed_piece_by_piece),
+        ON_A_SHELF(a_large_blob_that_is_read_is_not_shortened),
         ON_A_SHELF(every_file_is_listed_and_nothing_else),
         cmocka_unit_test(a_failing_disk_fails_the_blob_and_leaves_others_alone),
         cmocka_unit_test(a_blob_that_ended_survives_a_power_cut),
