@@ -19,12 +19,14 @@ static const char *const versions[] = {
     " clearance INTEGER NOT NULL, scopes INTEGER NOT NULL, reference BLOB, body BLOB);"
     "CREATE UNIQUE INDEX idempotency_by_name ON idempotency_keys (name);"
     "CREATE INDEX idempotency_answers ON idempotency_keys (n) WHERE body IS NOT NULL;",
+    "ALTER TABLE idempotency_keys ADD COLUMN user BLOB;"
+    "CREATE TABLE idempotency_users (user BLOB PRIMARY KEY, keys INTEGER NOT NULL) WITHOUT ROWID;",
 };
-const struct store_schema idempotency_schema = {"idempotency", versions, 1};
+const struct store_schema idempotency_schema = {"idempotency", versions, 2};
 
-/* Both are keyed hashes: neither key nor request can be guessed at rest. */
+/* Keyed hashes: neither key nor request nor user can be guessed at rest. */
 struct names {
-    uint8_t name[NAME_BYTES], request[NAME_BYTES];
+    uint8_t name[NAME_BYTES], request[NAME_BYTES], user[NAME_BYTES];
 };
 
 struct kept {
@@ -115,7 +117,18 @@ static void put_name(uint8_t ret[NAME_BYTES], const struct silo *silo, const str
         ret[i] = digest[i];
 }
 
-/* Who, under which key, which line. The first byte parts the two sorts of names. */
+static status name_user(uint8_t ret[NAME_BYTES], const struct call *call, struct fault *fault)
+{
+    uint8_t storage[USER_MAX + 8];
+    struct buffer facts = buffer_over(storage, sizeof storage);
+    buffer_put_u8(&facts, 'U');
+    buffer_put_text_field(&facts, call->request->envelope->user);
+    TRY(buffer_check(&facts, "user", fault));
+    put_name(ret, call->silo, &facts);
+    return OK;
+}
+
+/* Who, under which key, which line. The first byte parts the sorts of names. */
 static status name_key(uint8_t ret[NAME_BYTES], const struct call *call, struct fault *fault)
 {
     uint8_t storage[USER_MAX + KEY_MAX + 32];
@@ -207,15 +220,45 @@ static status find(struct kept *ret, bool *ret_found, const struct call *call,
     return OK;
 }
 
-static status make_room(struct silo *silo, struct fault *fault)
+static status read_user(int64_t *ret_keys, const struct call *call, const struct names *names,
+                        struct fault *fault)
+{
+    _cleanup_statement_ struct statement *read = NULL;
+    TRY(statement_open(&read, call->store, "SELECT keys FROM idempotency_users WHERE user = ?1",
+                       fault));
+    statement_bind_blob(read, 1, SPAN_OF(names->user));
+    status stepped = statement_step(read, fault);
+    if (stepped != OK && stepped != NOT_FOUND)
+        return stepped;
+    *ret_keys = stepped == OK ? statement_int(read, 0) : 0;
+    return OK;
+}
+
+static status count_user(const struct call *call, const struct names *names, int64_t more,
+                         struct fault *fault)
+{
+    _cleanup_statement_ struct statement *count = NULL;
+    TRY(statement_open(&count, call->store,
+                       "INSERT INTO idempotency_users (user, keys) VALUES (?1, ?2) "
+                       "ON CONFLICT (user) DO UPDATE SET keys = keys + ?2", fault));
+    statement_bind_blob(count, 1, SPAN_OF(names->user));
+    statement_bind_int(count, 2, more);
+    return statement_run(count, fault);
+}
+
+/* A user may have as many as there is room left: so none can take all of it from the others. */
+static status make_room(const struct call *call, const struct names *names, struct fault *fault)
 {
     bool more;
+    int64_t keys;
+    struct silo *silo = call->silo;
     const struct idempotency_state *state = &silo->idempotency;
     if (state->next - state->first >= IDEMPOTENCY_KEYS_MAX && idempotency_is_due(silo))
         TRY(idempotency_expire(&more, silo, fault));
-    if (state->next - state->first >= IDEMPOTENCY_KEYS_MAX)
-        return FAIL(QUOTA_EXCEEDED, fault, "Idempotency-Key: %d of the last 24 hours are kept, "
-                    "no more fit", (int)IDEMPOTENCY_KEYS_MAX);
+    TRY(read_user(&keys, call, names, fault));
+    if (keys >= IDEMPOTENCY_KEYS_MAX - (state->next - state->first))
+        return FAIL(QUOTA_EXCEEDED, fault, "Idempotency-Key: %lld of the last 24 hours are kept "
+                    "for this user, no more fit", (long long)keys);
     return OK;
 }
 
@@ -239,6 +282,37 @@ static bool may_store_answer(const struct call *call)
            && response->body->length > 0 && response->body->length <= IDEMPOTENCY_ANSWER_MAX;
 }
 
+/* A read that was carried out anew under its key: in its place, so that no number is used up. */
+static status refresh(bool *ret_done, struct call *call, const struct names *names,
+                      bool with_answer, struct fault *fault)
+{
+    const struct envelope *envelope = call->request->envelope;
+    _cleanup_statement_ struct statement *put = NULL;
+    TRY(statement_open(&put, call->store,
+                       "UPDATE idempotency_keys SET http_status = ?3, clearance = ?4, "
+                       "scopes = ?5, body = ?6 WHERE name = ?1 AND made_at > ?2", fault));
+    statement_bind_blob(put, 1, SPAN_OF(names->name));
+    statement_bind_int(put, 2, call->request->now_us - LIFE_US);
+    statement_bind_int(put, 3, call->response->http_status);
+    statement_bind_int(put, 4, (int64_t)envelope->clearance);
+    statement_bind_int(put, 5, (int64_t)envelope->scopes);
+    if (with_answer)
+        statement_bind_blob(put, 6, buffer_span(call->response->body));
+    TRY(statement_run(put, fault));
+    *ret_done = store_changes(call->store) > 0;
+    return OK;
+}
+
+/* The same name, past its day. */
+static status drop_old(struct call *call, const struct names *names, struct fault *fault)
+{
+    _cleanup_statement_ struct statement *drop = NULL;
+    TRY(statement_open(&drop, call->store, "DELETE FROM idempotency_keys WHERE name = ?1", fault));
+    statement_bind_blob(drop, 1, SPAN_OF(names->name));
+    TRY(statement_run(drop, fault));
+    return store_changes(call->store) > 0 ? count_user(call, names, -1, fault) : OK;
+}
+
 static status insert(struct call *call, const struct names *names, bool with_answer,
                      struct fault *fault)
 {
@@ -246,9 +320,9 @@ static status insert(struct call *call, const struct names *names, bool with_ans
     struct idempotency_state *state = &call->silo->idempotency;
     _cleanup_statement_ struct statement *put = NULL;
     TRY(statement_open(&put, call->store,
-                       "INSERT OR REPLACE INTO idempotency_keys (n, name, request, made_at, "
-                       "http_status, clearance, scopes, reference, body) "
-                       "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)", fault));
+                       "INSERT INTO idempotency_keys (n, name, request, made_at, http_status, "
+                       "clearance, scopes, reference, body, user) "
+                       "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", fault));
     statement_bind_int(put, 1, state->next);
     statement_bind_blob(put, 2, SPAN_OF(names->name));
     statement_bind_blob(put, 3, SPAN_OF(names->request));
@@ -260,24 +334,30 @@ static status insert(struct call *call, const struct names *names, bool with_ans
         statement_bind_blob(put, 8, call->reference);
     if (with_answer)
         statement_bind_blob(put, 9, buffer_span(call->response->body));
+    statement_bind_blob(put, 10, SPAN_OF(names->user));
     TRY(statement_run(put, fault));
     if (state->next == state->first)
         state->first_made_us = call->request->now_us;
     state->next++;
-    state->answers += with_answer; /* one replaced is counted until the table is read again */
-    return OK;
+    return count_user(call, names, 1, fault);
 }
 
 static status keep_in_savepoint(struct call *call, const struct names *names,
                                 struct fault *fault)
 {
     struct silo *silo = call->silo;
-    bool with_answer = may_store_answer(call);
+    bool with_answer = may_store_answer(call), done;
     TRY(make(silo, fault));
-    TRY(make_room(silo, fault));
     if (with_answer)
         TRY(make_room_for_answer(silo, fault));
-    return insert(call, names, with_answer, fault);
+    TRY(refresh(&done, call, names, with_answer, fault));
+    if (!done) {
+        TRY(make_room(call, names, fault));
+        TRY(drop_old(call, names, fault));
+        TRY(insert(call, names, with_answer, fault));
+    }
+    silo->idempotency.answers += with_answer; /* one replaced is counted until it is read again */
+    return OK;
 }
 
 static status keep(struct call *call, const struct names *names, struct fault *fault)
@@ -365,6 +445,7 @@ status idempotency_run(struct call *call, silo_handler *handler, silo_replay *re
     if (replay == NULL && call->request->action->mutates)
         return FAIL(NOT_IMPLEMENTED, fault, "Idempotency-Key: this action takes none");
     TRY(check_key(call->request->idempotency_key, fault));
+    TRY(name_user(names.user, call, fault));
     TRY(name_key(names.name, call, fault));
     TRY(name_request(names.request, call, fault));
     TRY(repeat(&done, call, &names, replay, fault));
@@ -414,17 +495,26 @@ bool idempotency_is_due(struct silo *silo)
            && state->first_made_us + LIFE_US <= silo->now_us;
 }
 
+static status run_on_old(struct silo *silo, const char *sql, struct fault *fault)
+{
+    _cleanup_statement_ struct statement *run = NULL;
+    TRY(statement_open(&run, silo->store, sql, fault));
+    statement_bind_int(run, 1, silo->now_us - LIFE_US);
+    statement_bind_int(run, 2, silo->idempotency.first + EXPIRE_STEP);
+    return statement_run(run, fault);
+}
+
 /* The oldest first, up to the first that is not due: where the clock was set back, some wait for
  * it, and serve nobody meanwhile. */
 status idempotency_expire(bool *ret_more, struct silo *silo, struct fault *fault)
 {
-    _cleanup_statement_ struct statement *drop = NULL;
-    TRY(statement_open(&drop, silo->store,
-                       "DELETE FROM idempotency_keys WHERE n IN (SELECT n FROM idempotency_keys "
-                       "WHERE n < ?2 ORDER BY n) AND made_at <= ?1", fault));
-    statement_bind_int(drop, 1, silo->now_us - LIFE_US);
-    statement_bind_int(drop, 2, silo->idempotency.first + EXPIRE_STEP);
-    TRY(statement_run(drop, fault));
+    TRY(run_on_old(silo, "UPDATE idempotency_users SET keys = idempotency_users.keys - old.count FROM "
+                   "(SELECT user, count(*) AS count FROM idempotency_keys "
+                   "WHERE n < ?2 AND made_at <= ?1 GROUP BY user) AS old "
+                   "WHERE idempotency_users.user = old.user", fault));
+    TRY(run_on_old(silo, "DELETE FROM idempotency_users WHERE keys <= 0 AND user IN "
+                   "(SELECT user FROM idempotency_keys WHERE n < ?2 AND made_at <= ?1)", fault));
+    TRY(run_on_old(silo, "DELETE FROM idempotency_keys WHERE n < ?2 AND made_at <= ?1", fault));
     silo->wrote |= store_changes(silo->store) > 0;
     silo->idempotency.known = false; /* answers went with them */
     TRY(know(silo, fault));

@@ -11,8 +11,8 @@
 
 /* The handler, unless this key has served: then what it answered. CONFLICT: the key has served for
  * another request, or under more rights than the caller has now. BAD_REQUEST: no key.
- * QUOTA_EXCEEDED: IDEMPOTENCY_KEYS_MAX are alive; none is forgotten before its time. replay: NULL
- * for a read. */
+ * QUOTA_EXCEEDED: the user has as many as IDEMPOTENCY_KEYS_MAX leaves room for; none is forgotten
+ * before its time. replay: NULL for a read. */
 MUST_CHECK status idempotency_run(struct call *call, silo_handler *handler, silo_replay *replay,
                                   struct fault *fault);
 

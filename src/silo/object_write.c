@@ -299,7 +299,8 @@ status object_put(struct call *call, struct fault *fault)
     struct object_row row = {
         .key = call->item, .classification = put.classification,
         .content_type = put.content_type, .user_id = span_of_text(request->envelope->user),
-        .created_us = created_us != 0 ? created_us : request->now_us, .updated_us = request->now_us};
+        .created_us = created_us != 0 ? created_us : request->now_us,
+        .updated_us = request->now_us};
     TRY(store_row(&row, call, fault));
     struct json_writer writer = json_writer_on(call->response->body);
     call->response->http_status = replaced > 0 ? 200 : 201;

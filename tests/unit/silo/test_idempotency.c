@@ -2,6 +2,7 @@
  * deleted meanwhile. */
 #include "house.h"
 
+#include "silo/idempotency.h"
 #include "silo/state.h"
 
 #define MEMORY (SCOPE_SET(SCOPE_MEMORY_READ) | SCOPE_SET(SCOPE_MEMORY_WRITE))
@@ -286,6 +287,80 @@ static void two_of_the_same_key_in_one_turn_have_one_effect(void **state)
     assert_int_equal(count(house, &alice), 1);
 }
 
+static void run_sql(struct house *house, const char *sql)
+{
+    silo_begin(house->silo, house->now_us);
+    assert_ok(house, silo_write(house->silo, &house->fault));
+    assert_ok(house, store_execute(house->silo->store, sql, &house->fault));
+    house->silo->wrote = true;
+    assert_ok(house, silo_commit(house->silo, &house->fault));
+    idempotency_forget(house->silo);
+}
+
+static int64_t read_sql(struct house *house, const char *sql)
+{
+    _cleanup_statement_ struct statement *read = NULL;
+    assert_ok(house, statement_open(&read, house->silo->store, sql, &house->fault));
+    assert_ok(house, statement_step(read, &house->fault));
+    return statement_int(read, 0);
+}
+
+/* As if the first had used half of the keys there are. */
+static void no_user_can_take_all_keys_from_the_others(void **state)
+{
+    struct house *house = *state;
+    char sql[160];
+    use_key(house, "1");
+    remember(house, &alice, "one");
+    use_key(house, "2");
+    const char *id = remember(house, &alice, "one");
+    assert_int_equal(read_sql(house, "SELECT keys FROM idempotency_users"), 2);
+    snprintf(sql, sizeof sql, "UPDATE idempotency_keys SET n = %d WHERE n > 0;"
+             "UPDATE idempotency_users SET keys = %d", IDEMPOTENCY_KEYS_MAX / 2,
+             IDEMPOTENCY_KEYS_MAX / 2);
+    run_sql(house, sql);
+    use_key(house, "3");
+    assert_status(house, ask(house, &alice, WRITE, ONE), QUOTA_EXCEEDED);
+    assert_ok(house, ask(house, &alice, SEARCH, QUERY));
+    assert_ok(house, ask(house, &alice, SEARCH, QUERY));
+    assert_false(house->replayed);
+    remember(house, &bob, "one");
+    assert_string_equal((remember(house, &bob, "one")), answer_text(house, &house->answer, "id"));
+    assert_true(house->replayed);
+    use_key(house, "2");
+    assert_string_equal(remember(house, &alice, "one"), id);
+    house->now_us += DAY_US;
+    for (int i = 0; i < 3 && read_sql(house, "SELECT count(*) FROM idempotency_keys") > 0; i++)
+        house_expire(house, true);
+    assert_int_equal(read_sql(house, "SELECT count(*) FROM idempotency_users WHERE keys < 1000"),
+                     0);
+    use_key(house, "3");
+    assert_ok(house, ask(house, &bob, WRITE, ONE));
+    assert_int_equal(read_sql(house, "SELECT min(keys) FROM idempotency_users"), 1);
+}
+
+static void a_search_carried_out_anew_uses_up_no_room(void **state)
+{
+    struct house *house = *state;
+    const char *id = remember(house, &alice, "one");
+    use_key(house, "s");
+    for (int i = 0; i < 3; i++) {
+        assert_ok(house, ask(house, &alice, SEARCH, QUERY));
+        assert_false(house->replayed);
+        assert_ok(house, ask(house, &alice, SEARCH, QUERY));
+        assert_true(house->replayed);
+        assert_ok(house, ask(house, &alice, "PATCH", path_of(house, id, ""), "",
+                             "{\"text\":\"one more\"}"));
+        house_expire(house, true); /* indexes that are due make answers stale, too */
+    }
+    assert_int_equal(read_sql(house, "SELECT max(n) FROM idempotency_keys"),
+                     read_sql(house, "SELECT min(n) FROM idempotency_keys"));
+    assert_int_equal(read_sql(house, "SELECT keys FROM idempotency_users"), 1);
+    house->now_us += DAY_US;
+    assert_ok(house, ask(house, &alice, SEARCH, QUERY));
+    assert_int_equal(read_sql(house, "SELECT keys FROM idempotency_users"), 1);
+}
+
 static void a_search_with_a_key_waits_for_the_commit(void **state)
 {
     struct house *house = *state;
@@ -370,6 +445,8 @@ int main(void)
         HOUSE_TEST(a_repeat_after_a_crash_gives_the_first_answer),
         HOUSE_TEST(what_was_not_committed_is_carried_out_anew),
         HOUSE_TEST(two_of_the_same_key_in_one_turn_have_one_effect),
+        HOUSE_TEST(no_user_can_take_all_keys_from_the_others),
+        HOUSE_TEST(a_search_carried_out_anew_uses_up_no_room),
         HOUSE_TEST(a_search_with_a_key_waits_for_the_commit),
         HOUSE_TEST(lines_of_one_key_are_apart),
         HOUSE_TEST(the_log_says_that_an_answer_was_a_repeat),
