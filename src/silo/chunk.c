@@ -209,6 +209,27 @@ static enum border step(struct chunk_scanner *scanner)
     return border;
 }
 
+/* A byte after which, and before which, nothing begins and nothing changes. */
+static bool is_plain(uint8_t byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+           (byte >= '0' && byte <= '9') || byte == ',' || byte == '-' || byte == '/';
+}
+
+/* step takes bytes one by one; most are within words, where each leaves the scanner as it was. */
+static void skip_plain(struct chunk_scanner *scanner, size_t to)
+{
+    struct span text = scanner->text;
+    size_t at = scanner->at;
+    if (to > text.length)
+        to = text.length;
+    if (at == 0 || !scanner->in_line || !is_plain(text.data[at - 1]))
+        return;
+    while (at < to && is_plain(text.data[at]))
+        at++;
+    scanner->at = at;
+}
+
 /* Where what is carried over begins: the first sentence within reach, or else word. */
 static size_t overlap_start(const struct chunker *chunker, size_t core)
 {
@@ -243,6 +264,7 @@ static size_t best_end(struct chunk_scanner scanner, size_t from, size_t to)
         enum border border = step(&scanner);
         if (at > from)
             found[border] = at;
+        skip_plain(&scanner, to);
     }
     for (int border = BORDERS - 1; border > BORDER_NONE; border--)
         if (found[border] != 0)
@@ -294,8 +316,10 @@ bool chunk_next(struct chunk *ret, struct chunker *chunker)
         end = best_end(*scanner, least, from + bytes);
     }
     assert(end > core && end - from <= bytes);
-    while (scanner->at < end)
+    while (scanner->at < end) {
         step(scanner);
+        skip_plain(scanner, end);
+    }
     ahead = *scanner;
     chunker->under_heading = end < text.length && step(&ahead) == BORDER_HEADING;
     *ret = (struct chunk){

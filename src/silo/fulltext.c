@@ -1,6 +1,7 @@
 #include "silo/fulltext.h"
 
 #include "base/clock.h"
+#include "silo/postings.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@ struct fulltext_sql {
     struct fulltext_sql *next;
     int classification;
     int64_t generation;
-    char add[SQL_MAX], remove[SQL_MAX], merge[SQL_MAX], search[SQL_MAX], count[SQL_MAX];
+    char add[SQL_MAX], remove[SQL_MAX], merge[SQL_MAX], search[SQL_MAX], count[SQL_MAX],
+        gather[SQL_MAX];
 };
 
 /* Appends the template with the names filled in. */
@@ -78,6 +80,7 @@ static status sql_of(const struct fulltext_sql **ret, struct fulltext *fulltext,
     write_sql(sql->merge, fulltext, merge, sql);
     write_sql(sql->search, fulltext, fulltext->kind->search, sql);
     write_sql(sql->count, fulltext, fulltext->kind->count, sql);
+    write_sql(sql->gather, fulltext, fulltext->kind->gather, sql);
     sql->next = fulltext->sql;
     fulltext->sql = sql;
     *ret = sql;
@@ -88,6 +91,7 @@ void fulltext_trim(struct fulltext *fulltext)
 {
     struct fulltext_additions *additions = &fulltext->additions;
     assert(additions->waiting == 0);
+    postings_drop(&fulltext->postings);
     buffer_free(&additions->numbers);
     *additions = (struct fulltext_additions){0};
 }
@@ -140,6 +144,7 @@ status fulltext_know(struct fulltext *fulltext, struct silo *silo, struct fault 
 
 void fulltext_forget(struct fulltext *fulltext)
 {
+    postings_drop(&fulltext->postings);
     fulltext->known = false;
 }
 
@@ -185,6 +190,7 @@ static status renew(struct fulltext *fulltext, struct silo *silo, enum clearance
                     struct fault *fault)
 {
     struct fulltext_index index = fulltext->indexes[classification];
+    postings_drop(&fulltext->postings);
     index.generation++;
     index.built_to = 0;
     index.stale = false;
@@ -195,6 +201,7 @@ static status renew(struct fulltext *fulltext, struct silo *silo, enum clearance
 static status change(struct fulltext *fulltext, struct statement *put, int64_t n,
                      const struct fulltext_row *row, struct fault *fault)
 {
+    postings_drop(&fulltext->postings);
     statement_reset(put);
     statement_bind_int(put, 1, n);
     for (uint32_t i = 0; i < fulltext->kind->columns; i++)
@@ -239,6 +246,8 @@ void fulltext_return(struct fulltext *fulltext, struct fulltext_mark mark)
 {
     struct fulltext_additions *additions = &fulltext->additions;
     assert(mark.settled <= mark.length && mark.length <= additions->numbers.length);
+    if (mark.settled < additions->settled) /* taken back, perhaps */
+        postings_drop(&fulltext->postings);
     additions->numbers.length = mark.length;
     additions->numbers.failed = false;
     additions->settled = mark.settled;
@@ -287,6 +296,7 @@ static status settle(struct fulltext *fulltext, struct silo *silo, enum clearanc
                      struct cursor waiting, struct fault *fault)
 {
     struct fault undo_fault;
+    postings_drop(&fulltext->postings);
     TRY(store_savepoint(silo->store, fault));
     status added = add_waiting(fulltext, silo, classification, waiting, fault);
     if (added == OK)
@@ -500,6 +510,14 @@ status fulltext_count(struct statement **ret, struct fulltext *fulltext, struct 
     const struct fulltext_sql *sql;
     TRY(sql_of(&sql, fulltext, classification, fault));
     return statement_open(ret, silo->store, sql->count, fault);
+}
+
+status fulltext_gather(struct statement **ret, struct fulltext *fulltext, struct silo *silo,
+                       enum clearance classification, struct fault *fault)
+{
+    const struct fulltext_sql *sql;
+    TRY(sql_of(&sql, fulltext, classification, fault));
+    return statement_open(ret, silo->store, sql->gather, fault);
 }
 
 /* Begins the damaged index anew in this turn (renewed: NULL when it was begun before), and adds

@@ -22,6 +22,7 @@ struct fulltext_kind {
     const char *add, *remove; /* ?1 the number, ?2.. the columns */
     const char *search;      /* for fulltext_open */
     const char *count;       /* for fulltext_count; NULL: none */
+    const char *gather;      /* for fulltext_gather; NULL: none */
     uint32_t columns;
     const char *read_states; /* classification, generation, built_to, stale */
     const char *put_state;   /* the same, ?1..?4 */
@@ -65,6 +66,10 @@ MUST_CHECK status fulltext_open(struct statement **ret, struct fulltext *fulltex
 MUST_CHECK status fulltext_count(struct statement **ret, struct fulltext *fulltext,
                                  struct silo *silo, enum clearance classification,
                                  struct fault *fault);
+
+MUST_CHECK status fulltext_gather(struct statement **ret, struct fulltext *fulltext,
+                                  struct silo *silo, enum clearance classification,
+                                  struct fault *fault);
 
 /* One search: look is called again when it met a damaged index (CORRUPT, *ret_damaged), which is
  * then begun anew, and answers from it where the silo is small enough. look holds no statement when

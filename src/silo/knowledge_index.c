@@ -77,6 +77,7 @@ const struct fulltext_kind knowledge_fulltext = {
     .remove = "INSERT INTO @ (@, rowid, title, heading, text) VALUES ('delete', ?1, ?2, ?3, ?4)",
     .search = "SELECT rowid, silo_rank(@, ?2) FROM @ WHERE @ MATCH ?1",
     .count = "SELECT count(*) FROM @ WHERE @ MATCH ?1",
+    .gather = "SELECT silo_gather(@, ?2) FROM @ WHERE @ MATCH ?1 LIMIT 1",
     .columns = 3,
     .read_states = "SELECT classification, generation, built_to, stale FROM knowledge_indexes",
     .put_state = "INSERT OR REPLACE INTO knowledge_indexes (classification, generation, "

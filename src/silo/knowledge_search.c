@@ -1,6 +1,7 @@
 #include "silo/knowledge.h"
 
 #include "silo/filter.h"
+#include "silo/postings.h"
 #include "silo/snippet.h"
 #include "store/words.h"
 #include "wire/json.h"
@@ -14,7 +15,7 @@ enum {
 };
 
 /* An occurrence in a title or heading is worth so many in the text (docs/adr/0006). */
-static const double column_weights[RANK_COLUMNS_MAX] = {4.0, 2.0, 1.0};
+static const uint32_t column_weights[RANK_COLUMNS_MAX] = {4, 2, 1};
 
 /* One word of the query. */
 struct term {
@@ -48,6 +49,8 @@ struct search {
     double mean_length;
     int64_t chunks;                 /* there are */
     int64_t next[CLEARANCE_COUNT]; /* places from here on were added later */
+    /* where the words occur, by classification; NULL: the index is not there for the caller */
+    const struct posting_list *lists[CLEARANCE_COUNT][RANK_TERMS_MAX];
     /* the scan */
     struct rank rank;
     char match[MATCH_MAX];
@@ -185,8 +188,9 @@ static void weigh(const struct search *search, struct term *term)
     term->weight = log(1 + (all - with + 0.5) / (with + 0.5));
 }
 
-/* Of all that the caller may see, as if it were one collection, and of nothing else. */
-static status count_terms(struct search *search, enum clearance *ret_damaged,
+/* Of all that the caller may see, as if it were one collection, and of nothing else. fit: the lists
+ * are there. */
+static status count_terms(struct search *search, bool fit, enum clearance *ret_damaged,
                           struct fault *fault)
 {
     const struct knowledge_totals *totals = search->call->silo->knowledge.totals;
@@ -206,7 +210,9 @@ static status count_terms(struct search *search, enum clearance *ret_damaged,
         search->terms[i].count = 0;
         for (uint32_t k = 0; k < CLEARANCE_COUNT; k++) {
             *ret_damaged = (enum clearance)k;
-            if (is_visible(search, k))
+            if (fit && search->lists[k][i] != NULL)
+                search->terms[i].count += search->lists[k][i]->count;
+            else if (!fit && is_visible(search, k))
                 TRY(count_in(&search->terms[i].count, search, &search->terms[i], k, fault));
         }
         weigh(search, &search->terms[i]);
@@ -457,11 +463,12 @@ static double most_without_rare(bool *ret_mixed, const struct search *search)
     return most;
 }
 
-static status find_hits(struct search *search, enum clearance *ret_damaged, struct fault *fault)
+/* The lists of all words do not fit the memory they may take: the index walks them, once to count
+ * them, once or twice to rank. */
+static status scan_indexes(struct search *search, enum clearance *ret_damaged,
+                           struct fault *fault)
 {
     bool mixed;
-    if (!search->is_begun)
-        TRY(count_terms(search, ret_damaged, fault));
     double most = most_without_rare(&mixed, search);
     if (mixed) {
         TRY(scan_all(search, true, ret_damaged, fault));
@@ -469,6 +476,136 @@ static status find_hits(struct search *search, enum clearance *ret_damaged, stru
             return OK;
     }
     return scan_all(search, false, ret_damaged, fault);
+}
+
+/* ---- the lists ---- */
+
+/* Where the walk of one list is. */
+struct lane {
+    const uint64_t *at, *end;
+    uint32_t term;
+    double most; /* that it can add to a score */
+};
+
+static status find_lists(bool *ret_fit, struct search *search, enum clearance *ret_damaged,
+                         struct fault *fault)
+{
+    struct silo *silo = search->call->silo;
+    struct posting_word words[RANK_TERMS_MAX];
+    for (uint32_t i = 0; i < search->term_count; i++)
+        words[i] = (struct posting_word){search->terms[i].word, search->terms[i].folded};
+    postings_begin(&silo->knowledge.fulltext.postings);
+    *ret_fit = true;
+    for (uint32_t k = 0; k < CLEARANCE_COUNT && *ret_fit; k++) {
+        *ret_damaged = (enum clearance)k;
+        for (uint32_t i = 0; i < RANK_TERMS_MAX; i++)
+            search->lists[k][i] = NULL;
+        if (is_visible(search, k))
+            TRY(postings_find(search->lists[k], ret_fit, &silo->knowledge.fulltext, silo,
+                              (enum clearance)k, words, search->term_count, column_weights,
+                              fault));
+    }
+    return OK;
+}
+
+/* What adds least first. */
+static uint32_t make_lanes(struct lane lanes[RANK_TERMS_MAX], const struct search *search,
+                           uint32_t k)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < search->term_count; i++) {
+        const struct posting_list *list = search->lists[k][i];
+        struct lane lane = {list->rows, list->rows + list->count, i,
+                            search->terms[i].weight * (RANK_K1 + 1)};
+        if (list->count == 0)
+            continue;
+        uint32_t at = count++;
+        for (; at > 0 && lanes[at - 1].most > lane.most; at--)
+            lanes[at] = lanes[at - 1];
+        lanes[at] = lane;
+    }
+    return count;
+}
+
+/* To the first row of that number or a greater one: in steps that double, and then back in halves. */
+static void seek(struct lane *lane, uint64_t n)
+{
+    uint64_t key = n << GATHERED_COUNT_BITS;
+    size_t left = (size_t)(lane->end - lane->at), reach = 1;
+    while (reach < left && lane->at[reach] < key)
+        reach *= 2;
+    size_t low = reach / 2, high = reach < left ? reach : left;
+    if (left == 0 || lane->at[0] >= key)
+        return;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (lane->at[middle] < key)
+            low = middle;
+        else
+            high = middle;
+    }
+    lane->at += high;
+}
+
+/* The least row that one of them is at; UINT64_MAX: all are at their ends. */
+static uint64_t least_row(const struct lane *lanes, uint32_t count)
+{
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < count; i++)
+        if (lanes[i].at < lanes[i].end && *lanes[i].at >> GATHERED_COUNT_BITS < least)
+            least = *lanes[i].at >> GATHERED_COUNT_BITS;
+    return least;
+}
+
+/* Always added in the order of terms, so that one row has one score to the last bit. */
+static double score_of(const struct search *search, struct lane *lanes, uint32_t count, uint64_t n)
+{
+    double counts[RANK_TERMS_MAX] = {0}, score = 0;
+    double saturation = rank_saturation(search->mean_length, (int64_t)n);
+    for (uint32_t i = 0; i < count; i++) {
+        seek(&lanes[i], n);
+        if (lanes[i].at < lanes[i].end && *lanes[i].at >> GATHERED_COUNT_BITS == n)
+            counts[lanes[i].term] = (double)(*lanes[i].at++ & GATHERED_COUNT_MAX);
+    }
+    for (uint32_t i = 0; i < search->term_count; i++)
+        if (counts[i] > 0)
+            score += rank_term(search->terms[i].weight, counts[i], saturation);
+    return score;
+}
+
+/* MaxScore (Turtle and Flood, as above): rows that hold only words which together cannot reach the
+ * worst hit are passed over; what they add to other rows is looked up there. */
+static status rank_lists(struct search *search, uint32_t k, struct fault *fault)
+{
+    struct lane lanes[RANK_TERMS_MAX];
+    uint32_t count = make_lanes(lanes, search, k), first = 0;
+    double passed = 0;
+    for (;;) {
+        bool full = search->hit_count == search->limit + 1;
+        while (full && first < count && passed + lanes[first].most < search->hits[0].score)
+            passed += lanes[first++].most;
+        uint64_t n = least_row(lanes + first, count - first);
+        if (n == UINT64_MAX)
+            return OK;
+        TRY(consider(search, k, (int64_t)n, score_of(search, lanes, count, n), fault));
+    }
+}
+
+static status find_hits(struct search *search, enum clearance *ret_damaged, struct fault *fault)
+{
+    bool fit;
+    TRY(find_lists(&fit, search, ret_damaged, fault));
+    if (!search->is_begun)
+        TRY(count_terms(search, fit, ret_damaged, fault));
+    if (!fit)
+        return scan_indexes(search, ret_damaged, fault);
+    search->hit_count = 0;
+    search->judged_from = 1;
+    search->judged_to = 0;
+    for (uint32_t k = 0; k < CLEARANCE_COUNT; k++)
+        if (is_visible(search, k))
+            TRY(rank_lists(search, k, fault));
+    return OK;
 }
 
 static status look(void *context, enum clearance *ret_damaged, struct fault *fault)

@@ -56,12 +56,20 @@ struct fulltext_mark {
     uint32_t waiting;
 };
 
+/* Where words occur, as far as it is known (postings.h). */
+struct postings {
+    struct posting_list *lists; /* the last used first */
+    uint32_t list_count, rows;  /* of all lists */
+    uint32_t rows_max;          /* 0: POSTINGS_ROWS_MAX */
+};
+
 /* The indexes of one kind of item (fulltext.h). */
 struct fulltext {
     const struct fulltext_kind *kind;
     bool known; /* read from the store */
     struct fulltext_index indexes[CLEARANCE_COUNT];
     struct fulltext_sql *sql; /* of fulltext.c */
+    struct postings postings;
     struct fulltext_additions additions;
 };
 

@@ -1,7 +1,9 @@
 #include "store/words.h"
 
+#include "base/clock.h"
 #include "store/session.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Of one connection, from its first use. */
@@ -118,14 +120,12 @@ static status frequencies(double terms[RANK_TERMS_MAX], const struct rank *rank,
     return OK;
 }
 
-/* Always added in the order of terms, so that one row has one score to the last bit. */
 static double weigh(const double terms[RANK_TERMS_MAX], const struct rank *rank, int64_t n)
 {
-    double length = (double)(n & 0xFF), score = 0;
-    double saturation = RANK_K1 * (1 - RANK_B + RANK_B * length / rank->mean_length);
+    double saturation = rank_saturation(rank->mean_length, n), score = 0;
     for (int term = 0; term < RANK_TERMS_MAX; term++)
         if (terms[term] > 0)
-            score += rank->terms[term] * terms[term] * (RANK_K1 + 1) / (terms[term] + saturation);
+            score += rank_term(rank->terms[term], terms[term], saturation);
     return score;
 }
 
@@ -146,13 +146,99 @@ static void rank_row(const Fts5ExtensionApi *api, Fts5Context *index, sqlite3_co
         sqlite3_result_double(result, weigh(terms, &rank, api->xRowid(index)));
 }
 
+/* ---- gather ---- */
+
+static const char gather_type[] = "struct gather";
+
+enum { ROWS_FIRST = 256, ROWS_BETWEEN_LOOKS = 1024 };
+
+/* One phrase as it is walked. */
+struct walk {
+    struct gather *gather;
+    struct gathered *found;
+};
+
+void statement_bind_gather(struct statement *statement, int parameter, struct gather *gather)
+{
+    gather->store = statement->store;
+    int code = sqlite3_bind_pointer(statement->handle, parameter, gather, gather_type, NULL);
+    if (statement->bind_error == SQLITE_OK)
+        statement->bind_error = code;
+}
+
+static int make_room(struct walk *walk)
+{
+    struct gathered *found = walk->found;
+    if (found->count == walk->gather->rows_max) {
+        walk->gather->overflowed = true;
+        return SQLITE_DONE;
+    }
+    if (found->count < found->room)
+        return SQLITE_OK;
+    uint32_t room = found->room == 0 ? ROWS_FIRST : 2 * found->room;
+    uint64_t *rows = realloc(found->rows, room * sizeof *rows);
+    if (rows == NULL)
+        return SQLITE_NOMEM;
+    found->rows = rows;
+    found->room = room;
+    return SQLITE_OK;
+}
+
+static int gather_row(const Fts5ExtensionApi *api, Fts5Context *index, void *context)
+{
+    struct walk *walk = context;
+    struct gather *gather = walk->gather;
+    Fts5PhraseIter at;
+    int column, offset;
+    uint64_t n = (uint64_t)api->xRowid(index), count = 0;
+    int64_t until_us = gather->store->until_us;
+    if (walk->found->count % ROWS_BETWEEN_LOOKS == 0 && until_us != 0 &&
+        clock_monotonic_us() >= until_us)
+        return SQLITE_INTERRUPT;
+    int code = make_room(walk);
+    if (code != SQLITE_OK)
+        return code;
+    code = api->xPhraseFirst(index, 0, &at, &column, &offset);
+    if (code != SQLITE_OK)
+        return code;
+    for (; column >= 0; api->xPhraseNext(index, &at, &column, &offset))
+        if (column < RANK_COLUMNS_MAX)
+            count += gather->columns[column];
+    if (count > GATHERED_COUNT_MAX || n >> (64 - GATHERED_COUNT_BITS) != 0) {
+        gather->overflowed = true;
+        return SQLITE_DONE;
+    }
+    walk->found->rows[walk->found->count++] = n << GATHERED_COUNT_BITS | count;
+    return SQLITE_OK;
+}
+
+static void gather_rows(const Fts5ExtensionApi *api, Fts5Context *index, sqlite3_context *result,
+                        int count, sqlite3_value **values)
+{
+    struct gather *gather = count == 1 ? sqlite3_value_pointer(values[0], gather_type) : NULL;
+    int phrases = api->xPhraseCount(index), code = SQLITE_OK;
+    if (gather == NULL || phrases > RANK_TERMS_MAX) {
+        sqlite3_result_error(result, "silo_gather: one struct gather", -1);
+        return;
+    }
+    for (int i = 0; i < phrases && code == SQLITE_OK && !gather->overflowed; i++) {
+        struct walk walk = {gather, &gather->phrases[i]};
+        code = api->xQueryPhrase(index, i, &walk, gather_row);
+        gather->rows_max -= walk.found->count;
+    }
+    if (code != SQLITE_OK)
+        sqlite3_result_error_code(result, code);
+}
+
 status store_rank(struct store *store, struct fault *fault)
 {
     struct words *words;
     TRY(need_words(&words, store, fault));
     if (words->ranks)
         return OK;
-    if (words->api->xCreateFunction(words->api, "silo_rank", NULL, rank_row, NULL) != SQLITE_OK)
+    if (words->api->xCreateFunction(words->api, "silo_rank", NULL, rank_row, NULL) != SQLITE_OK ||
+        words->api->xCreateFunction(words->api, "silo_gather", NULL, gather_rows, NULL) !=
+            SQLITE_OK)
         return FAIL(INTERNAL, fault, "FTS5 does not take the rank");
     words->ranks = true;
     return OK;

@@ -2,6 +2,7 @@
  * them, and a rank whose statistics the caller brings. */
 #pragma once
 
+#include "store/statement.h"
 #include "store/store.h"
 
 /* The tokenizer of every full-text index, in the words of CREATE VIRTUAL TABLE. */
@@ -27,5 +28,38 @@ struct rank {
     double mean_length;                /* more than 0 */
 };
 
-/* Makes silo_rank(index, struct rank as a blob) known to SQL; cheap once done. */
+/* What one term adds to the score of a row; added up in the order of terms, so that one row has
+ * one score to the last bit. saturation: rank_saturation of the row. count: its weighted
+ * occurrences. */
+static inline double rank_saturation(double mean_length, int64_t n)
+{
+    return RANK_K1 * (1 - RANK_B + RANK_B * (double)(n & 0xFF) / mean_length);
+}
+
+static inline double rank_term(double weight, double count, double saturation)
+{
+    return weight * count * (RANK_K1 + 1) / (count + saturation);
+}
+
+/* The rows that hold one phrase of a MATCH, ascending: number << GATHERED_COUNT_BITS | weighted
+ * occurrences. */
+enum { GATHERED_COUNT_BITS = 16, GATHERED_COUNT_MAX = (1 << GATHERED_COUNT_BITS) - 1 };
+struct gathered {
+    uint64_t *rows; /* malloc'ed: the caller frees it, whatever became of the statement */
+    uint32_t count, room;
+};
+
+/* For silo_gather, bound by statement_bind_gather: it walks the rows of each phrase, one phrase
+ * after another, and yields NULL. */
+struct gather {
+    uint32_t columns[RANK_COLUMNS_MAX]; /* what an occurrence counts */
+    struct gathered phrases[RANK_TERMS_MAX];
+    uint32_t rows_max; /* of all phrases together */
+    bool overflowed;   /* there are more, or they do not fit their bits: nothing of it counts */
+    const struct store *store;
+};
+void statement_bind_gather(struct statement *statement, int parameter, struct gather *gather);
+
+/* Makes silo_rank(index, struct rank as a blob) and silo_gather(index, struct gather) known to SQL;
+ * cheap once done. */
 MUST_CHECK status store_rank(struct store *store, struct fault *fault);

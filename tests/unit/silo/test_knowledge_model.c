@@ -265,6 +265,101 @@ static void twins_answer_alike_whatever_one_of_them_hides(void **state)
     house_pull_down(&second);
 }
 
+/* ---- lists in memory, walks of the index ---- */
+
+/* Few of these words are in most documents, many in few. */
+static int write_words(char *out, size_t size, struct model *model, uint32_t count)
+{
+    int at = 0;
+    for (uint32_t i = 0; i < count; i++)
+        at += snprintf(out + at, size - (size_t)at, "%sword%u", i > 0 ? " " : "",
+                       draw(model, 1 + draw(model, 1 + draw(model, 60))));
+    return at;
+}
+
+static void put_random(struct house *house, struct model *model, uint32_t i)
+{
+    char path[64], body[4096], title[200], text[2000];
+    uint32_t who = draw(model, CLEARANCE_COUNT);
+    write_words(title, sizeof title, model, 1 + draw(model, 4));
+    write_words(text, sizeof text, model, 1 + draw(model, 120));
+    snprintf(path, sizeof path, "/v1/documents/d%u", i);
+    snprintf(body, sizeof body, "{\"classification\":\"%s\",\"title\":\"%s\",\"metadata\":{"
+             "\"team\":%u},\"chunk\":{\"bytes\":200},\"text\":\"# %s\\n\\n%s\"}",
+             clearance_name((enum clearance)who), title, i % TEAMS, title, text);
+    assert_ok(house, ask(house, &callers[3], "PUT", path, "", body));
+}
+
+/* One page with so many rows in memory at most; the cursor goes on. */
+static struct span page_with(struct house *house, uint32_t rows_max, const struct who *who,
+                             const char *question, char cursor[600])
+{
+    char body[1400];
+    house->silo->knowledge.fulltext.postings.rows_max = rows_max;
+    snprintf(body, sizeof body, "{%s%s}", question, cursor);
+    assert_ok(house, ask(house, who, "POST", "/v1/search", "", body));
+    const struct json *next = json_member(&house->answer, "next_cursor");
+    cursor[0] = '\0';
+    if (next->kind == JSON_STRING)
+        snprintf(cursor, 600, ",\"cursor\":\"%.*s\"", SPAN_ARG(next->string));
+    return arena_copy(&house->arena, json_member(&house->answer, "data")->source);
+}
+
+static void lists_in_memory_find_what_walks_of_the_index_find_to_the_last_bit(void **state)
+{
+    static const uint32_t rows_max[] = {0, 150, 500, 1};
+    struct house *house = *state;
+    struct model model = {.seed = 11};
+    char words[200], question[400];
+    uint32_t pages = 0, in_memory = 0;
+    for (uint32_t i = 0; i < 150; i++)
+        put_random(house, &model, i);
+    for (int round = 0; round < 200; round++) {
+        const struct who *who = &callers[draw(&model, CLEARANCE_COUNT)];
+        char cursors[2][600] = {"", ""};
+        write_words(words, sizeof words, &model, 1 + draw(&model, 8));
+        snprintf(question, sizeof question, "\"query\":\"%s\",\"limit\":%u%s", words,
+                 1 + draw(&model, 12), round % 3 ? "" : ",\"filter\":{\"team\":{\"$ne\":1}}");
+        for (int page = 0; page < 3; page++, pages++) {
+            struct span walked = page_with(house, 1, who, question, cursors[0]);
+            struct span listed = page_with(house, rows_max[draw(&model, 4)], who, question,
+                                           cursors[1]);
+            in_memory += house->silo->knowledge.fulltext.postings.list_count > 0;
+            assert_true(span_equal(walked, listed));
+            assert_int_equal(cursors[0][0], cursors[1][0]);
+            if (cursors[0][0] == '\0')
+                break;
+        }
+        if (round % 5 == 0)
+            put_random(house, &model, draw(&model, 150));
+        if (round % 40 == 9)
+            house_expire(house, true);
+        arena_reset(&house->arena);
+    }
+    assert_true(pages > 300 && in_memory > 100);
+}
+
+static void lists_are_given_back_when_idle_and_bounded_before(void **state)
+{
+    struct house *house = *state;
+    struct model model = {.seed = 5};
+    struct postings *postings = &house->silo->knowledge.fulltext.postings;
+    char words[200], question[400], cursor[600] = "";
+    for (uint32_t i = 0; i < 60; i++)
+        put_random(house, &model, i);
+    for (int round = 0; round < 100; round++) {
+        write_words(words, sizeof words, &model, 3);
+        snprintf(question, sizeof question, "\"query\":\"%s\"", words);
+        cursor[0] = '\0';
+        page_with(house, 200, &callers[3], question, cursor);
+        assert_true(postings->rows <= 200);
+        arena_reset(&house->arena);
+    }
+    assert_true(postings->list_count > 0);
+    silo_trim(house->silo);
+    assert_int_equal(postings->list_count + postings->rows, 0);
+}
+
 /* ---- pages, poison ---- */
 
 static void pages_neither_repeat_nor_skip_whatever_is_added(void **state)
@@ -350,6 +445,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(documents_do_what_a_plain_model_does, house_build,
                                         house_pull_down),
         cmocka_unit_test_setup_teardown(twins_answer_alike_whatever_one_of_them_hides,
+                                        house_build, house_pull_down),
+        cmocka_unit_test_setup_teardown(
+            lists_in_memory_find_what_walks_of_the_index_find_to_the_last_bit, house_build,
+            house_pull_down),
+        cmocka_unit_test_setup_teardown(lists_are_given_back_when_idle_and_bounded_before,
                                         house_build, house_pull_down),
         cmocka_unit_test_setup_teardown(pages_neither_repeat_nor_skip_whatever_is_added,
                                         house_build, house_pull_down),
