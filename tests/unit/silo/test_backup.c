@@ -215,9 +215,9 @@ static struct backup_end end_of(uint32_t file)
 {
     struct backup_end end;
     struct fault fault;
-    struct span bytes = buffer_span(&chain.files[file]);
-    assert_int_equal(backup_get_end(&end, (struct span){bytes.data + bytes.length - BACKUP_END_BYTES,
-                                                        BACKUP_END_BYTES}, &fault), OK);
+    const struct buffer *bytes = &chain.files[file];
+    const struct span last = {bytes->data + bytes->length - BACKUP_END_BYTES, BACKUP_END_BYTES};
+    assert_int_equal(backup_get_end(&end, last, &fault), OK);
     return end;
 }
 

@@ -151,6 +151,98 @@ static void one_data_directory_has_one_supervisor(void **state)
     assert_non_null(strstr(fault.detail, "another bulkhead"));
 }
 
+/* A silo's directory with one file in it that says which it is. */
+static void make_one(struct place *place, const char *suffix, const char *what)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s%s", name, suffix);
+    assert_int_equal(mkdirat(place->silos.silos, path, 0700), 0);
+    int directory = openat(place->silos.silos, path, O_RDONLY | O_DIRECTORY);
+    int file = openat(directory, what, O_WRONLY | O_CREAT, 0600);
+    assert_true(file >= 0);
+    close(file);
+    close(directory);
+}
+
+static bool has_one(struct place *place, const char *suffix, const char *what)
+{
+    char path[80];
+    snprintf(path, sizeof path, "%s%s/%s", name, suffix, what);
+    return faccessat(place->silos.silos, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static bool stands(struct place *place, const char *suffix)
+{
+    return has_one(place, suffix, ".");
+}
+
+/* In each moment of a replacement the process may have died: it ends with the new one alone. */
+static void a_replacement_cut_at_any_moment_is_finished(void **state)
+{
+    static const char *const moments[][3] = { /* what stands at NAME, NAME.new, NAME.old */
+        {"before", "after", NULL}, {"before", "after", "earlier"}, {NULL, "after", "before"},
+        {"after", NULL, "before"}, {"after", NULL, NULL}, {NULL, "after", NULL},
+    };
+    static const char *const suffixes[] = {"", ".new", ".old"};
+    struct place *place = *state;
+    struct fault fault;
+    uint64_t files, bytes;
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
+        for (int at = 0; at < 3; at++)
+            if (moments[i][at])
+                make_one(place, suffixes[at], moments[i][at]);
+        for (int again = 0; again < 2; again++) {
+            assert_int_equal(silos_replace(&place->silos, id, &fault), OK);
+            assert_true(has_one(place, "", "after"));
+            assert_false(has_one(place, "", "before"));
+            assert_false(stands(place, ".new") || stands(place, ".old"));
+        }
+        assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
+    }
+}
+
+static void what_is_discarded_leaves_the_one_in_place(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    make_one(place, "", "before");
+    make_one(place, ".new", "after");
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(silos_discard(&place->silos, id, &fault), OK);
+        assert_true(has_one(place, "", "before"));
+        assert_false(stands(place, ".new"));
+    }
+    assert_int_equal(silos_replace(&place->silos, id, &fault), OK); /* by nothing */
+    assert_true(has_one(place, "", "before"));
+}
+
+static void a_removal_takes_what_a_restore_left_beside(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    uint64_t files, bytes;
+    make_one(place, "", "before");
+    make_one(place, ".new", "after");
+    make_one(place, ".old", "earlier");
+    assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
+    assert_int_equal(files, 3);
+    assert_false(stands(place, "") || stands(place, ".new") || stands(place, ".old"));
+}
+
+static void a_link_in_place_of_a_restored_silo_is_refused(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    char path[64];
+    int mount;
+    snprintf(path, sizeof path, "%s.new", name);
+    assert_int_equal(symlinkat("/etc", place->silos.silos, path), 0);
+    assert_int_equal(silos_mount_restored(&mount, &place->silos, id, 0, &fault), UNAVAILABLE);
+    assert_int_not_equal(silos_make_restored(&place->silos, id, 0, &fault), OK);
+    assert_int_equal(silos_discard(&place->silos, id, &fault), OK);
+    assert_int_equal(access("/etc/passwd", F_OK), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -163,6 +255,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_link_in_place_of_a_silo_is_refused, make_place,
                                         remove_place),
         cmocka_unit_test_setup_teardown(keys_inside_the_data_are_found_under_any_name, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(a_replacement_cut_at_any_moment_is_finished, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(what_is_discarded_leaves_the_one_in_place, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(a_removal_takes_what_a_restore_left_beside, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(a_link_in_place_of_a_restored_silo_is_refused, make_place,
                                         remove_place),
         cmocka_unit_test_setup_teardown(one_data_directory_has_one_supervisor, make_place,
                                         remove_place),
