@@ -75,6 +75,31 @@ static status take_key(struct kms_key *ret, struct cell *cell, struct store_key 
     return cursor_copy(cell->platform_key, &platform, sizeof cell->platform_key, fault);
 }
 
+/* Keys that were destroyed on purpose are told apart from damage: the backup is not to blame. */
+static status not_released(const struct silo_restore *restore, status why, struct fault *fault)
+{
+    struct fault said = *fault;
+    uint32_t version = silo_restore_key_version(restore);
+    if (why == ROLLED_BACK)
+        return FAIL(ROLLED_BACK, fault, "it was made before the data key was rotated: version %u "
+                    "is destroyed (--rotate-dek)", version);
+    if (why == CORRUPT)
+        return FAIL(CORRUPT, fault, "its keys do not open: they were changed, or are wrapped under "
+                    "a KEK that is no more (--rotate-kek)");
+    return FAIL(why, fault, "the keys of this backup are not released: %.120s", said.detail);
+}
+
+/* Of a backup made in mid-rotation the kms releases what is left. */
+static status without_some(const struct cell *cell, size_t wrapped_left, status failed,
+                           struct fault *fault)
+{
+    struct fault said = *fault;
+    if (failed != CORRUPT || wrapped_left == 0 || wrapped_left >= cell->wrapped.length)
+        return failed;
+    return FAIL(ROLLED_BACK, fault, "%.100s: it was made while the data key was rotated, and older "
+                "versions are destroyed (--rotate-dek)", said.detail);
+}
+
 /* KEY_KEPT is not sent: the silo in place may still need what its own keys are wrapped under. The
  * kms releases the keys that the backup has in their wrapped form: it knows whether they are
  * this tenant's, and still in being. */
@@ -90,15 +115,13 @@ static status open_and_run(struct cell *cell, struct silo_restore *restore, int 
     status taken = take_key(&key, cell, keys, &message, fault);
     secret_wipe(cell->storage, IPC_HEADER_BYTES + message.body.length);
     ipc_message_close(&message);
-    if (taken != OK) {
-        struct fault why = *fault;
-        return FAIL(taken, fault, "the keys of this backup are not released: %.120s", why.detail);
-    }
+    if (taken != OK)
+        return not_released(restore, taken, fault);
     struct silo_opening opening = {.silo_fd = silo_fd, .keys = keys,
                                    .key_count = key.versions.count, .anchor = key.anchor};
     struct cursor id = cursor_over(SPAN_OF(cell->tenant_id));
     TRY(cursor_copy(opening.tenant_id, &id, sizeof opening.tenant_id, fault));
-    return run(cell, restore, &opening, fault);
+    return without_some(cell, key.wrapped.length, run(cell, restore, &opening, fault), fault);
 }
 
 status cell_restore(struct cell *cell, int silo_fd, struct fault *fault)

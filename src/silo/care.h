@@ -55,6 +55,7 @@ MUST_CHECK status silo_restore_begin(struct silo_restore **ret,
                                      const uint8_t tenant_id[TENANT_ID_BYTES], backup_read *read,
                                      void *context, struct fault *fault);
 struct span silo_restore_wrapped(const struct silo_restore *restore);
+uint32_t silo_restore_key_version(const struct silo_restore *restore); /* the newest in it */
 
 /* Makes the silo in an empty directory. opening: what the kms released for the wrapped keys; its
  * anchor is the one in force, that of the silo to be replaced. Verifies every page and object, the

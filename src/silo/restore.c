@@ -31,6 +31,7 @@ struct silo_restore {
     int silo_fd;
     const struct store_io *io;
     struct blobs *blobs;       /* NULL: none has come */
+    struct blob_id last;       /* that came in the file */
     int blob;                  /* the file that is being written, -1 */
     uint64_t blob_left, blob_at;
     uint64_t begun;            /* its bytes up to there are being written out */
@@ -129,6 +130,11 @@ status silo_restore_begin(struct silo_restore **ret, const uint8_t tenant_id[TEN
 struct span silo_restore_wrapped(const struct silo_restore *restore)
 {
     return buffer_span(&restore->wrapped);
+}
+
+uint32_t silo_restore_key_version(const struct silo_restore *restore)
+{
+    return restore->head.key_version;
 }
 
 struct silo_restore *silo_restore_end(struct silo_restore *restore)
@@ -233,13 +239,19 @@ static status take_blob(struct silo_restore *restore, struct span body, struct f
     TRY(cursor_copy(id.bytes, &cursor, sizeof id.bytes, fault));
     TRY(cursor_u64(&restore->blob_left, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
+    if (restore->blobs_came > 0
+        && span_compare(SPAN_OF(restore->last.bytes), SPAN_OF(id.bytes)) >= 0)
+        return FAIL(CORRUPT, fault, "its objects are not in order");
     if (restore->blobs == NULL) {
         uint8_t silo_id[TENANT_ID_BYTES];
         TRY(hex_decode(silo_id, sizeof silo_id, span_of_text(restore->tenant_id), "id", fault));
         TRY(blobs_open(&restore->blobs, restore->silo_fd, silo_id, restore->io, fault));
         TRY(blobs_unsettled(restore->blobs, fault));
     }
+    /* one that went, and came back with a restore, is in the chain twice */
+    TRY(blob_remove(restore->blobs, &id, fault));
     TRY(blob_raw_create(&restore->blob, restore->blobs, &id, fault));
+    restore->last = id;
     restore->blob_at = restore->begun = 0;
     restore->blobs_came++;
     restore->blob_bytes += restore->blob_left;
