@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -131,14 +132,19 @@ static status newest(uint64_t *ret, int directory, uint64_t at_most, struct faul
     return OK;
 }
 
+/* Never waits, whatever bears the name. */
 static status open_backup(int *ret, int directory, uint64_t sequence, struct fault *fault)
 {
     char name[NAME_SIZE];
+    struct stat facts;
     file_name(name, sequence, "");
-    int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_close_ int fd = openat(directory, name,
+                                    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return FAIL(NOT_FOUND, fault, "%s: %s", name, strerror(errno));
-    *ret = fd;
+    if (fstat(fd, &facts) || !S_ISREG(facts.st_mode))
+        return FAIL(BAD_FIELD, fault, "%s: it is no file", name);
+    *ret = take_fd(&fd);
     return OK;
 }
 
@@ -224,13 +230,32 @@ static status fill(struct made *made, struct cli *cli, const char *tenant, int f
     return OK;
 }
 
+/* *ret: locked for as long as it is written; one that nobody has locked is what a crash left. */
+static status make_fresh(int *ret, int directory, const char *name, struct fault *fault)
+{
+    struct stat mine, there;
+    _cleanup_close_ int file = openat(directory, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK
+                                      | O_CLOEXEC, 0600);
+    if (file < 0 || fstat(file, &mine))
+        return FAIL(CONFLICT, fault, "%s: %s", name, strerror(errno));
+    if (!S_ISREG(mine.st_mode) || mine.st_nlink != 1)
+        return FAIL(CONFLICT, fault, "%s: it is no file of a backup", name);
+    if (flock(file, LOCK_EX | LOCK_NB) || fstatat(directory, name, &there, AT_SYMLINK_NOFOLLOW)
+        || there.st_ino != mine.st_ino)
+        return FAIL(CONFLICT, fault, "%s: another backup is running", name);
+    if (ftruncate(file, 0))
+        return FAIL(INTERNAL, fault, "%s: %s", name, strerror(errno));
+    *ret = take_fd(&file);
+    return OK;
+}
+
 /* Under another name until it is whole and durable. */
 static status write_backup(struct made *made, struct cli *cli, const char *tenant, int directory,
                            bool full, struct fault *fault)
 {
     char name[NAME_SIZE], fresh[NAME_SIZE];
     uint64_t before;
-    _cleanup_close_ int previous = -1;
+    _cleanup_close_ int previous = -1, file = -1;
     double began = now();
     TRY(newest(&before, directory, BACKUP_SEQUENCE_MAX, fault));
     made->sequence = before + 1;
@@ -238,11 +263,7 @@ static status write_backup(struct made *made, struct cli *cli, const char *tenan
         TRY(open_backup(&previous, directory, before, fault));
     file_name(name, made->sequence, "");
     file_name(fresh, made->sequence, ".tmp");
-    _cleanup_close_ int file = openat(directory, fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-                                      0600);
-    if (file < 0)
-        return FAIL(CONFLICT, fault, "%s: %s; is another backup running?", fresh,
-                    strerror(errno));
+    TRY(make_fresh(&file, directory, fresh, fault));
     status filled = fill(made, cli, tenant, file, previous, fault);
     if (filled == OK
         && (renameat2(directory, fresh, directory, name, RENAME_NOREPLACE) || fsync(directory)))
