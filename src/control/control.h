@@ -47,6 +47,8 @@ struct gateway_link {
     struct ipc_outbox *outbox;
 };
 
+enum { WITHDRAWALS_KEPT = 64 };
+
 struct control {
     struct loop *loop;
     int supervisor; /* fd 3 */
@@ -65,6 +67,11 @@ struct control {
     struct call *calls;
     uint32_t next_call;
     struct awake *awake;
+    struct withdrawal { /* of wakes.c: a key that was just found withdrawn */
+        uint8_t id[TENANT_ID_BYTES];
+        int64_t until_us; /* monotonic */
+    } withdrawals[WITHDRAWALS_KEPT];
+    uint32_t next_withdrawal;
     struct work *works; /* of lifecycle.c, under way */
     struct restore *restores; /* of restore.c, under way */
     struct session *sessions;
@@ -321,6 +328,8 @@ void keys_put_json(struct json_writer *writer, struct control *control,
 /* wakes.c */
 void wake_tenant(struct control *control, const struct tenant *tenant, uint32_t gateway,
                  struct outcome outcome);
+/* A key was given back: it is asked for again at once. */
+void wakes_forget_withdrawal(struct control *control, const uint8_t id[TENANT_ID_BYTES]);
 void wakes_on_gone(struct control *control, struct cursor *body);
 void wakes_flush(struct control *control);    /* what woke and parked goes into the registry now */
 void wakes_schedule(struct control *control); /* arms the timer of the next expiry */

@@ -224,6 +224,8 @@ static status withdraw(struct session *session, const struct json *arguments, bo
              (struct span){0}, fault));
     TRY(kms_call(&result, session->kms_admin, withdrawn ? MESSAGE_KEY_DISABLE : MESSAGE_KEY_ENABLE,
                  SPAN_OF(tenant.id), fault));
+    if (!withdrawn)
+        wakes_forget_withdrawal(session->control, tenant.id);
     return answer_tenant(session, &tenant, fault);
 }
 

@@ -16,6 +16,7 @@ enum {
     DIED_RETRY_US = 10 * 1000 * 1000,
     REFUSED_RETRY_US = 1800 * 1000 * 1000, /* it waits for an operator */
     UNWRITABLE_RETRY_US = 12 * 1000 * 1000,
+    WITHDRAWN_FOR_US = 300 * 1000, /* then the kms is asked again: it may be given back by hand */
     FLUSH_AFTER_US = 500 * 1000, /* one registry commit for all that woke and parked meanwhile */
 };
 
@@ -146,6 +147,41 @@ status posture_put(struct buffer *out, struct control *control, const struct ten
     return buffer_check(out, "posture", fault);
 }
 
+/* ---- withdrawn keys: whoever floods such a tenant burns a cell now and then, not one each ---- */
+
+static struct withdrawal *find_withdrawal(struct control *control,
+                                          const uint8_t id[TENANT_ID_BYTES])
+{
+    for (uint32_t i = 0; i < WITHDRAWALS_KEPT; i++)
+        if (memcmp(control->withdrawals[i].id, id, TENANT_ID_BYTES) == 0)
+            return &control->withdrawals[i];
+    return NULL;
+}
+
+static void keep_withdrawal(struct control *control, const uint8_t id[TENANT_ID_BYTES])
+{
+    struct withdrawal *kept = find_withdrawal(control, id);
+    if (!kept)
+        kept = &control->withdrawals[control->next_withdrawal++ % WITHDRAWALS_KEPT];
+    memcpy(kept->id, id, TENANT_ID_BYTES);
+    kept->until_us = clock_monotonic_us() + WITHDRAWN_FOR_US;
+}
+
+static bool is_withdrawn(struct control *control, const uint8_t id[TENANT_ID_BYTES])
+{
+    const struct withdrawal *kept = find_withdrawal(control, id);
+    return kept && clock_monotonic_us() < kept->until_us;
+}
+
+void wakes_forget_withdrawal(struct control *control, const uint8_t id[TENANT_ID_BYTES])
+{
+    struct withdrawal *kept = find_withdrawal(control, id);
+    if (kept)
+        *kept = (struct withdrawal){0};
+}
+
+/* ---- waking ---- */
+
 static void ask(struct wake *wake);
 
 static void finish(struct wake *wake, status code, const char *detail)
@@ -188,6 +224,8 @@ static void on_answer(void *context, status code, const char *detail, struct cur
     (void)result, (void)message;
     if (code == OK && !wakes_is_awake(wake->control, wake->tenant.id))
         keep_note(wake->control, wake->tenant.id, true, clock_wall_us() + LEASE_US, -1);
+    if (code == UNAVAILABLE && span_is(span_of_text(detail), DETAIL_KEY_WITHDRAWN))
+        keep_withdrawal(wake->control, wake->tenant.id);
     if (code != AGAIN || !retry(wake))
         finish(wake, code, detail);
 }
@@ -218,6 +256,10 @@ void wake_tenant(struct control *control, const struct tenant *tenant, uint32_t 
 {
     if (restore_under_way(control, tenant->id)) {
         outcome.done(outcome.context, UNAVAILABLE, "it is being restored", (struct span){0});
+        return;
+    }
+    if (is_withdrawn(control, tenant->id)) {
+        outcome.done(outcome.context, UNAVAILABLE, DETAIL_KEY_WITHDRAWN, (struct span){0});
         return;
     }
     struct wake *wake = calloc(1, sizeof *wake);
