@@ -94,6 +94,18 @@ void child_reply(struct child *child, uint32_t id, status code, const char *deta
     child_send(child, MESSAGE_REPLY, id, buffer_span(&body), NULL, 0);
 }
 
+/* A restore may have ended before we looked: then what it said before, which is still to be read,
+ * tells why. Dead or killed, it is given nothing more. */
+static void unverified(struct child *child, const char *why)
+{
+    if (!child->restoring) {
+        child_fatal(child, why);
+        return;
+    }
+    log_event(LOG_WARN, "restore.unverified", "%s", why);
+    jail_kill(&child->jail);
+}
+
 static void verify(struct child *child, struct ipc_message *message)
 {
     char cgroup[160], name[24];
@@ -113,7 +125,7 @@ static void verify(struct child *child, struct ipc_message *message)
         .uid = child_uid(child), .gid = child_uid(child), .landlock_abi = abi, .cgroup = cgroup,
         .groups_kept = child->supervisor->shared_id};
     if (jail_verify(&child->report, &child->jail, &expected, &fault) != OK) {
-        child_fatal(child, fault.detail);
+        unverified(child, fault.detail);
         return;
     }
     child->state = CHILD_JAILED;
