@@ -235,6 +235,8 @@ static status take_blob(struct silo_restore *restore, struct span body, struct f
 {
     struct cursor cursor = cursor_over(body);
     struct blob_id id;
+    uint64_t budget = UINT64_MAX;
+    bool gone;
     TRY(end_blob(restore, fault));
     TRY(cursor_copy(id.bytes, &cursor, sizeof id.bytes, fault));
     TRY(cursor_u64(&restore->blob_left, &cursor, fault));
@@ -249,7 +251,9 @@ static status take_blob(struct silo_restore *restore, struct span body, struct f
         TRY(blobs_unsettled(restore->blobs, fault));
     }
     /* one that went, and came back with a restore, is in the chain twice */
-    TRY(blob_remove(restore->blobs, &id, fault));
+    TRY(blob_remove(&gone, &budget, restore->blobs, &id, fault));
+    if (!gone)
+        return FAIL(INTERNAL, fault, "an object of a backup before cannot be replaced");
     TRY(blob_raw_create(&restore->blob, restore->blobs, &id, fault));
     restore->last = id;
     restore->blob_at = restore->begun = 0;
