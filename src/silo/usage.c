@@ -188,7 +188,9 @@ static bool is_due(const struct silo *silo)
     const struct silo_usage *usage = &silo->usage;
     int64_t since_us = silo->now_us - usage->written_us;
     bool used = usage->unsaved[0].used || usage->unsaved[1].used;
-    return used && (usage->settle || since_us >= WRITE_EVERY_US || since_us < 0);
+    if (usage->settle) /* the time since what was written last counts, too */
+        return used || usage->written_us != 0;
+    return used && (since_us >= WRITE_EVERY_US || since_us < 0);
 }
 
 /* A damaged page there is no reason to lose what the tenant wrote. */
