@@ -20,7 +20,8 @@ static const char *const versions[] = {
     "CREATE UNIQUE INDEX idempotency_by_name ON idempotency_keys (name);"
     "CREATE INDEX idempotency_answers ON idempotency_keys (n) WHERE body IS NOT NULL;",
     "ALTER TABLE idempotency_keys ADD COLUMN user BLOB;"
-    "CREATE TABLE idempotency_users (user BLOB PRIMARY KEY, keys INTEGER NOT NULL) WITHOUT ROWID;",
+    "CREATE TABLE idempotency_users (user BLOB PRIMARY KEY, keys INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX idempotency_shown ON idempotency_keys (clearance) WHERE body IS NOT NULL;",
 };
 const struct store_schema idempotency_schema = {"idempotency", versions, 2};
 
