@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { nodeOfSuite, startNode } from './harness.mjs';
+import { eventually, nodeOfSuite, startNode } from './harness.mjs';
 
 const SCOPE = 'memory:read memory:write objects:read objects:write audit:read tenant:read';
 
@@ -143,6 +143,59 @@ describe('backups', () => {
     assert.match(await node.refused('tenant', 'restore', 'gone', '--from', to), /of another tenant/);
   });
 
+  test('objects that are deleted while a backup runs are in it, whole', async () => {
+    const tenant = await node.createBusyTenant('deleting');
+    const token = await node.token('deleting', 'ada', { scope: SCOPE });
+    const to = target('deleting');
+    const bytes = (i) => Buffer.alloc(3000000, `object ${i} `);
+    for (let i = 0; i < 16; i++)
+      await node.want(201, 'PUT', `/v1/objects/o${i}`, { token, body: bytes(i), headers: { 'content-type': 'text/plain' } });
+    const running = node.json('tenant', 'backup', 'deleting', '--to', to);
+    await eventually('its first bytes are there', () => {
+      const [name] = fs.existsSync(path.join(to, tenant.id)) ? filesOf(to, tenant.id) : [];
+      return name && fs.statSync(path.join(to, tenant.id, name)).size > 0;
+    }, { every: 1 });
+    for (let i = 0; i < 16; i++) await node.want(204, 'DELETE', `/v1/objects/o${i}`, { token });
+    assert.equal((await running).objects, 16);
+    const next = await node.json('tenant', 'backup', 'deleting', '--to', to);
+    assert.equal(next.objects, 0);
+    await eventually('no file of them is left', () =>
+      fs.readdirSync(path.join(node.data, 'silos', tenant.id, 'objects')).every((name) => name === 'open'));
+    await node.ok('tenant', 'restore', 'deleting', '--from', to, '--at', '1');
+    for (let i = 0; i < 16; i++)
+      assert.equal((await node.http('GET', `/v1/objects/o${i}`, { token })).text, bytes(i).toString());
+    await node.ok('tenant', 'restore', 'deleting', '--from', to);
+    assert.deepEqual((await node.want(200, 'GET', '/v1/objects', { token })).data, []);
+  });
+
+  test('while the key is rotated a backup is whole or refused; the next one is full and comes back', async () => {
+    await node.createBusyTenant('turning');
+    const token = await node.token('turning', 'ada', { scope: SCOPE });
+    const to = target('turning');
+    const bytes = Buffer.alloc(8000000, 'object ');
+    for (let i = 0; i < 30; i++) await add(node, token, `${i} ${'pages to seal anew '.repeat(400)}`);
+    await node.want(201, 'PUT', '/v1/objects/o', { token, body: bytes, headers: { 'content-type': 'text/plain' } });
+    await node.ok('tenant', 'backup', 'turning', '--to', to);
+    const kept = await texts(node, token);
+    for (let version = 2; version < 5; version++) {
+      const [, said] = await Promise.all([
+        node.ok('tenant', 'update', 'turning', '--rotate-dek'),
+        node.cli('tenant', 'backup', 'turning', '--to', to, '--json'),
+      ]);
+      if (said.code !== 0) assert.match(said.stderr, /the key was rotated|a backup/, said.stderr);
+      await eventually(`version ${version} alone is in use`, async () => {
+        const { key } = await node.tenant('turning');
+        return key.version === version && !key.rotating;
+      }, { within: 30000 });
+      assert.deepEqual(await texts(node, token), kept);
+      await node.refused('tenant', 'restore', 'turning', '--from', to, '--at', '1'); // its key is gone
+      await node.ok('tenant', 'backup', 'turning', '--to', to);
+      await node.ok('tenant', 'restore', 'turning', '--from', to);
+      assert.deepEqual(await texts(node, token), kept);
+      assert.equal((await node.http('GET', '/v1/objects/o', { token })).text, bytes.toString());
+    }
+  });
+
   test('all tenants one after the other; one that fails does not keep the others', async () => {
     const to = target('all');
     const rows = (await node.ok('tenant', 'backup', '--all', '--to', to, '--json')).trim().split('\n');
@@ -176,5 +229,38 @@ test('a node that dies while a tenant is restored has the old silo or the new on
     assert.deepEqual(fs.readdirSync(path.join(node.data, 'silos')).filter((name) => name.includes('.')), []);
     if (left.length === 1) await add(node, token, 'new');
   }
+  await node.stop();
+});
+
+test('a restore during which the kms or the control process dies leaves the old silo or the new one', async (t) => {
+  const node = await startNode(t);
+  const tenant = await node.createBusyTenant('acme');
+  const to = path.join(node.directory, 'backups');
+  const token = await node.token('acme', 'ada', { scope: SCOPE });
+  const bytes = Buffer.alloc(4000000, 'object ');
+  await add(node, token, 'old');
+  await node.want(201, 'PUT', '/v1/objects/o', { token, body: bytes, headers: { 'content-type': 'text/plain' } });
+  await node.ok('tenant', 'backup', 'acme', '--to', to);
+  await add(node, token, 'new');
+  const answers = async () => (await node.http('GET', '/v1/memories', { token })).status === 200;
+  for (const name of ['kms', 'control'])
+    for (const delay of [5, 15, 25, 40, 60, 90]) {
+      const { pid } = await eventually(`${name} runs`, () => node.service(name));
+      const restoring = node.cli('tenant', 'restore', 'acme', '--from', to);
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      await node.kill(pid);
+      const said = await restoring;
+      await eventually(`it answers after ${name} died`, answers);
+      const left = await texts(node, token);
+      if (said.code === 0) assert.deepEqual(left, ['old'], `${name}, ${delay}: it was said to be restored`);
+      assert.ok(left.join() === 'new,old' || left.join() === 'old', `${name}, ${delay}: ${left}`);
+      assert.equal((await node.http('GET', '/v1/objects/o', { token })).text, bytes.toString());
+      await eventually('nothing lies beside the silo', () =>
+        fs.readdirSync(path.join(node.data, 'silos')).join() === tenant.id);
+      if (left.length === 1) await add(node, token, 'new');
+    }
+  assert.equal((await node.json('tenant', 'check', 'acme')).report.ok, true);
+  await node.ok('tenant', 'restore', 'acme', '--from', to); // all is as it should be
+  assert.deepEqual(await texts(node, token), ['old']);
   await node.stop();
 });
