@@ -196,9 +196,11 @@ static void settle(void *context)
 
 static void undo(struct restore *restore, status code, const char *detail)
 {
+    struct fault why;
+    span_to_text(why.detail, sizeof why.detail, span_of_text(detail)); /* it may be our own */
+    restore->fault = why;
     restore->made = false;
     restore->why = code;
-    span_to_text(restore->fault.detail, sizeof restore->fault.detail, span_of_text(detail));
     buffer_clear(&restore->detail);
     settle(restore);
 }

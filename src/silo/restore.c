@@ -11,6 +11,7 @@
 #include "store/copy.h"
 #include "store/io.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -273,7 +274,7 @@ static status take_blob_bytes(struct silo_restore *restore, struct span body, st
         ssize_t count = io->write(io->context, restore->blob, body.data + done,
                                   body.length - done, (off_t)restore->blob_at);
         if (count <= 0)
-            return FAIL(OUT_OF_SPACE, fault, "an object cannot be written");
+            return FAIL(OUT_OF_SPACE, fault, "an object cannot be written: %s", strerror(errno));
         done += (size_t)count;
         restore->blob_at += (uint64_t)count;
     }

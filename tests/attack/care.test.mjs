@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { eventually, nodeOfSuite } from '../e2e/harness.mjs';
+import { eventually, nodeOfSuite, sleep } from '../e2e/harness.mjs';
 
 const SCOPE = 'memory:read memory:write objects:read objects:write audit:read tenant:read';
 
@@ -166,5 +166,31 @@ describe('care', () => {
     await add(other.token, 'unharmed');
     await node.ok('tenant', 'key', 'taken', 'enable');
     assert.deepEqual(await texts(token), ['first'], 'at once: what control remembers is forgotten');
+  });
+
+  test('who dies during a restore leaves the old silo or the new one, and the operator is told why', async () => {
+    const { token, to } = await tenantOf('shot');
+    await node.ok('tenant', 'backup', 'shot', '--to', to);
+    const served = () => eventually('it serves', async () => {
+      const { status, body } = await node.http('GET', '/v1/memories', { token });
+      assert.equal(status, 200);
+      return { texts: body.data.map((one) => one.text).sort().join() };
+    });
+    for (let i = 0; i < 24; i++) {
+      const victim = ['kms', 'control', 'cell'][i % 3];
+      if ((await served()).texts === 'first') await add(token, 'second');
+      const restoring = node.cli('tenant', 'restore', 'shot', '--from', to);
+      await sleep(i * 5);
+      const { pid } = victim === 'cell' ? (await node.status()).cells[0] ?? {} : await node.service(victim);
+      if (pid) await node.kill(pid).catch(() => {}); // it may have ended by itself
+      const { code, stderr } = await restoring;
+      if (code !== 0) assert.match(stderr, /^bulkhead: [^\n]+\n$/, `${victim} after ${5 * i} ms`);
+      const { texts: left } = await served();
+      assert.ok(['first', 'first,second'].includes(left), `${victim} after ${5 * i} ms: ${left}`);
+      if (code === 0) assert.equal(left, 'first');
+    }
+    await node.ok('tenant', 'check', 'shot');
+    await eventually('nothing is left over', () =>
+      !fs.readdirSync(path.join(node.data, 'silos')).some((name) => name.includes('.')));
   });
 });
