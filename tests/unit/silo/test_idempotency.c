@@ -361,6 +361,30 @@ static void a_search_carried_out_anew_uses_up_no_room(void **state)
     assert_int_equal(read_sql(house, "SELECT keys FROM idempotency_users"), 1);
 }
 
+/* Of a silo that counted no users yet. */
+static void older_keys_serve_on_and_go_after_their_day(void **state)
+{
+    struct house *house = *state;
+    use_key(house, "old");
+    const char *id = remember(house, &alice, "one");
+    run_sql(house, "DROP INDEX idempotency_shown; DROP TABLE idempotency_users;"
+            "ALTER TABLE idempotency_keys DROP COLUMN user;"
+            "UPDATE store_state SET value = 1 WHERE name = 'room idempotency'");
+    house_reopen(house);
+    assert_string_equal(remember(house, &alice, "one"), id);
+    assert_true(house->replayed);
+    assert_int_equal(read_sql(house, "SELECT count(*) FROM idempotency_users"), 0);
+    use_key(house, "new");
+    remember(house, &alice, "one");
+    house->now_us += DAY_US;
+    use_key(house, "old");
+    remember(house, &alice, "one");
+    assert_false(house->replayed);
+    for (int i = 0; i < 3; i++)
+        house_expire(house, true);
+    assert_int_equal(read_sql(house, "SELECT count(*) FROM idempotency_keys"), 1);
+}
+
 static void a_search_with_a_key_waits_for_the_commit(void **state)
 {
     struct house *house = *state;
@@ -447,6 +471,7 @@ int main(void)
         HOUSE_TEST(two_of_the_same_key_in_one_turn_have_one_effect),
         HOUSE_TEST(no_user_can_take_all_keys_from_the_others),
         HOUSE_TEST(a_search_carried_out_anew_uses_up_no_room),
+        HOUSE_TEST(older_keys_serve_on_and_go_after_their_day),
         HOUSE_TEST(a_search_with_a_key_waits_for_the_commit),
         HOUSE_TEST(lines_of_one_key_are_apart),
         HOUSE_TEST(the_log_says_that_an_answer_was_a_repeat),
