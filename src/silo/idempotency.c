@@ -509,7 +509,7 @@ static status run_on_old(struct silo *silo, const char *sql, struct fault *fault
  * it, and serve nobody meanwhile. */
 status idempotency_expire(bool *ret_more, struct silo *silo, struct fault *fault)
 {
-    TRY(run_on_old(silo, "UPDATE idempotency_users SET keys = idempotency_users.keys - old.count FROM "
+    TRY(run_on_old(silo, "UPDATE idempotency_users SET keys = keys - old.count FROM "
                    "(SELECT user, count(*) AS count FROM idempotency_keys "
                    "WHERE n < ?2 AND made_at <= ?1 GROUP BY user) AS old "
                    "WHERE idempotency_users.user = old.user", fault));
