@@ -8,6 +8,7 @@
 #include "cell/state.h"
 #include "silo/care.h"
 #include "silo/check.h"
+#include "silo/export.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +42,7 @@ struct export {
     int previous;        /* the backup before, -1 */
     struct silo_backup *backup;
     struct silo_check *check;
+    struct silo_export *tenant;
     uint64_t bytes;
     int fd;
     bool is_file;        /* always ready, and not for epoll */
@@ -66,6 +68,7 @@ static void end(struct export *export, const char *why)
     export->over = true;
     export->backup = silo_backup_end(export->backup);
     export->check = silo_check_end(export->check);
+    export->tenant = silo_export_end(export->tenant);
     export->source = loop_unwatch(export->cell->loop, export->source);
     loop_timer_stop(export->cell->loop, &export->timer);
 }
@@ -155,11 +158,24 @@ static status check_piece(struct export *export, struct fault *fault)
     return silo_check_piece(&export->out, &export->all, export->check, fault);
 }
 
+static status tenant_begin(struct export *export, struct fault *fault)
+{
+    return silo_export_begin(&export->tenant, export->cell->silo, export->cell->platform_key,
+                             fault);
+}
+
+static status tenant_piece(struct export *export, struct fault *fault)
+{
+    return silo_export_piece(&export->out, &export->all, export->tenant, fault);
+}
+
 static const struct kind kinds[] = {
     {.name = "audit", .piece = audit_piece},
     {.name = "checkpoint", .piece = checkpoint_piece},
     {"backup", "silo.backup", backup_begin, backup_piece, backup_failed, .sealed = true},
     {.name = "check", .entry = "silo.check", .begin = check_begin, .piece = check_piece},
+    {.name = "tenant", .entry = "tenant.exported", .begin = tenant_begin,
+     .piece = tenant_piece},
 };
 
 /* Its reader is told, where that can be, and then it ends. */
@@ -192,6 +208,8 @@ static void step(struct export *export)
         made = buffer_check(&export->out, "export", &fault);
     if (made != OK)
         fail(export, fault.detail);
+    else if (export->out.length == 0 && !export->is_file) /* it is we who take long */
+        cell_timer(export->cell, &export->timer, STALL_US, on_stall, export);
 }
 
 static void on_writable(void *context, uint32_t events)

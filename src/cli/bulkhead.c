@@ -28,6 +28,7 @@ static const char help_text[] =
     "  bulkhead tenant check NAME|--all   reads and verifies all of a silo that is in use\n"
     "  bulkhead tenant backup NAME|--all --to DIR [--full]\n"
     "  bulkhead tenant restore NAME --from DIR [--at NUMBER]\n"
+    "  bulkhead tenant export NAME [-o FILE.tar]   all of it, in clear, open formats\n"
     "  bulkhead token  NAME --user U [--agent A] [--scope \"S S\"] [--clearance C] [--ttl 15m]\n"
     "  bulkhead token  --platform --user U --scope routes:read [--ttl 15m]\n"
     "  bulkhead issuer add NAME|--platform --iss URL --jwks FILE [--aud A] [--tenant-claim C]\n"

@@ -83,3 +83,4 @@ int command_prove(struct cli *cli);
 int tenant_check(struct cli *cli, const char *name);  /* NULL: --all */
 int tenant_backup(struct cli *cli, const char *name); /* NULL: --all */
 int tenant_restore(struct cli *cli, const char *name);
+int tenant_export(struct cli *cli, const char *name); /* export.c */

@@ -336,7 +336,8 @@ int command_tenant(struct cli *cli)
         const char *word, *verb;
     } plain[] = {{"pause", "tenant.pause"}, {"resume", "tenant.resume"}};
     static const char words[] =
-        "tenant: create, list, show, update, key, pause, resume, check, backup, restore or erase";
+        "tenant: create, list, show, update, key, pause, resume, check, backup, restore, export or "
+        "erase";
     const char *word = cli_word(cli);
     if (!word)
         return cli_usage(words);
@@ -351,6 +352,8 @@ int command_tenant(struct cli *cli)
         return cli_usage("tenant: a name is needed");
     if (strcmp(word, "restore") == 0)
         return tenant_restore(cli, name);
+    if (strcmp(word, "export") == 0)
+        return tenant_export(cli, name);
     if (strcmp(word, "create") == 0)
         return tenant_set(cli, "tenant.create", name);
     if (strcmp(word, "update") == 0)

@@ -382,7 +382,8 @@ MUST_CHECK status verb_scope(struct charter_scope *ret, struct control *control,
                              const struct json *arguments, struct fault *fault);
 MUST_CHECK status verb_tenant(struct tenant *ret, struct control *control,
                               const struct json *arguments, struct fault *fault);
-verb_run verb_audit_export, verb_audit_checkpoint, verb_backup, verb_restore, verb_check;
+verb_run verb_audit_export, verb_audit_checkpoint, verb_backup, verb_restore, verb_check,
+    verb_tenant_export;
 verb_run verb_issuer_add, verb_issuer_remove, verb_issuer_list, verb_revoke, verb_revoke_list,
     verb_route_add, verb_route_remove, verb_route_list,
     verb_rotate_dek, verb_rotate_kek, verb_key_disable, verb_key_enable;

@@ -406,7 +406,7 @@ static const struct {
     {"ledger.export", export_ledger},
     {"platform.key", platform_key},   {"status", node_status},
     {"prove", prove},                 {"tenant.backup", verb_backup},
-    {"tenant.check", verb_check},
+    {"tenant.check", verb_check},     {"tenant.export", verb_tenant_export},
     {"tenant.restore", verb_restore},
 };
 

@@ -120,6 +120,33 @@ status verb_check(struct session *session, const struct json *arguments,
     return begin_export(session, &tenant, "check", 0, message, fault);
 }
 
+static status refuse_withdrawn(struct control *control, const struct tenant *tenant,
+                               struct fault *fault)
+{
+    struct key_state key;
+    TRY(kms_key_state(&key, control, tenant->id, fault));
+    if (key.withdrawn)
+        return FAIL(UNAVAILABLE, fault, "the tenant's key is withdrawn");
+    return OK;
+}
+
+/* In clear, on purpose: the ledger knows before the tenant's own log does, and that before the
+ * first byte. */
+status verb_tenant_export(struct session *session, const struct json *arguments,
+                          struct ipc_message *message, struct fault *fault)
+{
+    static const char *const known[] = {"name", NULL};
+    struct tenant tenant;
+    TRY(ipc_need_fds(message, 1, fault));
+    TRY(json_only(arguments, known, fault));
+    TRY(verb_tenant(&tenant, session->control, arguments, fault));
+    if (tenant.state != TENANT_ACTIVE)
+        return FAIL(UNAVAILABLE, fault, "the tenant is not active");
+    TRY(refuse_withdrawn(session->control, &tenant, fault));
+    TRY(write_ledger(session, "tenant.export", &tenant, (struct span){0}, fault));
+    return begin_export(session, &tenant, "tenant", 0, message, fault);
+}
+
 /* Descriptors: where to; and the backup before, for an incremental one. */
 status verb_backup(struct session *session, const struct json *arguments,
                    struct ipc_message *message, struct fault *fault)

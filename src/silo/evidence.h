@@ -14,3 +14,16 @@ silo_handler evidence_export; /* evidence_export.c: a download */
  * there is none yet. */
 MUST_CHECK status evidence_note(struct checkpoint *ret, struct silo *silo,
                                 const uint8_t key[SIGN_PUBLIC_BYTES], struct fault *fault);
+
+/* What an export covers, as it was when it began. Borrowed. */
+struct evidence_covered {
+    struct checkpoint checkpoint;
+    struct span note;
+    const uint8_t *key;
+};
+
+/* Its lines from *next on, which is moved on, until about `bytes` more are in out: for the same
+ * covered always the same lines. */
+MUST_CHECK status evidence_lines(struct buffer *out, uint64_t *next, bool *ret_done,
+                                 struct silo *silo, const struct evidence_covered *covered,
+                                 size_t bytes, struct fault *fault);

@@ -10,13 +10,6 @@ enum {
     DOWNLOAD_PIECE_BYTES = KIB(48), /* for a client: about a fragment */
 };
 
-/* What an export covers, as it was when it began. */
-struct covered {
-    struct checkpoint checkpoint;
-    struct span note;
-    const uint8_t *key;
-};
-
 struct export_piece {
     struct buffer *out;
     size_t end; /* of out's length */
@@ -26,7 +19,7 @@ struct export_piece {
 struct export_download {
     struct silo_download base;
     struct silo *silo;
-    struct covered covered;
+    struct evidence_covered covered;
     uint64_t next;
     bool all;           /* rest holds the end */
     struct buffer rest; /* lines that did not fit */
@@ -65,9 +58,8 @@ status evidence_note(struct checkpoint *ret, struct silo *silo,
     return OK;
 }
 
-/* Lines from *next on, until about `bytes` more are in out. */
-static status put_piece(struct buffer *out, uint64_t *next, bool *ret_done, struct silo *silo,
-                        const struct covered *covered, size_t bytes, struct fault *fault)
+status evidence_lines(struct buffer *out, uint64_t *next, bool *ret_done, struct silo *silo,
+                      const struct evidence_covered *covered, size_t bytes, struct fault *fault)
 {
     uint64_t size = covered->checkpoint.size;
     struct export_piece piece = {out, out->length + bytes, *next};
@@ -88,9 +80,10 @@ static status put_piece(struct buffer *out, uint64_t *next, bool *ret_done, stru
 status silo_export_audit(struct buffer *out, uint64_t *from_index, bool *ret_done,
                          struct silo *silo, const uint8_t platform_key[32], struct fault *fault)
 {
-    struct covered covered = {.note = {silo->note, silo->note_length}, .key = platform_key};
+    struct evidence_covered covered = {.note = {silo->note, silo->note_length},
+                                       .key = platform_key};
     TRY(evidence_note(&covered.checkpoint, silo, platform_key, fault));
-    return put_piece(out, from_index, ret_done, silo, &covered, PIECE_BYTES, fault);
+    return evidence_lines(out, from_index, ret_done, silo, &covered, PIECE_BYTES, fault);
 }
 
 status silo_put_checkpoint(struct buffer *out, struct silo *silo, const uint8_t platform_key[32],
@@ -115,8 +108,8 @@ static status download_read(struct buffer *out, bool *ret_end, struct silo_downl
             export->taken = 0;
             if (export->all)
                 break;
-            TRY(put_piece(&export->rest, &export->next, &export->all, export->silo,
-                          &export->covered, DOWNLOAD_PIECE_BYTES, fault));
+            TRY(evidence_lines(&export->rest, &export->next, &export->all, export->silo,
+                               &export->covered, DOWNLOAD_PIECE_BYTES, fault));
         }
         size_t waits = export->rest.length - export->taken;
         size_t length = waits < left ? waits : left;
@@ -166,7 +159,7 @@ status evidence_export(struct call *call, struct fault *fault)
     export->rest = buffer_of(DOWNLOAD_PIECE_BYTES + 2 * EXPORT_LINE_MAX);
     for (uint32_t i = 0; i < silo->note_length; i++)
         export->note[i] = silo->note[i];
-    export->covered = (struct covered){checkpoint, {export->note, silo->note_length},
+    export->covered = (struct evidence_covered){checkpoint, {export->note, silo->note_length},
                                        silo->platform_key};
     call->response->download = &export->base;
     return OK;

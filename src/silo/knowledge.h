@@ -75,6 +75,10 @@ MUST_CHECK status knowledge_tend(bool *ret_more, struct silo *silo, bool parking
                                  struct fault *fault);
 int64_t knowledge_due_us(struct silo *silo); /* wall; 0: never */
 
+/* knowledge_read.c: the text, put together again. CORRUPT, also when out does not hold it. */
+MUST_CHECK status document_text(struct buffer *out, struct silo *silo,
+                                const struct document_row *row, struct fault *fault);
+
 /* knowledge_write.c, knowledge_read.c, knowledge_search.c */
 silo_handler knowledge_put, knowledge_batch, knowledge_delete;
 silo_replay knowledge_batch_again;

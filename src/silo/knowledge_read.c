@@ -5,16 +5,17 @@
 
 /* ---- one document ---- */
 
-/* The text, put together again. */
-static status read_text(struct span *ret, struct call *call, const struct document_row *row,
-                        struct fault *fault)
+static status damaged(struct fault *fault)
 {
-    uint8_t *storage = arena_alloc(call->request->arena, (size_t)row->bytes + 1);
-    if (storage == NULL)
-        return FAIL(TOO_LARGE, fault, "the document does not fit the memory of one request");
-    struct buffer text = buffer_over(storage, (size_t)row->bytes);
+    return FAIL(CORRUPT, fault, "the stored document is damaged");
+}
+
+status document_text(struct buffer *out, struct silo *silo, const struct document_row *row,
+                     struct fault *fault)
+{
+    size_t before = out->length;
     _cleanup_statement_ struct statement *chunks = NULL;
-    TRY(statement_open(&chunks, call->store,
+    TRY(statement_open(&chunks, silo->store,
                        "SELECT overlap, text FROM chunks WHERE n BETWEEN ?1 AND ?2 ORDER BY n",
                        fault));
     statement_bind_int(chunks, 1, row->n);
@@ -27,11 +28,22 @@ static status read_text(struct span *ret, struct call *call, const struct docume
         int64_t overlap = statement_int(chunks, 0);
         struct span chunk = statement_span(chunks, 1);
         if (overlap < 0 || (uint64_t)overlap > chunk.length)
-            return FAIL(CORRUPT, fault, "the stored document is damaged");
-        buffer_put(&text, (struct span){chunk.data + overlap, chunk.length - (size_t)overlap});
+            return damaged(fault);
+        buffer_put(out, (struct span){chunk.data + overlap, chunk.length - (size_t)overlap});
     }
-    if (text.failed || text.length != (size_t)row->bytes)
-        return FAIL(CORRUPT, fault, "the stored document is damaged");
+    if (out->failed || out->length - before != (size_t)row->bytes)
+        return damaged(fault);
+    return OK;
+}
+
+static status read_text(struct span *ret, struct call *call, const struct document_row *row,
+                        struct fault *fault)
+{
+    uint8_t *storage = arena_alloc(call->request->arena, (size_t)row->bytes + 1);
+    if (storage == NULL)
+        return FAIL(TOO_LARGE, fault, "the document does not fit the memory of one request");
+    struct buffer text = buffer_over(storage, (size_t)row->bytes);
+    TRY(document_text(&text, call->silo, row, fault));
     *ret = buffer_span(&text);
     return OK;
 }

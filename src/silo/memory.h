@@ -79,6 +79,9 @@ bool memory_row_visible(const struct call *call, const struct memory_row *row, b
 MUST_CHECK status memory_item(struct memory_row *ret, struct statement **ret_statement,
                               struct call *call, struct fault *fault);
 
+/* The members of the API; the object stays open. */
+void memory_row_members(struct json_writer *writer, const struct silo *silo,
+                        const struct memory_row *row);
 /* As an object of the API; score may be NULL. */
 void memory_row_put(struct json_writer *writer, const struct silo *silo,
                     const struct memory_row *row, const double *score);
@@ -105,6 +108,9 @@ int64_t memory_due_us(struct silo *silo);
 
 /* memory_read.c, memory_search.c */
 silo_handler memory_list, memory_read, memory_history, memory_search;
+/* The earlier versions of an item, the newest first, as elements of the open array. */
+MUST_CHECK status memory_put_versions(struct json_writer *writer, struct silo *silo,
+                                      const struct memory_row *row, struct fault *fault);
 MUST_CHECK status memory_count(int64_t *ret, struct silo *silo, struct fault *fault);
 
 extern const struct store_schema memory_schema;

@@ -225,18 +225,17 @@ status memory_read(struct call *call, struct fault *fault)
     return OK;
 }
 
-static void put_version(struct page *page, int64_t version, int64_t updated_us,
+static void put_version(struct json_writer *writer, int64_t version, int64_t updated_us,
                         struct span metadata, struct span text)
 {
     char time[CLOCK_TEXT_SIZE];
     clock_text(time, updated_us);
-    json_open_object(&page->writer, NULL);
-    json_put_integer(&page->writer, "version", version);
-    json_put_string(&page->writer, "text", text);
-    json_put_raw(&page->writer, "metadata", metadata.length > 0 ? metadata : SPAN("{}"));
-    json_put_text(&page->writer, "updated_at", time);
-    json_close_object(&page->writer);
-    page->count++;
+    json_open_object(writer, NULL);
+    json_put_integer(writer, "version", version);
+    json_put_string(writer, "text", text);
+    json_put_raw(writer, "metadata", metadata.length > 0 ? metadata : SPAN("{}"));
+    json_put_text(writer, "updated_at", time);
+    json_close_object(writer);
 }
 
 /* A version as a position: the low eight bytes. */
@@ -246,15 +245,46 @@ static void version_position(struct page *page, int64_t version)
         page->last.bytes[i] = (uint8_t)version;
 }
 
+/* Versions before that one, the newest first. */
+static status open_versions(struct statement **ret, struct silo *silo,
+                            const struct memory_row *row, int64_t before, struct fault *fault)
+{
+    TRY(statement_open(ret, silo->store,
+                       "SELECT version, updated_at, metadata, text FROM memory_versions "
+                       "WHERE n = ?1 AND version < ?2 ORDER BY version DESC", fault));
+    statement_bind_int(*ret, 1, row->n);
+    statement_bind_int(*ret, 2, before);
+    return OK;
+}
+
+static void put_stored_version(struct json_writer *writer, struct statement *versions)
+{
+    put_version(writer, statement_int(versions, 0), statement_int(versions, 1),
+                statement_span(versions, 2), statement_span(versions, 3));
+}
+
+status memory_put_versions(struct json_writer *writer, struct silo *silo,
+                           const struct memory_row *row, struct fault *fault)
+{
+    _cleanup_statement_ struct statement *versions = NULL;
+    TRY(memory_know(silo, fault));
+    if (!silo->memory.has_versions)
+        return OK;
+    TRY(open_versions(&versions, silo, row, row->version, fault));
+    for (;;) {
+        status stepped = statement_step(versions, fault);
+        if (stepped == NOT_FOUND)
+            return OK;
+        TRY(stepped);
+        put_stored_version(writer, versions);
+    }
+}
+
 static status put_older(struct page *page, struct call *call, const struct memory_row *row,
                         int64_t before, uint32_t limit, struct fault *fault)
 {
     _cleanup_statement_ struct statement *versions = NULL;
-    TRY(statement_open(&versions, call->store,
-                       "SELECT version, updated_at, metadata, text FROM memory_versions "
-                       "WHERE n = ?1 AND version < ?2 ORDER BY version DESC", fault));
-    statement_bind_int(versions, 1, row->n);
-    statement_bind_int(versions, 2, before);
+    TRY(open_versions(&versions, call->silo, row, before, fault));
     for (;;) {
         status stepped = statement_step(versions, fault);
         if (stepped == NOT_FOUND)
@@ -263,10 +293,9 @@ static status put_older(struct page *page, struct call *call, const struct memor
         page->cut = page->count == limit || call->response->body->length >= MEMORY_PAGE_BYTES;
         if (page->cut)
             return OK;
-        int64_t version = statement_int(versions, 0);
-        version_position(page, version);
-        put_version(page, version, statement_int(versions, 1), statement_span(versions, 2),
-                    statement_span(versions, 3));
+        version_position(page, statement_int(versions, 0));
+        put_stored_version(&page->writer, versions);
+        page->count++;
     }
 }
 
@@ -302,7 +331,8 @@ status memory_history(struct call *call, struct fault *fault)
     open_page(&page, call);
     if (row.version < before) {
         version_position(&page, row.version);
-        put_version(&page, row.version, row.updated_us, row.metadata, row.text);
+        put_version(&page.writer, row.version, row.updated_us, row.metadata, row.text);
+        page.count++;
     }
     if (call->silo->memory.has_versions)
         TRY(put_older(&page, call, &row, before, limit, fault));

@@ -240,12 +240,11 @@ static void put_or_null(struct json_writer *writer, const char *name, struct spa
         json_put_null(writer, name);
 }
 
-void memory_row_put(struct json_writer *writer, const struct silo *silo,
-                    const struct memory_row *row, const double *score)
+void memory_row_members(struct json_writer *writer, const struct silo *silo,
+                        const struct memory_row *row)
 {
     char id[ITEM_ID_TEXT];
     memory_id_text(id, &row->id);
-    json_open_object(writer, NULL);
     json_put_text(writer, "id", id);
     json_put_string(writer, "text", row->text);
     json_put_text(writer, "kind", memory_kind_name(row->kind));
@@ -262,6 +261,13 @@ void memory_row_put(struct json_writer *writer, const struct silo *silo,
         put_time(writer, "expires_at", due_us);
     else
         json_put_null(writer, "expires_at");
+}
+
+void memory_row_put(struct json_writer *writer, const struct silo *silo,
+                    const struct memory_row *row, const double *score)
+{
+    json_open_object(writer, NULL);
+    memory_row_members(writer, silo, row);
     if (score != NULL)
         json_put_double(writer, "score", *score);
     json_close_object(writer);

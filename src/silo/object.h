@@ -51,6 +51,7 @@ MUST_CHECK status object_visible(struct object_row *ret, struct statement **ret_
 /* With the key of its blob: to be wiped. */
 MUST_CHECK status object_blob(struct blob *ret, struct silo *silo, const struct object_row *row,
                               struct fault *fault);
+void object_put_members(struct json_writer *writer, const struct object_row *row);
 void object_put_json(struct json_writer *writer, const struct object_row *row);
 void object_etag(char text[OBJECT_ETAG_TEXT], const struct blob_id *blob);
 void call_header(struct call *call, enum relay_header kind, struct span value);

@@ -204,11 +204,10 @@ static void put_time(struct json_writer *writer, const char *name, int64_t wall_
     json_put_text(writer, name, text);
 }
 
-void object_put_json(struct json_writer *writer, const struct object_row *row)
+void object_put_members(struct json_writer *writer, const struct object_row *row)
 {
     char etag[OBJECT_ETAG_TEXT];
     object_etag(etag, &row->blob);
-    json_open_object(writer, NULL);
     json_put_string(writer, "key", row->key);
     json_put_integer(writer, "bytes", (int64_t)row->bytes);
     json_put_text(writer, "etag", etag);
@@ -217,6 +216,12 @@ void object_put_json(struct json_writer *writer, const struct object_row *row)
     put_time(writer, "created_at", row->created_us);
     put_time(writer, "updated_at", row->updated_us);
     json_put_string(writer, "user_id", row->user_id);
+}
+
+void object_put_json(struct json_writer *writer, const struct object_row *row)
+{
+    json_open_object(writer, NULL);
+    object_put_members(writer, row);
     json_close_object(writer);
 }
 

@@ -43,15 +43,14 @@ static void put_posture(struct json_writer *writer, const struct posture *postur
 }
 
 /* A cell serves active tenants only: the state needs no looking up. */
-status tenant_read(struct call *call, struct fault *fault)
+status tenant_put(struct buffer *out, struct silo *silo, struct fault *fault)
 {
-    struct silo *silo = call->silo;
     const struct posture *posture = &silo->posture;
     int64_t memories;
     char created_at[CLOCK_TEXT_SIZE];
     clock_text(created_at, posture->created_at_us);
     TRY(memory_count(&memories, silo, fault));
-    struct json_writer writer = json_writer_on(call->response->body);
+    struct json_writer writer = json_writer_on(out);
     json_open_object(&writer, NULL);
     json_put_text(&writer, "id", silo->tenant_text);
     json_put_text(&writer, "name", posture->name);
@@ -66,6 +65,12 @@ status tenant_read(struct call *call, struct fault *fault)
     TRY(usage_put(&writer, silo, fault));
     json_close_object(&writer);
     json_close_object(&writer);
+    return OK;
+}
+
+status tenant_read(struct call *call, struct fault *fault)
+{
+    TRY(tenant_put(call->response->body, call->silo, fault));
     call->response->http_status = 200;
     return OK;
 }
