@@ -432,11 +432,22 @@ static bool is_shed(const struct http2 *http2)
         && (http2->streams == 0 || connection->counted > HTTP2_SHED_MAX);
 }
 
+/* The session says nothing of bodies that come for streams that were reset: so what was allowed of
+ * them pays for any bytes, but for bytes only, and not before there are many. */
+static size_t bytes_beyond_stray(struct http2 *http2, size_t bytes)
+{
+    size_t taken = bytes < http2->stray ? bytes : http2->stray;
+    if (http2->nuisance.level + bytes <= NUISANCE_MAX / 2)
+        return bytes;
+    http2->stray -= taken;
+    return bytes - taken;
+}
+
 void http2_input(struct http2 *http2, struct span bytes)
 {
     if (http2->failed)
         return;
-    nuisance(http2, bytes.length); /* until it is known to be of use */
+    nuisance(http2, bytes_beyond_stray(http2, bytes.length)); /* until known to be of use */
     if (is_shed(http2))
         http2_end(http2, NGHTTP2_ENHANCE_YOUR_CALM);
     ssize_t took = nghttp2_session_mem_recv(http2->session, bytes.data, bytes.length);

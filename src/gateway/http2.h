@@ -84,6 +84,7 @@ struct http2 {
     uint32_t streams;
     struct http2_stream *ready_first, *ready_last;
     struct bucket nuisance, resets;
+    size_t stray;               /* bytes of bodies that may still come of streams we ended */
     size_t memory, base;        /* the session's: now, and when it was made */
     size_t counted;             /* of the streams */
     size_t held;                /* of answers: not framed yet */

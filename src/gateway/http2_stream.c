@@ -107,11 +107,24 @@ void http2_stream_close(struct http2_stream *stream)
 /* ---- answers ---- */
 
 /* Once: the stream lives until the session has written it down, and is looked at until then. */
+/* Who is refused while he sends may have filled the stream's window before he knows. */
+static void allow_stray(struct http2_stream *stream)
+{
+    struct http2 *http2 = stream->http2;
+    int32_t window = nghttp2_session_get_stream_local_window_size(http2->session, stream->id);
+    if (window > 0)
+        http2->stray += (size_t)window;
+    if (http2->stray > (size_t)HTTP2_STREAMS_MAX * HTTP2_UPLOAD_WINDOW)
+        http2->stray = (size_t)HTTP2_STREAMS_MAX * HTTP2_UPLOAD_WINDOW;
+}
+
 static void reset(struct http2_stream *stream, uint32_t code)
 {
     if (stream->reset)
         return;
     stream->reset = true;
+    if (code == NGHTTP2_NO_ERROR && !stream->ended)
+        allow_stray(stream);
     if (nghttp2_submit_rst_stream(stream->http2->session, NGHTTP2_FLAG_NONE, stream->id, code))
         connection_break(stream->http2->connection);
     http2_stream_ready(stream);
