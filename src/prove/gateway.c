@@ -433,6 +433,109 @@ static struct got answer_on_and_on(struct hostile *self, const struct attempt *a
     return channel_ending(self, relay);
 }
 
+/* ---- streams ---- */
+
+static void put_no_credit(struct buffer *body, const struct target *target)
+{
+    (void)target;
+    buffer_put_u32(body, 0);
+}
+
+static void put_long_credit(struct buffer *body, const struct target *target)
+{
+    (void)target;
+    buffer_put_u64(body, UINT64_MAX);
+}
+
+/* One message to the stream of the request, which does not stream. */
+static struct got say_to_it(struct hostile *self, uint32_t type, struct span body)
+{
+    int relay;
+    uint32_t stream;
+    if (!await_request(&relay, &stream, self))
+        return no_request();
+    channel_send(relay, type, stream, body, 0);
+    return channel_ending(self, relay);
+}
+
+static struct got answer_credit(struct hostile *self, const struct attempt *attempt)
+{
+    static const uint8_t credit[4] = {0xFF, 0xFF, 0xFF, 0xFF};
+    (void)attempt;
+    return say_to_it(self, MESSAGE_RELAY_CREDIT, SPAN_OF(credit));
+}
+
+static struct got answer_break(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return say_to_it(self, MESSAGE_RELAY_BREAK, (struct span){0});
+}
+
+static struct got break_begun(struct hostile *self, const struct attempt *attempt)
+{
+    struct response response = good_response();
+    int relay;
+    uint32_t stream;
+    (void)attempt;
+    if (!await_request(&relay, &stream, self))
+        return no_request();
+    response.flags = 0;
+    response.length = 200;
+    send_response(relay, stream, &response, 0);
+    channel_send(relay, MESSAGE_RELAY_BREAK, stream, (struct span){0}, 0);
+    return channel_ending(self, relay);
+}
+
+static void length_unknown(struct response *response)
+{
+    response->length = RELAY_LENGTH_UNKNOWN;
+}
+
+ALTERED(answer_length_unknown, length_unknown)
+
+/* An answer of two bytes with these headers. */
+static struct got answer_headers(struct hostile *self, struct span headers)
+{
+    uint8_t storage[256];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u8(&body, FLAG_END);
+    buffer_put_u16(&body, 200);
+    buffer_put_u32(&body, 0);
+    buffer_put_u64(&body, 2);
+    buffer_put(&body, headers);
+    buffer_put_text_field(&body, "{}");
+    return say_to_it(self, MESSAGE_RELAY_RESPONSE, buffer_span(&body));
+}
+
+static struct got answer_kinds(struct hostile *self, uint8_t first, uint8_t second)
+{
+    uint8_t storage[128];
+    struct buffer headers = buffer_over(storage, sizeof storage);
+    buffer_put_u8(&headers, 2);
+    put_header(&headers, first, span_of_text(json_type));
+    put_header(&headers, second, span_of_text(json_type));
+    return answer_headers(self, buffer_span(&headers));
+}
+
+#define KINDS(function, first, second) \
+    static struct got function(struct hostile *self, const struct attempt *attempt) \
+    { \
+        (void)attempt; \
+        return answer_kinds(self, first, second); \
+    }
+
+KINDS(answer_header_twice, RELAY_CONTENT_TYPE, RELAY_CONTENT_TYPE)
+KINDS(answer_header_of_requests, RELAY_CONTENT_TYPE, RELAY_IF_MATCH)
+KINDS(answer_header_unknown, RELAY_CONTENT_TYPE, 0xFF)
+KINDS(answer_headers_backwards, RELAY_ETAG, RELAY_CONTENT_TYPE)
+KINDS(answer_range_of_whole, RELAY_CONTENT_TYPE, RELAY_CONTENT_RANGE)
+
+static struct got answer_headers_missing(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return answer_headers(self, SPAN("\xFF"));
+}
+
 #define CLOSES(title, message, body, descriptors) \
     {.name = title, .expect = EXPECT_CLOSED, .run = say, .type = message, .put = body, \
      .fds = descriptors}
@@ -459,6 +562,10 @@ static const struct attempt attempts[] = {
     CLOSES("control's TENANT_CHANGED of the neighbour", MESSAGE_TENANT_CHANGED, put_neighbour, 0),
     CLOSES("an answer of control", MESSAGE_REPLY, put_reply, 0),
     CLOSES("an unknown type", 0x0fff, NULL, 0),
+    CLOSES("a credit of nothing", MESSAGE_RELAY_CREDIT, put_no_credit, 0),
+    CLOSES("a credit of eight bytes", MESSAGE_RELAY_CREDIT, put_long_credit, 0),
+    CLOSES("the break of nothing", MESSAGE_RELAY_BREAK, NULL, 0),
+    CLOSES("a break with a body", MESSAGE_RELAY_BREAK, put_no_credit, 0),
     CLOSES_RUN("a packet of three bytes", cut_packet, 0),
     CLOSES_RUN("a packet over the limit", large_packet, 0),
     CLOSES_RUN("2,000 random packets", random_packets, 0),
@@ -483,6 +590,16 @@ static const struct attempt attempts[] = {
     REFUSED("the answer to another's stream", answer_another),
     REFUSED("a body without a head", answer_without_head),
     REFUSED("an answer with a descriptor", answer_with_descriptor),
+    REFUSED("credit of 4 GiB for what does not stream", answer_credit),
+    REFUSED("the break of an answer that has not begun", answer_break),
+    REFUSED("a length that is not known, of what does not stream", answer_length_unknown),
+    REFUSED("a header twice", answer_header_twice),
+    REFUSED("a header of requests", answer_header_of_requests),
+    REFUSED("a header that has no name", answer_header_unknown),
+    REFUSED("headers in another order", answer_headers_backwards),
+    REFUSED("a Content-Range on a whole answer", answer_range_of_whole),
+    REFUSED("255 headers, and none there", answer_headers_missing),
+    CUT("the break of an answer that does not stream", break_begun),
     CUT("a second answer", answer_twice),
     CUT("a body that goes on and on", answer_on_and_on),
 };

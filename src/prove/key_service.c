@@ -474,6 +474,80 @@ static struct got move_flood(struct hostile *self, const struct attempt *attempt
     return got_survived("%d were taken", (int)MOVES_UNREAD_MAX);
 }
 
+/* ---- versions of the key ---- */
+
+/* version: of KEY_DROP alone. */
+static void send_versions(const struct hostile *self, uint32_t type, uint32_t version,
+                          struct span wrapped)
+{
+    uint8_t storage[8 + WRAPPED_MAX];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    if (type == MESSAGE_KEY_DROP)
+        buffer_put_u32(&body, version);
+    buffer_put_field(&body, wrapped);
+    channel_send(self->kms, type, 2, buffer_span(&body), 0);
+}
+
+static struct got versions_unopened(struct hostile *self, uint32_t type)
+{
+    uint8_t wrapped[WRAPPED_MAX];
+    send_versions(self, type, 1, (struct span){wrapped, read_wrapped(wrapped, self)});
+    return channel_ending(self, self->kms);
+}
+
+static struct got next_before_open(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return versions_unopened(self, MESSAGE_KEY_NEXT);
+}
+
+static struct got drop_before_open(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return versions_unopened(self, MESSAGE_KEY_DROP);
+}
+
+/* After its own key was opened. theirs: with the neighbour's wrapped key, else with its own. */
+static struct got versions_opened(struct hostile *self, uint32_t type, uint32_t version,
+                                  bool theirs)
+{
+    uint8_t wrapped[WRAPPED_MAX];
+    struct anchor anchor;
+    struct fault fault;
+    if (theirs && !self->target.wrapped_length)
+        return got_skipped("the neighbour's wrapped key could not be read");
+    if (open_key(&anchor, self, &fault) != OK)
+        return no_key(&fault);
+    struct span own = {wrapped, read_wrapped(wrapped, self)};
+    struct span other = {self->target.wrapped, self->target.wrapped_length};
+    send_versions(self, type, version, theirs ? other : own);
+    return refusal(self);
+}
+
+static struct got next_of_neighbour(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return versions_opened(self, MESSAGE_KEY_NEXT, 0, true);
+}
+
+static struct got drop_of_neighbour(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return versions_opened(self, MESSAGE_KEY_DROP, 1, true);
+}
+
+static struct got drop_all(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return versions_opened(self, MESSAGE_KEY_DROP, UINT32_MAX, false);
+}
+
+static struct got drop_none(struct hostile *self, const struct attempt *attempt)
+{
+    (void)attempt;
+    return versions_opened(self, MESSAGE_KEY_DROP, 0, false);
+}
+
 #define CLOSES(title, message, body, descriptors) \
     {.name = title, .wall = BY_PERMIT, .expect = EXPECT_CLOSED, .run = say, .type = message, \
      .put = body, .fds = descriptors}
@@ -509,6 +583,16 @@ static const struct attempt attempts[] = {
     CLOSES_RUN("ANCHOR_MOVE before KEY_OPEN", move_before_open),
     CLOSES_RUN("KEY_OPEN twice", open_twice),
     CLOSES_RUN("a proof of 65,535 hashes", move_long_proof),
+    CLOSES_RUN("KEY_NEXT before KEY_OPEN", next_before_open),
+    CLOSES_RUN("KEY_DROP before KEY_OPEN", drop_before_open),
+    CLOSES("KEY_KEPT before KEY_OPEN", MESSAGE_KEY_KEPT, NULL, 0),
+    CLOSES("KEY_KEPT of the neighbour", MESSAGE_KEY_KEPT, put_neighbour, 0),
+    REFUSES("KEY_NEXT with the neighbour's wrapped key", "a KEK a tenant, its id authenticated",
+            CORRUPT, next_of_neighbour),
+    REFUSES("KEY_DROP with the neighbour's wrapped key", "a KEK a tenant, its id authenticated",
+            CORRUPT, drop_of_neighbour),
+    REFUSES("KEY_DROP of all versions", "a version that is in use stays", BAD_FIELD, drop_all),
+    REFUSES("KEY_DROP of version 0", "a version that is in use stays", BAD_FIELD, drop_none),
     REFUSES("the neighbour's wrapped key as its own", "a KEK a tenant, its id authenticated",
             CORRUPT, open_neighbours),
     REFUSES("its own wrapped key, one bit altered", "authenticated encryption", CORRUPT,
