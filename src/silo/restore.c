@@ -221,12 +221,22 @@ static status take_names(struct silo_restore *restore, struct span body, struct 
     return buffer_check(&restore->names, "its list of objects", fault);
 }
 
+static void write_out(struct silo_restore *restore)
+{
+    const struct store_io *io = restore->io != NULL ? restore->io : &store_io_system;
+    if (restore->blob_at > restore->begun)
+        io->write_out(io->context, restore->blob, (off_t)restore->begun,
+                      (off_t)(restore->blob_at - restore->begun));
+    restore->begun = restore->blob_at;
+}
+
 static status end_blob(struct silo_restore *restore, struct fault *fault)
 {
     if (restore->blob < 0)
         return OK;
     if (restore->blob_left > 0)
         return FAIL(CORRUPT, fault, "an object is cut");
+    write_out(restore); /* small ones, too: else each sync would wait for the journal */
     close(restore->blob);
     restore->blob = -1;
     return OK;
@@ -279,11 +289,8 @@ static status take_blob_bytes(struct silo_restore *restore, struct span body, st
         restore->blob_at += (uint64_t)count;
     }
     restore->blob_left -= body.length;
-    if (restore->blob_at - restore->begun >= WRITE_OUT_BYTES) {
-        io->write_out(io->context, restore->blob, (off_t)restore->begun,
-                      (off_t)(restore->blob_at - restore->begun));
-        restore->begun = restore->blob_at;
-    }
+    if (restore->blob_at - restore->begun >= WRITE_OUT_BYTES)
+        write_out(restore);
     return OK;
 }
 
@@ -414,7 +421,7 @@ static status note_restored(const struct silo_restore *restore, struct silo *sil
 }
 
 /* Every chunk, under the key that its row holds; and it is durable. The syncs come after all was
- * written: the first waits for the disk's journal, the others hardly. */
+ * written: where the disk keeps a journal, one wait serves all. */
 static status read_blob(struct blobs *blobs, const struct blob *blob, struct fault *fault)
 {
     _cleanup_buffer_ struct buffer text = buffer_of(READ_BYTES);
