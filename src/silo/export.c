@@ -25,7 +25,7 @@ static const char about[] =
     "  memories-NNNN.ndjson   memories, all users and classifications; \"history\": the\n"
     "                         earlier versions that are kept, the newest first\n"
     "  documents-NNNN.ndjson  documents with their whole text, each classification of an id\n"
-    "  objects-NNNN.ndjson    objects, each classification of a key; \"file\": where its bytes are\n"
+    "  objects-NNNN.ndjson    objects, each classification of a key; \"file\": with its bytes\n"
     "  objects/CLASSIFICATION/...\n"
     "                         their bytes. A name is the key in percent-encoding, or ~ and a\n"
     "                         number for a long key: objects-NNNN.ndjson has the true keys\n"
@@ -35,10 +35,10 @@ static const char about[] =
     "                         each; empty when nothing is\n"
     "\n"
     "Numbered parts belong together in their order; a kind of which there is nothing has none.\n"
-    "This is not one moment: each item is whole, as it was when it was read. What was there from\n"
-    "the beginning to the end is here exactly once; what was made, changed or deleted meanwhile is\n"
-    "here before or after that, or not. The audit log is that of the beginning, with the entry\n"
-    "\"tenant.exported\" of this very export.\n";
+    "This is not one moment: each item is whole, as it was when it was read. What was there\n"
+    "from the beginning to the end is here exactly once; what was made, changed or deleted\n"
+    "meanwhile is here as before or after that, or not. The audit log is that of the\n"
+    "beginning, with the entry \"tenant.exported\" of this very export.\n";
 
 void export_wipe(struct buffer *buffer)
 {

@@ -94,10 +94,10 @@ status export_memory(struct silo_export *export, struct fault *fault)
     if (found != OK)
         return finish(export, found, "memories");
     status put = put_memory(export, n, fault);
-    if (put == OK)
+    if (put == OK) {
         export_line(export, mark, "memories");
-    if (put == OK)
         return OK;
+    }
     cut(&export->part, mark);
     if (put == CORRUPT) {
         char id[ITEM_ID_TEXT];

@@ -145,7 +145,7 @@ static void only_names_that_stay_below_are_safe(void **state)
 {
     (void)state;
     static const char *const good[] = {"a", "a/b", "..a", "a..", "...", "%2E%2E", "-rf", "~1",
-                                       "gr\xC3\xBC\xC3\x9F" "e"};
+                                       "gr\xC3\xBC"};
     static const char *const bad[] = {"", "/", "/a", "a/", "a//b", ".", "..", "./a", "../a", "a/.",
                                       "a/..", "a/../b", "a\nb", "a\x7F", "a\\b", "\xFF",
                                       "\xC2\x85", "a\x1B[2J"};
