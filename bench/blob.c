@@ -61,7 +61,7 @@ static void blob_round(int fd, uint64_t bytes, double *write_rate, double *read_
     need(blob_end(writer, &fault) == OK, "blob_end");
     *write_rate = rate(bytes, since);
     blob_told(&blob, writer);
-    blob_drop(writer, true);
+    blob_drop(writer);
     since = now_s();
     need(blob_open(&reader, blobs, &blob, &fault) == OK, "blob_open");
     for (uint64_t at = 0; at < bytes; at += PIECE) {
@@ -70,7 +70,9 @@ static void blob_round(int fd, uint64_t bytes, double *write_rate, double *read_
     }
     *read_rate = rate(bytes, since);
     blob_close(reader);
-    need(blob_remove(blobs, &blob.id, &fault) == OK, "blob_remove");
+    uint64_t budget = UINT64_MAX;
+    bool gone;
+    need(blob_remove(&gone, &budget, blobs, &blob.id, &fault) == OK && gone, "blob_remove");
     blobs_settled(blobs);
     blobs_close(blobs);
     buffer_free(&out);

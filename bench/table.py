@@ -232,7 +232,7 @@ def _object_rows(objects):
     gib = objects['bytes'] / 2**30
     rows = []
     for way, what in (('write', 'written'), ('read', 'read')):
-        sealed, plain = engine[f'sealed_{way}_mb_per_second'], engine[f'aes_gcm_{way}_mb_per_second']
+        sealed, plain = (engine[side][f'{way}_mib_s'] * 2**20 / 1e6 for side in ('blob', 'plain'))
         percent = (1 - sealed / plain) * 100
         rows.append([f'an object of {gib:.0f} GiB sealed chunk by chunk, {what}', f'{sealed:,.0f} MB/s',
                      f'AES-256-GCM, one file {plain:,.0f} MB/s', 'at most 20 % slower',
