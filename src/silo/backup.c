@@ -42,6 +42,7 @@ struct silo_backup {
     uint8_t *before;       /* tags of the previous backup's pages */
     uint32_t before_pages;
     struct names blobs, blobs_before;
+    struct buffer blob_sizes; /* u64 each: of the files of blobs */
     int blob;              /* the file that is being written, -1 */
     uint64_t blob_at, blob_bytes;
     enum phase phase;
@@ -192,17 +193,20 @@ static status list_blobs(struct silo_backup *backup, struct fault *fault)
     if (!silo->objects.exists)
         return OK;
     _cleanup_statement_ struct statement *rows = NULL;
-    TRY(statement_open(&rows, silo->store, "SELECT blob FROM objects ORDER BY blob", fault));
+    TRY(statement_open(&rows, silo->store, "SELECT blob, bytes FROM objects ORDER BY blob", fault));
     for (;;) {
         status stepped = statement_step(rows, fault);
         if (stepped == NOT_FOUND)
-            return buffer_check(&backup->blobs.all, "list of objects", fault);
+            break;
         TRY(stepped);
         struct span name = statement_span(rows, 0);
         if (name.length != BACKUP_BLOB_NAME)
             return FAIL(CORRUPT, fault, "an object's name is damaged");
         buffer_put(&backup->blobs.all, name);
+        buffer_put_u64(&backup->blob_sizes, blob_file_bytes((uint64_t)statement_int(rows, 1)));
     }
+    TRY(buffer_check(&backup->blob_sizes, "list of objects", fault));
+    return buffer_check(&backup->blobs.all, "list of objects", fault);
 }
 
 static status begin(struct silo_backup *backup, const struct silo_backup_wish *wish,
@@ -213,6 +217,7 @@ static status begin(struct silo_backup *backup, const struct silo_backup_wish *w
     TRY(buffer_check(&backup->wrapped, "wrapped keys", fault));
     backup->blobs.all = buffer_of(NAMES_MAX);
     backup->blobs_before.all = buffer_of(NAMES_MAX);
+    backup->blob_sizes = buffer_of(NAMES_MAX);
     TRY(hasher_create(&backup->hasher, fault));
     TRY(list_blobs(backup, fault));
     return describe(backup, wish, fault);
@@ -256,6 +261,7 @@ struct silo_backup *silo_backup_end(struct silo_backup *backup)
         close(backup->blob);
     buffer_free(&backup->blobs.all);
     buffer_free(&backup->blobs_before.all);
+    buffer_free(&backup->blob_sizes);
     hasher_free(backup->hasher);
     buffer_free(&backup->wrapped);
     free(backup->before);
@@ -379,6 +385,19 @@ static bool was_there(struct names *before, struct span name)
     return false;
 }
 
+/* At its place in the list. What is damaged within is for a check to find, and for the restore. */
+static status need_size(const struct silo_backup *backup, size_t place, struct fault *fault)
+{
+    struct cursor sizes = cursor_over(buffer_span(&backup->blob_sizes));
+    struct span before;
+    uint64_t due;
+    TRY(cursor_bytes(&before, &sizes, place * sizeof due, fault));
+    TRY(cursor_u64(&due, &sizes, fault));
+    return backup->blob_bytes == due ? OK
+                                     : FAIL(CORRUPT, fault, "an object's file has another length "
+                                            "than is due: see tenant check");
+}
+
 static status open_blob(struct buffer *out, struct silo_backup *backup, struct span name,
                         struct fault *fault)
 {
@@ -388,6 +407,7 @@ static status open_blob(struct buffer *out, struct silo_backup *backup, struct s
     TRY(cursor_copy(id.bytes, &cursor, sizeof id.bytes, fault));
     TRY(objects_blobs(&blobs, backup->silo, fault));
     TRY(blob_raw_open(&backup->blob, &backup->blob_bytes, blobs, &id, fault));
+    TRY(need_size(backup, backup->blobs.next / BACKUP_BLOB_NAME - 1, fault));
     backup->blob_at = 0;
     backup->end.blobs++;
     backup->end.blob_bytes += backup->blob_bytes;

@@ -27,7 +27,8 @@
 static int system_open(void *context, int silo_fd, const char *name, int flags, mode_t mode)
 {
     (void)context;
-    return UNINTERRUPTED(openat(silo_fd, name, flags | O_NOFOLLOW | O_CLOEXEC, mode));
+    /* a pipe that somebody has put there is never waited for */
+    return UNINTERRUPTED(openat(silo_fd, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, mode));
 }
 
 static int system_close(void *context, int fd)

@@ -193,4 +193,33 @@ describe('care', () => {
     await eventually('nothing is left over', () =>
       !fs.readdirSync(path.join(node.data, 'silos')).some((name) => name.includes('.')));
   });
+
+  test('a pipe in the place of a file of a silo stops nobody', async () => {
+    const { token, silo, to } = await tenantOf('piped');
+    await put(token, 'a', Buffer.alloc(100000, 'a'));
+    await node.ok('tenant', 'pause', 'piped');
+    const blobs = path.join(silo, 'objects');
+    const object = path.join(blobs, fs.readdirSync(blobs).find((name) => name.length > 30));
+    const piped = async (file, during) => {
+      const { uid, gid } = fs.statSync(file);
+      fs.renameSync(file, `${target('kept')}`);
+      execFileSync('mkfifo', [file]);
+      fs.chownSync(file, uid, gid);
+      await node.ok('tenant', 'resume', 'piped');
+      await during();
+      await node.ok('tenant', 'pause', 'piped');
+      fs.rmSync(file);
+      fs.renameSync(target('kept'), file);
+    };
+    await piped(object, async () => {
+      assert.equal((await node.cli('tenant', 'check', 'piped')).code, 1);
+      await node.refused('tenant', 'backup', 'piped', '--to', to);
+      assert.deepEqual(await texts(token), ['first']);
+    });
+    for (const name of ['silo.keys', 'silo.db'])
+      await piped(path.join(silo, name), () => node.problem(503, 'unavailable', 'GET', '/v1/memories', { token }));
+    await node.ok('tenant', 'resume', 'piped');
+    assert.deepEqual(await texts(token), ['first']);
+    await node.ok('tenant', 'check', 'piped');
+  });
 });
