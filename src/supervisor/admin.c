@@ -6,16 +6,39 @@
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 static bool permitted(const struct supervisor *supervisor, int client, struct ucred *who)
 {
     socklen_t length = sizeof *who;
     return getsockopt(client, SOL_SOCKET, SO_PEERCRED, who, &length) == 0
         && (who->uid == 0 || who->uid == supervisor->data_owner);
+}
+
+/* Its process, not its connection: that is control's, and ends when control ends it. */
+static void keep_operator(struct supervisor *supervisor, pid_t pid)
+{
+    int *kept = &supervisor->operators[supervisor->operators_next++ % OPERATORS_KEPT];
+    int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (*kept > 0)
+        close(*kept);
+    *kept = pidfd > 0 ? pidfd : 0;
+}
+
+bool admin_operator_is_there(const struct supervisor *supervisor)
+{
+    for (uint32_t i = 0; i < OPERATORS_KEPT; i++) {
+        struct pollfd process = {.fd = supervisor->operators[i], .events = POLLIN};
+        if (process.fd > 0 && poll(&process, 1, 0) == 0)
+            return true;
+    }
+    return false;
 }
 
 static void hand_over(struct supervisor *supervisor, int client, const struct ucred *who)
@@ -34,6 +57,7 @@ static void hand_over(struct supervisor *supervisor, int client, const struct uc
     buffer_put_u32(&body, who->uid);
     child_send(kms, MESSAGE_KMS_SERVE_ADMIN, 0, buffer_span(&body), &ends[0], 1);
     buffer_put_u32(&body, (uint32_t)who->pid);
+    keep_operator(supervisor, who->pid);
     const int fds[2] = {client, ends[1]};
     child_send(control, MESSAGE_ADMIN_OPEN, 0, buffer_span(&body), fds, 2);
     close(ends[0]);

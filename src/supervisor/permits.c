@@ -203,6 +203,11 @@ static status on_cell_export(struct child *child, struct ipc_message *message,
     TRY(cursor_text(kind, sizeof kind, body, "kind", fault));
     TRY(cursor_u64(&sequence, body, fault));
     TRY(cursor_end(body, fault));
+    if (span_is(span_of_text(kind), "tenant") /* in clear: never for control alone */
+        && !admin_operator_is_there(child->supervisor)) {
+        child_reply(child, message->id, FORBIDDEN_POLICY, "the operator is gone");
+        return OK;
+    }
     struct child *cell = cells_find(child->supervisor, tenant);
     if (!cell || cell->state != CHILD_SERVING) { /* control wakes it first */
         child_reply(child, message->id, AGAIN, "no cell serves this tenant");

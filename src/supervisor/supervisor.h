@@ -117,6 +117,8 @@ enum { CELL_POSTURE_MAX = 2 * CHARTER_MAX + KIB(2) }; /* bytes of what a cell is
 enum { PHASE_BOOT, PHASE_RUN, PHASE_STOP_GATEWAYS, PHASE_STOP_CELLS, PHASE_STOP_CONTROL,
        PHASE_STOP_KMS };
 
+enum { OPERATORS_KEPT = 32 };
+
 struct supervisor {
     struct options options;
     struct loop *loop;
@@ -138,6 +140,8 @@ struct supervisor {
     uint32_t boot_failures;
     struct refusal refusals[REFUSALS_KEPT]; /* the newest of each tenant; the oldest makes room */
     int admin_listener;
+    int operators[OPERATORS_KEPT]; /* pidfds of who connected to it, the newest; 0: none */
+    uint32_t operators_next;
     struct loop_source *admin_source, *signal_source;
     int signals;
     uid_t data_owner;
@@ -203,6 +207,8 @@ void cell_answer_waiters(struct child *cell, status code, const char *detail);
 void permits_handle(struct child *child, struct ipc_message *message);
 
 /* admin.c, report.c, prove.c */
+/* Does the process of an operator live that connected? */
+bool admin_operator_is_there(const struct supervisor *supervisor);
 MUST_CHECK status admin_listen(struct supervisor *supervisor, struct fault *fault);
 void report_status(struct child *control, uint32_t request);
 void prove_start(struct supervisor *supervisor, uint32_t request, struct cursor *body,
