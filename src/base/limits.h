@@ -139,7 +139,7 @@ enum {
     PRICE_CURRENCY_TEXT = 9,
 
     /* store */
-    STORE_CACHE_KIB_DEFAULT = 256,   /* SQLite's page cache in a cell */
+    STORE_CACHE_KIB_DEFAULT = 2048,   /* SQLite's page cache in a cell */
     STORE_CHECKPOINT_FRAMES = 1000,  /* of the WAL; then a commit moves it into the database */
     STORE_HELD_FRAMES_MAX = 1 << 16, /* of the WAL while a backup runs; then the backup gives way */
     STORE_STATEMENTS_MAX = 96,       /* prepared statements kept */

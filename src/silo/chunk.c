@@ -209,12 +209,11 @@ static enum border step(struct chunk_scanner *scanner)
     return border;
 }
 
-/* A byte after which, and before which, nothing begins and nothing changes. */
-static bool is_plain(uint8_t byte)
-{
-    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-           (byte >= '0' && byte <= '9') || byte == ',' || byte == '-' || byte == '/';
-}
+/* Bytes after which, and before which, nothing begins and nothing changes. */
+static const bool is_plain[256] = {
+    ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, [','] = true, ['-'] = true,
+    ['/'] = true,
+};
 
 /* step takes bytes one by one; most are within words, where each leaves the scanner as it was. */
 static void skip_plain(struct chunk_scanner *scanner, size_t to)
@@ -223,9 +222,9 @@ static void skip_plain(struct chunk_scanner *scanner, size_t to)
     size_t at = scanner->at;
     if (to > text.length)
         to = text.length;
-    if (at == 0 || !scanner->in_line || !is_plain(text.data[at - 1]))
+    if (at == 0 || !scanner->in_line || !is_plain[text.data[at - 1]])
         return;
-    while (at < to && is_plain(text.data[at]))
+    while (at < to && is_plain[text.data[at]])
         at++;
     scanner->at = at;
 }

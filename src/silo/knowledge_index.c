@@ -7,10 +7,12 @@
 
 enum { REBUILD_STEP = 1000 };
 
-/* Nothing but words: texts are in the chunks, lengths in the numbers. */
+/* Nothing but words: texts are in the chunks, lengths in the numbers. A batch makes a segment a
+ * turn; merging ten of them instead of four writes every word a third less often. */
 static const char make[] =
     "CREATE VIRTUAL TABLE @ USING fts5(title, heading, text, content='', columnsize=0,"
-    " tokenize='" WORDS_TOKENIZER "');";
+    " tokenize='" WORDS_TOKENIZER "');"
+    "INSERT INTO @(@, rank) VALUES ('automerge', 10);";
 
 static int64_t number_of(enum clearance classification, int64_t n)
 {

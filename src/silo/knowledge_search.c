@@ -527,16 +527,16 @@ static uint32_t make_lanes(struct lane lanes[RANK_TERMS_MAX], const struct searc
     return count;
 }
 
-/* To the first row of that number or a greater one: in steps that double, and then back in halves. */
+/* To the first row of that number or a greater one: in steps that double, then back in halves. */
 static void seek(struct lane *lane, uint64_t n)
 {
     uint64_t key = n << GATHERED_COUNT_BITS;
     size_t left = (size_t)(lane->end - lane->at), reach = 1;
+    if (left == 0 || lane->at[0] >= key)
+        return;
     while (reach < left && lane->at[reach] < key)
         reach *= 2;
     size_t low = reach / 2, high = reach < left ? reach : left;
-    if (left == 0 || lane->at[0] >= key)
-        return;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
         if (lane->at[middle] < key)
