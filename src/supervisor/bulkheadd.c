@@ -196,6 +196,7 @@ int main(int argc, char **argv)
     if (result == OK) {
         services_start(&supervisor);
         cells_refill(&supervisor);
+        erased_clear(&supervisor);
         result = loop_run(supervisor.loop, &fault);
     }
     if (result != OK)

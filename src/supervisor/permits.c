@@ -98,7 +98,7 @@ static status on_silo_remove(struct child *child, struct ipc_message *message,
                              struct cursor *body, struct fault *fault)
 {
     uint8_t tenant[TENANT_ID_BYTES], storage[64];
-    uint64_t files, bytes;
+    struct silos_removed gone;
     struct fault why = {0};
     TRY(tenant_of(tenant, body, fault));
     TRY(cursor_end(body, fault));
@@ -106,15 +106,17 @@ static status on_silo_remove(struct child *child, struct ipc_message *message,
     if (cells_find(child->supervisor, tenant))
         removed = FAIL(CONFLICT, &why, "a cell still has this silo");
     else
-        removed = silos_remove(&files, &bytes, &child->supervisor->silos, tenant, &why);
+        removed = silos_remove(&gone, &child->supervisor->silos, tenant, &why);
     if (removed != OK) {
         child_reply(child, message->id, removed, why.detail);
         return OK;
     }
+    if (gone.later)
+        erased_clear(child->supervisor);
     struct buffer reply = buffer_over(storage, sizeof storage);
     reply_put_head(&reply, OK, NULL);
-    buffer_put_u64(&reply, files);
-    buffer_put_u64(&reply, bytes);
+    buffer_put_u64(&reply, gone.files);
+    buffer_put_u64(&reply, gone.bytes);
     child_send(child, MESSAGE_REPLY, message->id, buffer_span(&reply), NULL, 0);
     return OK;
 }
@@ -145,6 +147,7 @@ static status settle(struct child *child, struct ipc_message *message, struct cu
         done = FAIL(CONFLICT, &why, "a cell still has this silo");
     else
         done = act(&child->supervisor->silos, tenant, &why);
+    erased_clear(child->supervisor); /* what was there may have been set aside */
     child_reply(child, message->id, done, why.detail);
     return OK;
 }

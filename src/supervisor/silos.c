@@ -2,17 +2,23 @@
 #include "supervisor/silos.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/hex.h"
 #include "jail/spawn.h"
+#include "supervisor/removal.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
-enum { REMOVE_DEPTH_MAX = 16, PATH_DEPTH_MAX = 256 };
+enum {
+    PATH_DEPTH_MAX = 256,
+    REMOVED_AT_ONCE_FILES = 256, /* what is more holds up everybody: it goes step by step */
+    REMOVED_AT_ONCE_BYTES = MIB(32),
+};
 
 static status open_directory(int *ret, int parent, const char *name, mode_t mode,
                              struct fault *fault)
@@ -46,6 +52,7 @@ status silos_open(struct silos *ret, const char *data, bool shared_id, struct fa
     TRY(open_directory(&silos.run, silos.data, "run", 0700, fault));
     TRY(lock(silos.run, fault));
     TRY(open_directory(&silos.silos, silos.data, "silos", 0700, fault));
+    TRY(open_directory(&silos.erased, silos.data, "erased", 0700, fault));
     *ret = silos;
     return OK;
 }
@@ -164,60 +171,34 @@ status silos_mount_restored(int *ret, const struct silos *silos,
     return mount_named(ret, silos, name, uid, fault);
 }
 
-struct removal {
-    uint64_t files, bytes;
-};
-
-static status remove_inside(int directory, struct removal *count, int depth, struct fault *fault);
-
-static status remove_entry(int parent, const char *name, struct removal *count, int depth,
-                           struct fault *fault)
+/* Into DATA/erased, under a name that nothing there has: silos_clear takes it piece by piece. */
+static status set_aside(const struct silos *silos, const char *name, struct fault *fault)
 {
-    struct stat info;
-    if (fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW))
-        return errno == ENOENT ? OK : FAIL(INTERNAL, fault, "remove: stat: %s", strerror(errno));
-    bool directory = S_ISDIR(info.st_mode);
-    if (directory) {
-        _cleanup_close_ int fd = openat(parent, name,
-                                        O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0)
-            return FAIL(INTERNAL, fault, "remove: open: %s", strerror(errno));
-        TRY(remove_inside(fd, count, depth + 1, fault));
-    } else {
-        count->files++;
-        count->bytes += (uint64_t)info.st_size;
-    }
-    if (unlinkat(parent, name, directory ? AT_REMOVEDIR : 0) && errno != ENOENT)
-        return FAIL(INTERNAL, fault, "remove: unlink: %s", strerror(errno));
+    char aside[NAME_SIZE + 24];
+    snprintf(aside, sizeof aside, "%s.%lld", name, (long long)clock_wall_us());
+    if (renameat(silos->silos, name, silos->erased, aside) && errno != ENOENT)
+        return FAIL(INTERNAL, fault, "silo %.40s: rename: %s", name, strerror(errno));
+    if (fsync(silos->erased))
+        return FAIL(INTERNAL, fault, "silo %.40s: fsync: %s", name, strerror(errno));
     return OK;
 }
 
-static status remove_inside(int directory, struct removal *count, int depth, struct fault *fault)
-{
-    if (depth > REMOVE_DEPTH_MAX)
-        return FAIL(TOO_LARGE, fault, "remove: folders nested deeper than %d", REMOVE_DEPTH_MAX);
-    int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *entries = copy >= 0 ? fdopendir(copy) : NULL;
-    if (!entries) {
-        if (copy >= 0)
-            close(copy);
-        return FAIL(INTERNAL, fault, "remove: read: %s", strerror(errno));
-    }
-    status result = OK;
-    for (struct dirent *entry; result == OK && (entry = readdir(entries));)
-        if (!span_is(SPAN("."), entry->d_name) && !span_is(SPAN(".."), entry->d_name))
-            result = remove_entry(directory, entry->d_name, count, depth, fault);
-    closedir(entries);
-    return result;
-}
-
-static status remove_named(struct removal *count, const struct silos *silos,
+/* At once, or set aside where it is large. */
+static status remove_named(struct silos_removed *removed, const struct silos *silos,
                            const uint8_t id[TENANT_ID_BYTES], const char *suffix,
                            struct fault *fault)
 {
     char name[NAME_SIZE];
+    struct removal count = {0}, ignored = {0};
     name_of(name, id, suffix);
-    return remove_entry(silos->silos, name, count, 0, fault);
+    TRY(removal_count(&count, silos->silos, name, fault));
+    removed->files += count.files;
+    removed->bytes += count.bytes;
+    if (count.files > REMOVED_AT_ONCE_FILES || count.bytes > REMOVED_AT_ONCE_BYTES) {
+        removed->later = true;
+        return set_aside(silos, name, fault);
+    }
+    return removal_all(&ignored, silos->silos, name, fault);
 }
 
 static status sync_names(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
@@ -243,7 +224,7 @@ status silos_replace(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES
                      struct fault *fault)
 {
     char name[NAME_SIZE], fresh[NAME_SIZE], old[NAME_SIZE];
-    struct removal count = {0};
+    struct silos_removed count = {0};
     struct stat info;
     name_of(name, id, "");
     name_of(fresh, id, ".new");
@@ -264,20 +245,24 @@ status silos_replace(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES
 status silos_discard(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                      struct fault *fault)
 {
-    struct removal count = {0};
+    struct silos_removed count = {0};
     TRY(remove_named(&count, silos, id, ".new", fault));
     return sync_names(silos, id, fault);
 }
 
-status silos_remove(uint64_t *ret_files, uint64_t *ret_bytes, const struct silos *silos,
+status silos_remove(struct silos_removed *ret, const struct silos *silos,
                     const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
     static const char *const suffixes[] = {"", ".new", ".old"};
-    struct removal count = {0};
+    struct silos_removed removed = {0};
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++)
-        TRY(remove_named(&count, silos, id, suffixes[i], fault));
+        TRY(remove_named(&removed, silos, id, suffixes[i], fault));
     TRY(sync_names(silos, id, fault));
-    *ret_files = count.files;
-    *ret_bytes = count.bytes;
+    *ret = removed;
     return OK;
+}
+
+status silos_clear(bool *ret_more, const struct silos *silos, struct fault *fault)
+{
+    return removal_step(ret_more, silos->erased, fault);
 }

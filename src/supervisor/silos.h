@@ -13,6 +13,7 @@ struct silos {
     int data;   /* DATA */
     int silos;  /* DATA/silos */
     int run;    /* DATA/run */
+    int erased; /* DATA/erased: large silos whose key is destroyed, until silos_clear is done */
     bool shared_id; /* not root: all is ours, nothing is chowned */
 };
 
@@ -51,8 +52,16 @@ MUST_CHECK status silos_replace(const struct silos *silos, const uint8_t id[TENA
 MUST_CHECK status silos_discard(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                                 struct fault *fault);
 
-/* The directory and all beneath it, and what a restore left beside it; idempotent, durable when OK.
- * Counts files and their bytes. */
-MUST_CHECK status silos_remove(uint64_t *ret_files, uint64_t *ret_bytes,
-                               const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
-                               struct fault *fault);
+struct silos_removed {
+    uint64_t files, bytes;
+    bool later; /* of it, something waits for silos_clear */
+};
+
+/* The directory and all beneath it, and what a restore left beside it: gone from where cells look;
+ * idempotent, durable when OK. A large one is only set aside: to free a gigabyte takes a file
+ * system a fifth of a second, in which nobody else would be served. */
+MUST_CHECK status silos_remove(struct silos_removed *ret, const struct silos *silos,
+                               const uint8_t id[TENANT_ID_BYTES], struct fault *fault);
+
+/* One step of some milliseconds at what was set aside, now or before a crash. */
+MUST_CHECK status silos_clear(bool *ret_more, const struct silos *silos, struct fault *fault);

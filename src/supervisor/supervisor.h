@@ -134,7 +134,7 @@ struct supervisor {
     struct child services[2 + GATEWAYS_MAX]; /* kms, control, gateways */
     struct child *cells;                     /* a list: blanks, awake, parking, hostile */
     uint32_t cells_made, blanks;
-    struct loop_timer refill_timer, phase_timer;
+    struct loop_timer refill_timer, phase_timer, clear_timer;
     uint8_t public_keys[64]; /* platform, issuer: as the kms said at its first start */
     bool keys_known, announced, boot_failed;
     uint32_t boot_failures;
@@ -178,6 +178,8 @@ void services_connect(struct supervisor *supervisor, struct child *one, uint8_t 
 
 /* cells.c */
 void cells_refill(struct supervisor *supervisor);
+/* erased.c: at the start, and when a large silo was set aside. */
+void erased_clear(struct supervisor *supervisor);
 void cells_count(struct supervisor *supervisor); /* for /metrics; after each change of a state */
 struct child *cells_find(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES]);
 void cells_wake(struct supervisor *supervisor, const uint8_t tenant[TENANT_ID_BYTES], uint32_t uid,

@@ -42,6 +42,7 @@ static int remove_place(void **state)
     close(place->silos.data);
     close(place->silos.run);
     close(place->silos.silos);
+    close(place->silos.erased);
     return nftw(place->path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -94,7 +95,7 @@ static void removing_counts_files_and_follows_no_link(void **state)
 {
     struct place *place = *state;
     struct fault fault;
-    uint64_t files, bytes;
+    struct silos_removed gone;
     assert_int_equal(silos_make(&place->silos, id, geteuid(), &fault), OK);
     int silo = openat(place->silos.silos, name, O_RDONLY | O_DIRECTORY);
     int outside = openat(place->silos.data, "outside", O_WRONLY | O_CREAT, 0600);
@@ -107,13 +108,13 @@ static void removing_counts_files_and_follows_no_link(void **state)
     assert_int_equal(write(file, "1234567", 7), 7);
     close(file);
     close(silo);
-    assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
-    assert_int_equal(files, 3);
-    assert_true(bytes >= 7);
+    assert_int_equal(silos_remove(&gone, &place->silos, id, &fault), OK);
+    assert_int_equal(gone.files, 3);
+    assert_true(gone.bytes >= 7);
     assert_int_not_equal(faccessat(place->silos.silos, name, F_OK, AT_SYMLINK_NOFOLLOW), 0);
     assert_int_equal(faccessat(place->silos.data, "outside", F_OK, 0), 0);
-    assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
-    assert_int_equal(files, 0);
+    assert_int_equal(silos_remove(&gone, &place->silos, id, &fault), OK);
+    assert_int_equal(gone.files, 0);
 }
 
 static void a_silo_in_the_wrong_hands_is_not_handed_out(void **state)
@@ -186,7 +187,7 @@ static void a_replacement_cut_at_any_moment_is_finished(void **state)
     static const char *const suffixes[] = {"", ".new", ".old"};
     struct place *place = *state;
     struct fault fault;
-    uint64_t files, bytes;
+    struct silos_removed gone;
     for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
         for (int at = 0; at < 3; at++)
             if (moments[i][at])
@@ -197,7 +198,7 @@ static void a_replacement_cut_at_any_moment_is_finished(void **state)
             assert_false(has_one(place, "", "before"));
             assert_false(stands(place, ".new") || stands(place, ".old"));
         }
-        assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
+        assert_int_equal(silos_remove(&gone, &place->silos, id, &fault), OK);
     }
 }
 
@@ -220,13 +221,55 @@ static void a_removal_takes_what_a_restore_left_beside(void **state)
 {
     struct place *place = *state;
     struct fault fault;
-    uint64_t files, bytes;
+    struct silos_removed gone;
     make_one(place, "", "before");
     make_one(place, ".new", "after");
     make_one(place, ".old", "earlier");
-    assert_int_equal(silos_remove(&files, &bytes, &place->silos, id, &fault), OK);
-    assert_int_equal(files, 3);
+    assert_int_equal(silos_remove(&gone, &place->silos, id, &fault), OK);
+    assert_int_equal(gone.files, 3);
     assert_false(stands(place, "") || stands(place, ".new") || stands(place, ".old"));
+}
+
+static bool erased_is_empty(const struct place *place)
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s/erased", place->path);
+    return rmdir(path) == 0 && mkdir(path, 0700) == 0;
+}
+
+static void a_large_silo_is_set_aside_and_goes_step_by_step(void **state)
+{
+    struct place *place = *state;
+    struct fault fault;
+    struct silos_removed gone;
+    bool more = true;
+    uint32_t steps = 0;
+    assert_int_equal(silos_make(&place->silos, id, geteuid(), &fault), OK);
+    int silo = openat(place->silos.silos, name, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(mkdirat(silo, "objects", 0700), 0);
+    for (int i = 0; i < 300; i++) {
+        char file[32];
+        snprintf(file, sizeof file, "objects/%d", i);
+        int fd = openat(silo, file, O_WRONLY | O_CREAT, 0600);
+        assert_int_equal(ftruncate(fd, i == 7 ? 100 * 1024 * 1024 : 10), 0);
+        close(fd);
+    }
+    close(silo);
+    assert_int_equal(silos_remove(&gone, &place->silos, id, &fault), OK);
+    assert_true(gone.later);
+    assert_int_equal(gone.files, 300);
+    assert_int_equal(gone.bytes, 100 * 1024 * 1024 + 299 * 10);
+    assert_int_not_equal(faccessat(place->silos.silos, name, F_OK, AT_SYMLINK_NOFOLLOW), 0);
+    assert_false(erased_is_empty(place));
+    for (; more && steps < 100; steps++)
+        assert_int_equal(silos_clear(&more, &place->silos, &fault), OK);
+    assert_false(more);
+    assert_true(steps > 5);
+    close(place->silos.erased);
+    assert_true(erased_is_empty(place));
+    place->silos.erased = open(place->path, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(silos_remove(&gone, &place->silos, id, &fault), OK);
+    assert_int_equal(gone.files, 0);
 }
 
 static void a_link_in_place_of_a_restored_silo_is_refused(void **state)
@@ -261,6 +304,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_discarded_leaves_the_one_in_place, make_place,
                                         remove_place),
         cmocka_unit_test_setup_teardown(a_removal_takes_what_a_restore_left_beside, make_place,
+                                        remove_place),
+        cmocka_unit_test_setup_teardown(a_large_silo_is_set_aside_and_goes_step_by_step, make_place,
                                         remove_place),
         cmocka_unit_test_setup_teardown(a_link_in_place_of_a_restored_silo_is_refused, make_place,
                                         remove_place),

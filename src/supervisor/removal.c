@@ -1,0 +1,129 @@
+#define _GNU_SOURCE
+#include "supervisor/removal.h"
+
+#include "base/cleanup.h"
+#include "base/limits.h"
+#include "base/span.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    DEPTH_MAX = 16,
+    STEP_FILES = 64,
+    STEP_BYTES = MIB(16),
+};
+
+/* What is done at each entry, what is inside a directory first. */
+struct walk {
+    struct removal *count;
+    bool removes;
+    bool bounded;      /* then: */
+    uint32_t files;    /* may still be removed */
+    uint64_t bytes;
+    bool more;         /* something had to stay */
+};
+
+static status walk_inside(struct walk *walk, int directory, int depth, struct fault *fault);
+
+/* The end of a file that is too large for one step. */
+static status shorten(struct walk *walk, int parent, const char *name, uint64_t size,
+                      struct fault *fault)
+{
+    _cleanup_close_ int fd = openat(parent, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, (off_t)(size - walk->bytes)))
+        return FAIL(INTERNAL, fault, "remove: truncate: %s", strerror(errno));
+    walk->bytes = 0;
+    walk->more = true;
+    return OK;
+}
+
+static status remove_entry(struct walk *walk, int parent, const char *name,
+                           const struct stat *info, struct fault *fault)
+{
+    uint64_t size = S_ISREG(info->st_mode) ? (uint64_t)info->st_size : 0;
+    if (walk->bounded && (walk->files == 0 || walk->bytes == 0)) {
+        walk->more = true;
+        return OK;
+    }
+    if (walk->bounded && size > walk->bytes)
+        return shorten(walk, parent, name, size, fault);
+    walk->files -= walk->bounded;
+    walk->bytes -= walk->bounded ? size : 0;
+    if (unlinkat(parent, name, S_ISDIR(info->st_mode) ? AT_REMOVEDIR : 0) && errno != ENOENT)
+        return FAIL(INTERNAL, fault, "remove: unlink: %s", strerror(errno));
+    return OK;
+}
+
+static status walk_entry(struct walk *walk, int parent, const char *name, int depth,
+                         struct fault *fault)
+{
+    struct stat info;
+    bool more_before = walk->more;
+    if (fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW))
+        return errno == ENOENT ? OK : FAIL(INTERNAL, fault, "remove: stat: %s", strerror(errno));
+    if (S_ISDIR(info.st_mode)) {
+        _cleanup_close_ int fd = openat(parent, name,
+                                        O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0)
+            return FAIL(INTERNAL, fault, "remove: open: %s", strerror(errno));
+        walk->more = false;
+        TRY(walk_inside(walk, fd, depth + 1, fault));
+        bool emptied = !walk->more;
+        walk->more |= more_before;
+        if (!emptied)
+            return OK;
+    } else {
+        walk->count->files++;
+        walk->count->bytes += (uint64_t)info.st_size;
+    }
+    return walk->removes ? remove_entry(walk, parent, name, &info, fault) : OK;
+}
+
+static status walk_inside(struct walk *walk, int directory, int depth, struct fault *fault)
+{
+    if (depth > DEPTH_MAX)
+        return FAIL(TOO_LARGE, fault, "remove: folders nested deeper than %d", DEPTH_MAX);
+    int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = copy >= 0 ? fdopendir(copy) : NULL;
+    if (!entries) {
+        if (copy >= 0)
+            close(copy);
+        return FAIL(INTERNAL, fault, "remove: read: %s", strerror(errno));
+    }
+    status result = OK;
+    for (struct dirent *entry; result == OK && (entry = readdir(entries));) {
+        if (walk->bounded && walk->more && (walk->files == 0 || walk->bytes == 0))
+            break;
+        if (!span_is(SPAN("."), entry->d_name) && !span_is(SPAN(".."), entry->d_name))
+            result = walk_entry(walk, directory, entry->d_name, depth, fault);
+    }
+    closedir(entries);
+    return result;
+}
+
+status removal_count(struct removal *count, int parent, const char *name, struct fault *fault)
+{
+    struct walk walk = {.count = count};
+    return walk_entry(&walk, parent, name, 0, fault);
+}
+
+status removal_all(struct removal *count, int parent, const char *name, struct fault *fault)
+{
+    struct walk walk = {.count = count, .removes = true};
+    return walk_entry(&walk, parent, name, 0, fault);
+}
+
+status removal_step(bool *ret_more, int directory, struct fault *fault)
+{
+    struct removal count = {0};
+    struct walk walk = {.count = &count, .removes = true, .bounded = true, .files = STEP_FILES,
+                        .bytes = STEP_BYTES};
+    TRY(walk_inside(&walk, directory, 0, fault));
+    *ret_more = walk.more;
+    return OK;
+}
