@@ -1,5 +1,6 @@
 #include "silo/knowledge.h"
 
+#include "silo/fields.h"
 #include "silo/filter.h"
 #include "silo/postings.h"
 #include "silo/snippet.h"
@@ -642,14 +643,6 @@ static status put_snippet(struct json_writer *writer, const struct search *searc
     return OK;
 }
 
-static void put_text_or_null(struct json_writer *writer, const char *name, struct span text)
-{
-    if (text.length > 0)
-        json_put_string(writer, name, text);
-    else
-        json_put_null(writer, name);
-}
-
 static status put_chunk(struct json_writer *writer, const struct search *search,
                         const struct hit *hit, const struct document_row *row,
                         struct statement *chunks, struct fault *fault)
@@ -660,13 +653,13 @@ static status put_chunk(struct json_writer *writer, const struct search *search,
     json_open_object(writer, NULL);
     json_put_text(writer, "id", id);
     json_put_string(writer, "document_id", row->id);
-    put_text_or_null(writer, "title", row->title);
+    field_put(writer, "title", row->title);
     json_put_string(writer, "text", text);
     TRY(put_snippet(writer, search, text, fault));
     json_put_double(writer, "score", hit->score);
     json_put_text(writer, "classification", clearance_name(row->classification));
     json_put_raw(writer, "metadata", row->metadata.length > 0 ? row->metadata : SPAN("{}"));
-    put_text_or_null(writer, "heading", statement_span(chunks, 0));
+    field_put(writer, "heading", statement_span(chunks, 0));
     json_put_integer(writer, "hops", 0);
     json_close_object(writer);
     return OK;

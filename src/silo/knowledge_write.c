@@ -1,6 +1,7 @@
 #include "silo/knowledge.h"
 
 #include "base/cursor.h"
+#include "silo/fields.h"
 #include "wire/json.h"
 
 /* A document as a body brings it. */
@@ -9,20 +10,6 @@ struct new_document {
     struct span text;
     struct chunk_options options;
 };
-
-static status read_metadata(struct span *ret, const struct json *body, struct fault *fault)
-{
-    const struct json *metadata = json_member(body, "metadata");
-    if (metadata == NULL || metadata->kind == JSON_NULL)
-        return OK;
-    if (metadata->kind != JSON_OBJECT)
-        return FAIL(BAD_FIELD, fault, "metadata: must be an object");
-    if (metadata->source.length > DOCUMENT_METADATA_MAX)
-        return FAIL(BAD_FIELD, fault, "metadata: at most %d bytes of JSON are allowed",
-                    (int)DOCUMENT_METADATA_MAX);
-    *ret = metadata->source;
-    return OK;
-}
 
 static status read_options(struct chunk_options *ret, const struct json *body,
                            struct fault *fault)
@@ -43,22 +30,6 @@ static status read_options(struct chunk_options *ret, const struct json *body,
     return OK;
 }
 
-static status read_classification(enum clearance *ret, const struct json *body,
-                                  const struct envelope *envelope, struct fault *fault)
-{
-    struct span text = {0};
-    enum clearance classification = CLEARANCE_INTERNAL;
-    TRY(json_optional_text(&text, body, "classification", 1, 32, fault));
-    if (text.length > 0)
-        TRY(clearance_read(&classification, text, "classification", fault));
-    if (!clearance_covers(envelope->clearance, classification))
-        return FAIL(FORBIDDEN_CLEARANCE, fault, "classification: %s is above the caller's "
-                    "clearance %s", clearance_name(classification),
-                    clearance_name(envelope->clearance));
-    *ret = classification;
-    return OK;
-}
-
 static status read_new(struct new_document *ret, const struct call *call,
                        const struct json *body, struct fault *fault)
 {
@@ -72,9 +43,9 @@ static status read_new(struct new_document *ret, const struct call *call,
     TRY(json_only(body, call->request->line == 0 ? names + 1 : names, fault));
     TRY(json_text(&new.text, body, "text", 1, DOCUMENT_TEXT_MAX, fault));
     TRY(json_optional_text(&new.row.title, body, "title", 1, DOCUMENT_TITLE_MAX, fault));
-    TRY(read_metadata(&new.row.metadata, body, fault));
+    TRY(field_metadata(&new.row.metadata, body, DOCUMENT_METADATA_MAX, fault));
     TRY(read_options(&new.options, body, fault));
-    TRY(read_classification(&new.row.classification, body, envelope, fault));
+    TRY(field_classification_in(&new.row.classification, body, envelope, fault));
     new.row.bytes = (int64_t)new.text.length;
     new.row.id = call->item;
     *ret = new;
@@ -172,14 +143,6 @@ static status remove_covered(struct removed *ret, struct call *call, enum cleara
     return OK;
 }
 
-static void bind_text_or_null(struct statement *statement, int parameter, struct span text)
-{
-    if (text.length > 0)
-        statement_bind_text(statement, parameter, text);
-    else
-        statement_bind_null(statement, parameter);
-}
-
 static status insert_row(struct silo *silo, const struct document_row *row, struct fault *fault)
 {
     _cleanup_statement_ struct statement *insert = NULL;
@@ -196,8 +159,8 @@ static status insert_row(struct silo *silo, const struct document_row *row, stru
     statement_bind_int(insert, 7, row->created_us);
     statement_bind_int(insert, 8, row->updated_us);
     statement_bind_text(insert, 9, row->user_id);
-    bind_text_or_null(insert, 10, row->title);
-    bind_text_or_null(insert, 11, row->metadata);
+    field_bind(insert, 10, row->title);
+    field_bind(insert, 11, row->metadata);
     return statement_run(insert, fault);
 }
 
@@ -207,7 +170,7 @@ static status insert_chunk(struct statement *insert, int64_t n, const struct chu
     statement_reset(insert);
     statement_bind_int(insert, 1, n);
     statement_bind_int(insert, 2, chunk->overlap);
-    bind_text_or_null(insert, 3, chunk->heading);
+    field_bind(insert, 3, chunk->heading);
     statement_bind_text(insert, 4, chunk->text);
     return statement_run(insert, fault);
 }

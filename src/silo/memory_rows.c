@@ -1,6 +1,7 @@
 #include "silo/memory.h"
 
 #include "base/clock.h"
+#include "silo/fields.h"
 #include "wire/json.h"
 
 #define US_PER_DAY ((int64_t)24 * 3600 * 1000000)
@@ -232,14 +233,6 @@ static void put_time(struct json_writer *writer, const char *name, int64_t wall_
     json_put_text(writer, name, text);
 }
 
-static void put_or_null(struct json_writer *writer, const char *name, struct span text)
-{
-    if (text.length > 0)
-        json_put_string(writer, name, text);
-    else
-        json_put_null(writer, name);
-}
-
 void memory_row_members(struct json_writer *writer, const struct silo *silo,
                         const struct memory_row *row)
 {
@@ -249,8 +242,8 @@ void memory_row_members(struct json_writer *writer, const struct silo *silo,
     json_put_string(writer, "text", row->text);
     json_put_text(writer, "kind", memory_kind_name(row->kind));
     json_put_string(writer, "user_id", row->user_id);
-    put_or_null(writer, "session_id", row->session_id);
-    put_or_null(writer, "agent_id", row->agent_id);
+    field_put(writer, "session_id", row->session_id);
+    field_put(writer, "agent_id", row->agent_id);
     json_put_raw(writer, "metadata", row->metadata.length > 0 ? row->metadata : SPAN("{}"));
     json_put_text(writer, "classification", clearance_name(row->classification));
     json_put_integer(writer, "version", row->version);

@@ -1,5 +1,6 @@
 #include "silo/memory.h"
 
+#include "silo/fields.h"
 #include "wire/json.h"
 
 #define US_PER_SECOND ((int64_t)1000000)
@@ -13,19 +14,8 @@ struct fields {
 
 static status read_metadata(struct fields *fields, const struct json *body, struct fault *fault)
 {
-    const struct json *metadata = json_member(body, "metadata");
-    if (metadata == NULL)
-        return OK;
-    fields->has_metadata = true;
-    if (metadata->kind == JSON_NULL)
-        return OK;
-    if (metadata->kind != JSON_OBJECT)
-        return FAIL(BAD_FIELD, fault, "metadata: must be an object");
-    if (metadata->source.length > MEMORY_METADATA_MAX)
-        return FAIL(BAD_FIELD, fault, "metadata: at most %d bytes of JSON are allowed",
-                    (int)MEMORY_METADATA_MAX);
-    fields->metadata = metadata->source;
-    return OK;
+    fields->has_metadata = json_member(body, "metadata") != NULL;
+    return field_metadata(&fields->metadata, body, MEMORY_METADATA_MAX, fault);
 }
 
 static status read_ttl(struct fields *fields, const struct json *body, int64_t now_us,
@@ -65,22 +55,6 @@ static status read_agent(struct span *ret, const struct json *body,
     return OK;
 }
 
-static status read_classification(enum clearance *ret, const struct json *body,
-                                  const struct envelope *envelope, struct fault *fault)
-{
-    struct span text = {0};
-    enum clearance classification = CLEARANCE_INTERNAL;
-    TRY(json_optional_text(&text, body, "classification", 1, 32, fault));
-    if (text.length > 0)
-        TRY(clearance_read(&classification, text, "classification", fault));
-    if (!clearance_covers(envelope->clearance, classification))
-        return FAIL(FORBIDDEN_CLEARANCE, fault, "classification: %s is above the caller's "
-                    "clearance %s", clearance_name(classification),
-                    clearance_name(envelope->clearance));
-    *ret = classification;
-    return OK;
-}
-
 static status read_new(struct memory_row *ret, const struct call *call, const struct json *body,
                        struct fault *fault)
 {
@@ -104,7 +78,7 @@ static status read_new(struct memory_row *ret, const struct call *call, const st
     TRY(read_agent(&row.agent_id, body, envelope, fault));
     TRY(read_metadata(&fields, body, fault));
     TRY(read_ttl(&fields, body, call->request->now_us, fault));
-    TRY(read_classification(&row.classification, body, envelope, fault));
+    TRY(field_classification_in(&row.classification, body, envelope, fault));
     row.metadata = fields.metadata;
     row.expires_us = fields.expires_us;
     *ret = row;
@@ -124,14 +98,6 @@ static status number_user(int64_t *ret, struct silo *silo, struct span user_id,
     TRY(statement_run(insert, fault));
     *ret = store_last_rowid(silo->store);
     return OK;
-}
-
-static void bind_text_or_null(struct statement *statement, int parameter, struct span text)
-{
-    if (text.length > 0)
-        statement_bind_text(statement, parameter, text);
-    else
-        statement_bind_null(statement, parameter);
 }
 
 static void bind_time_or_null(struct statement *statement, int parameter, int64_t wall_us)
@@ -158,9 +124,9 @@ static status insert_row(struct memory_row *row, struct silo *silo, struct fault
     statement_bind_int(insert, 6, row->created_us);
     statement_bind_int(insert, 7, row->updated_us);
     bind_time_or_null(insert, 8, row->expires_us);
-    bind_text_or_null(insert, 9, row->session_id);
-    bind_text_or_null(insert, 10, row->agent_id);
-    bind_text_or_null(insert, 11, row->metadata);
+    field_bind(insert, 9, row->session_id);
+    field_bind(insert, 10, row->agent_id);
+    field_bind(insert, 11, row->metadata);
     statement_bind_text(insert, 12, row->text);
     TRY(statement_run(insert, fault));
     row->n = store_last_rowid(silo->store);
@@ -264,7 +230,7 @@ static status keep_version(struct silo *silo, const struct memory_row *row, stru
     statement_bind_int(insert, 2, row->version);
     statement_bind_int(insert, 3, row->updated_us);
     bind_time_or_null(insert, 4, row->expires_us);
-    bind_text_or_null(insert, 5, row->metadata);
+    field_bind(insert, 5, row->metadata);
     statement_bind_text(insert, 6, row->text);
     TRY(statement_run(insert, fault));
     if (row->version + 1 < MEMORY_VERSIONS_MAX)
@@ -304,7 +270,7 @@ static status update_row(struct silo *silo, const struct memory_row *row, struct
     statement_bind_int(update, 2, row->version);
     statement_bind_int(update, 3, row->updated_us);
     bind_time_or_null(update, 4, row->expires_us);
-    bind_text_or_null(update, 5, row->metadata);
+    field_bind(update, 5, row->metadata);
     statement_bind_text(update, 6, row->text);
     return statement_run(update, fault);
 }

@@ -1,6 +1,7 @@
 #include "silo/object.h"
 
 #include "base/secret.h"
+#include "silo/fields.h"
 #include "silo/object_upload.h"
 #include "wire/http.h"
 #include "wire/json.h"
@@ -33,20 +34,11 @@ struct put {
 static status read_classification(enum clearance *ret, const struct call *call,
                                   struct fault *fault)
 {
-    const struct envelope *envelope = call->request->envelope;
-    enum clearance classification = CLEARANCE_INTERNAL;
     struct http_query pairs;
     TRY(http_query_parse(&pairs, call->request->arena, call->request->query, fault));
     TRY(http_query_only(&pairs, call->request->action->query, fault));
-    const struct span *text = http_query_get(&pairs, "classification");
-    if (text != NULL)
-        TRY(clearance_read(&classification, *text, "classification", fault));
-    if (!clearance_covers(envelope->clearance, classification))
-        return FAIL(FORBIDDEN_CLEARANCE, fault, "classification: %s is above the caller's "
-                    "clearance %s", clearance_name(classification),
-                    clearance_name(envelope->clearance));
-    *ret = classification;
-    return OK;
+    return field_classification(ret, http_query_get(&pairs, "classification"),
+                                call->request->envelope, fault);
 }
 
 static status read_put(struct put *ret, const struct call *call, struct fault *fault)
