@@ -20,23 +20,37 @@ static void cut(struct buffer *part, size_t mark)
     part->length = mark;
 }
 
-/* NOT_FOUND: that was the last; also when the list of them is damaged. */
-static status end_of(struct silo_export *export, status found, const char *kind,
-                     struct fault *fault)
+status export_no_more(struct silo_export *export, status why, const char *item, const char *kind)
 {
-    if (found != CORRUPT)
-        return found;
-    export_damage(export, kind, (struct span){0}, -1);
-    return FAIL(NOT_FOUND, fault, "no more can be read");
-}
-
-static status finish(struct silo_export *export, status why, const char *kind)
-{
-    if (why != NOT_FOUND)
+    if (why == CORRUPT)
+        export_damage(export, item, (struct span){0}, -1);
+    else if (why != NOT_FOUND)
         return why;
     export_flush(export, kind);
     export_next_phase(export);
     return OK;
+}
+
+status export_next_name(struct silo_export *export, const char *sql, size_t max,
+                        struct fault *fault)
+{
+    struct export_position *at = &export->position;
+    for (; at->classification < CLEARANCE_COUNT; at->classification++, at->length = 0) {
+        _cleanup_statement_ struct statement *next = NULL;
+        TRY(statement_open(&next, export->silo->store, sql, fault));
+        statement_bind_int(next, 1, at->classification);
+        statement_bind_text(next, 2, (struct span){at->name, at->length});
+        status found = statement_step(next, fault);
+        if (found == NOT_FOUND)
+            continue;
+        TRY(found);
+        struct span name = statement_span(next, 0);
+        if (name.length == 0 || name.length > max)
+            return FAIL(CORRUPT, fault, "a name");
+        stand_behind(at, name);
+        return OK;
+    }
+    return NOT_FOUND;
 }
 
 /* ---- memories ---- */
@@ -90,9 +104,9 @@ status export_memory(struct silo_export *export, struct fault *fault)
 {
     int64_t n;
     size_t mark = export->part.length;
-    status found = end_of(export, next_memory(&n, export, fault), "memory", fault);
+    status found = next_memory(&n, export, fault);
     if (found != OK)
-        return finish(export, found, "memories");
+        return export_no_more(export, found, "memory", "memories");
     status put = put_memory(export, n, fault);
     if (put == OK) {
         export_line(export, mark, "memories");
@@ -112,31 +126,14 @@ status export_memory(struct silo_export *export, struct fault *fault)
 
 /* ---- documents ---- */
 
-/* The next of this classification, or of the next that has one. */
 static status next_document(struct silo_export *export, struct fault *fault)
 {
-    struct silo *silo = export->silo;
-    struct export_position *at = &export->position;
-    TRY(knowledge_know(silo, fault));
-    for (; silo->knowledge.exists && at->classification < CLEARANCE_COUNT;
-         at->classification++, at->length = 0) {
-        _cleanup_statement_ struct statement *next = NULL;
-        TRY(statement_open(&next, silo->store,
-                           "SELECT id FROM documents INDEXED BY documents_by_id "
-                           "WHERE classification = ?1 AND id > ?2 ORDER BY id LIMIT 1", fault));
-        statement_bind_int(next, 1, at->classification);
-        statement_bind_text(next, 2, (struct span){at->name, at->length});
-        status found = statement_step(next, fault);
-        if (found == NOT_FOUND)
-            continue;
-        TRY(found);
-        struct span id = statement_span(next, 0);
-        if (id.length == 0 || id.length > DOCUMENT_ID_MAX)
-            return FAIL(CORRUPT, fault, "an id");
-        stand_behind(at, id);
-        return OK;
-    }
-    return NOT_FOUND;
+    TRY(knowledge_know(export->silo, fault));
+    if (!export->silo->knowledge.exists)
+        return NOT_FOUND;
+    return export_next_name(export, "SELECT id FROM documents INDEXED BY documents_by_id "
+                            "WHERE classification = ?1 AND id > ?2 ORDER BY id LIMIT 1",
+                            DOCUMENT_ID_MAX, fault);
 }
 
 static status put_document(struct silo_export *export, struct fault *fault)
@@ -166,9 +163,9 @@ status export_document(struct silo_export *export, struct fault *fault)
 {
     size_t mark = export->part.length;
     struct export_position *at = &export->position;
-    status found = end_of(export, next_document(export, fault), "document", fault);
+    status found = next_document(export, fault);
     if (found != OK)
-        return finish(export, found, "documents");
+        return export_no_more(export, found, "document", "documents");
     status put = put_document(export, fault);
     if (put == CORRUPT) {
         cut(&export->part, mark);

@@ -54,30 +54,12 @@ static void name_file(struct export_object *object, const struct object_row *row
 
 static status next_object(struct silo_export *export, struct fault *fault)
 {
-    struct silo *silo = export->silo;
-    struct export_position *at = &export->position;
-    TRY(objects_know(silo, fault));
-    for (; silo->objects.exists && at->classification < CLEARANCE_COUNT;
-         at->classification++, at->length = 0) {
-        _cleanup_statement_ struct statement *next = NULL;
-        TRY(statement_open(&next, silo->store,
-                           "SELECT key FROM objects INDEXED BY objects_by_key "
-                           "WHERE classification = ?1 AND key > ?2 ORDER BY key LIMIT 1", fault));
-        statement_bind_int(next, 1, at->classification);
-        statement_bind_text(next, 2, (struct span){at->name, at->length});
-        status found = statement_step(next, fault);
-        if (found == NOT_FOUND)
-            continue;
-        TRY(found);
-        struct span key = statement_span(next, 0);
-        if (key.length == 0 || key.length > sizeof at->name)
-            return FAIL(CORRUPT, fault, "a key");
-        for (size_t i = 0; i < key.length; i++)
-            at->name[i] = key.data[i];
-        at->length = key.length;
-        return OK;
-    }
-    return NOT_FOUND;
+    TRY(objects_know(export->silo, fault));
+    if (!export->silo->objects.exists)
+        return NOT_FOUND;
+    return export_next_name(export, "SELECT key FROM objects INDEXED BY objects_by_key "
+                            "WHERE classification = ?1 AND key > ?2 ORDER BY key LIMIT 1",
+                            OBJECT_KEY_MAX, fault);
 }
 
 static void put_line(struct export_object *object, const struct object_row *row)
@@ -156,15 +138,8 @@ static status write_some(struct silo_export *export, struct fault *fault)
 static status begin_next(struct silo_export *export, struct fault *fault)
 {
     status found = next_object(export, fault);
-    if (found == OK)
-        return open_object(export, fault);
-    if (found == CORRUPT)
-        export_damage(export, "object", (struct span){0}, -1);
-    else if (found != NOT_FOUND)
-        return found;
-    export_flush(export, "objects");
-    export_next_phase(export);
-    return OK;
+    return found == OK ? open_object(export, fault)
+                       : export_no_more(export, found, "object", "objects");
 }
 
 static status verify_or_begin(struct silo_export *export, struct fault *fault)

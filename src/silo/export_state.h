@@ -89,6 +89,17 @@ export_step export_memory, export_document; /* export_items.c */
 export_step export_one_object;              /* export_objects.c */
 export_step export_entries;                 /* export_log.c */
 
+/* export_items.c */
+
+/* To the next name of this classification, or of the next that has one. sql: the first name of
+ * classification ?1 behind ?2; max: bytes of a name. NOT_FOUND: there is none. CORRUPT. */
+MUST_CHECK status export_next_name(struct silo_export *export, const char *sql, size_t max,
+                                   struct fault *fault);
+/* No next was found: because there is none, because (CORRUPT) the list of names is damaged, or for
+ * another reason, which is returned. */
+MUST_CHECK status export_no_more(struct silo_export *export, status why, const char *item,
+                                 const char *kind);
+
 /* export_objects.c: lets go of the object at hand. */
 void export_object_drop(struct export_object *object);
 /* export_log.c. A log that is not as it was signed is damage. */
