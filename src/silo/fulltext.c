@@ -107,6 +107,18 @@ void fulltext_free(struct fulltext *fulltext)
     }
 }
 
+status fulltext_step(int64_t *ret, struct statement *next, int64_t after, struct fault *fault)
+{
+    status stepped = statement_step(next, fault);
+    if (stepped == CORRUPT) {
+        *ret = after + 1;
+        return OK;
+    }
+    TRY(stepped);
+    *ret = statement_int(next, 0);
+    return OK;
+}
+
 static status read_states(struct fulltext_index indexes[CLEARANCE_COUNT],
                           const struct fulltext *fulltext, struct silo *silo,
                           struct fault *fault)

@@ -38,6 +38,11 @@ struct fulltext_kind {
                    int64_t n, struct fault *fault);
 };
 
+/* For a kind's next: steps to the number behind `after`, in column 0. Where a damaged page hides
+ * which there are it is after + 1, so that each number is asked for. NOT_FOUND. */
+MUST_CHECK status fulltext_step(int64_t *ret, struct statement *next, int64_t after,
+                                struct fault *fault);
+
 /* What the store holds; cheap once known. The kind's tables must be there. */
 MUST_CHECK status fulltext_know(struct fulltext *fulltext, struct silo *silo, struct fault *fault);
 void fulltext_forget(struct fulltext *fulltext); /* something was taken back */

@@ -33,13 +33,8 @@ static status next_number(int64_t *ret, struct silo *silo, enum clearance classi
                        "ORDER BY n LIMIT 1", fault));
     statement_bind_int(next, 1, number_of(classification, after));
     statement_bind_int(next, 2, number_of(classification + 1, 0) - 1);
-    status stepped = statement_step(next, fault);
-    if (stepped == CORRUPT) {
-        *ret = after + 1;
-        return OK;
-    }
-    TRY(stepped);
-    *ret = within(statement_int(next, 0));
+    TRY(fulltext_step(ret, next, after, fault));
+    *ret = within(*ret);
     return OK;
 }
 

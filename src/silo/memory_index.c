@@ -9,8 +9,7 @@ static const char make[] =
     " tokenize='unicode61 remove_diacritics 2');"
     "INSERT INTO @(@, rank) VALUES ('rank', 'bm25(0.0, 1.0)');";
 
-/* The next row, by asking for each number where a damaged page hides which rows there are; of
- * whatever classification. */
+/* The next row, of whatever classification. */
 static status next_number(int64_t *ret, struct silo *silo, enum clearance classification,
                           int64_t after, struct fault *fault)
 {
@@ -19,14 +18,7 @@ static status next_number(int64_t *ret, struct silo *silo, enum clearance classi
     TRY(statement_open(&next, silo->store, "SELECT n FROM memories WHERE n > ?1 ORDER BY n "
                        "LIMIT 1", fault));
     statement_bind_int(next, 1, after);
-    status stepped = statement_step(next, fault);
-    if (stepped == CORRUPT) {
-        *ret = after + 1;
-        return OK;
-    }
-    TRY(stepped);
-    *ret = statement_int(next, 0);
-    return OK;
+    return fulltext_step(ret, next, after, fault);
 }
 
 static status last_number(int64_t *ret, struct silo *silo, enum clearance classification,
