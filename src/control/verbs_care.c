@@ -86,14 +86,22 @@ static status write_ledger(struct session *session, const char *event, const str
     return registry_end(session->control, result, fault);
 }
 
+/* Of verbs that take a name and one descriptor. */
+static status read_tenant(struct tenant *ret, struct session *session,
+                          const struct json *arguments, const struct ipc_message *message,
+                          struct fault *fault)
+{
+    static const char *const known[] = {"name", NULL};
+    TRY(ipc_need_fds(message, 1, fault));
+    TRY(json_only(arguments, known, fault));
+    return verb_tenant(ret, session->control, arguments, fault);
+}
+
 static status export_of(struct session *session, const char *kind, const struct json *arguments,
                         struct ipc_message *message, struct fault *fault)
 {
-    static const char *const known[] = {"name", NULL};
     struct tenant tenant;
-    TRY(ipc_need_fds(message, 1, fault));
-    TRY(json_only(arguments, known, fault));
-    TRY(verb_tenant(&tenant, session->control, arguments, fault));
+    TRY(read_tenant(&tenant, session, arguments, message, fault));
     return begin_export(session, &tenant, kind, 0, message, fault);
 }
 
@@ -112,12 +120,7 @@ status verb_audit_checkpoint(struct session *session, const struct json *argumen
 status verb_check(struct session *session, const struct json *arguments,
                   struct ipc_message *message, struct fault *fault)
 {
-    static const char *const known[] = {"name", NULL};
-    struct tenant tenant;
-    TRY(ipc_need_fds(message, 1, fault));
-    TRY(json_only(arguments, known, fault));
-    TRY(verb_tenant(&tenant, session->control, arguments, fault));
-    return begin_export(session, &tenant, "check", 0, message, fault);
+    return export_of(session, "check", arguments, message, fault);
 }
 
 static status refuse_withdrawn(struct control *control, const struct tenant *tenant,
@@ -135,11 +138,8 @@ static status refuse_withdrawn(struct control *control, const struct tenant *ten
 status verb_tenant_export(struct session *session, const struct json *arguments,
                           struct ipc_message *message, struct fault *fault)
 {
-    static const char *const known[] = {"name", NULL};
     struct tenant tenant;
-    TRY(ipc_need_fds(message, 1, fault));
-    TRY(json_only(arguments, known, fault));
-    TRY(verb_tenant(&tenant, session->control, arguments, fault));
+    TRY(read_tenant(&tenant, session, arguments, message, fault));
     if (tenant.state != TENANT_ACTIVE)
         return FAIL(UNAVAILABLE, fault, "the tenant is not active");
     TRY(refuse_withdrawn(session->control, &tenant, fault));
@@ -179,11 +179,8 @@ static void on_done(void *context, status code, const char *detail, struct span 
 status verb_restore(struct session *session, const struct json *arguments,
                     struct ipc_message *message, struct fault *fault)
 {
-    static const char *const known[] = {"name", NULL};
     struct tenant tenant;
-    TRY(ipc_need_fds(message, 1, fault));
-    TRY(json_only(arguments, known, fault));
-    TRY(verb_tenant(&tenant, session->control, arguments, fault));
+    TRY(read_tenant(&tenant, session, arguments, message, fault));
     return restore_begin(session, &tenant, &message->fds[0],
                          (struct outcome){.done = on_done, .context = session}, fault);
 }
