@@ -325,21 +325,6 @@ static int report(const struct cli *cli, struct span tenant, status done, const 
     return cli_refused(text);
 }
 
-static status call_named(struct buffer *answer, struct cli *cli, const char *verb,
-                         const char *name, struct fault *fault)
-{
-    uint8_t storage[512];
-    struct buffer arguments = buffer_over(storage, sizeof storage);
-    struct json_writer writer = json_writer_on(&arguments);
-    json_open_object(&writer, NULL);
-    if (name)
-        json_put_text(&writer, "name", name);
-    json_close_object(&writer);
-    if (arguments.failed)
-        return FAIL(BAD_FIELD, fault, "the name is too long");
-    return client_call(answer, cli, verb, buffer_span(&arguments), -1, fault);
-}
-
 static int backup_listed(struct cli *cli, const struct json *tenant, int to, bool full)
 {
     char name[TENANT_NAME_MAX + 1], id[TENANT_ID_TEXT];
@@ -390,7 +375,8 @@ int tenant_backup(struct cli *cli, const char *name)
         return EXIT_USAGE;
     status asked = open_target(&directory, to, true, &fault);
     if (asked == OK)
-        asked = call_named(&answer, cli, all ? "tenant.list" : "tenant.show", name, &fault);
+        asked = client_call_named(&answer, cli, all ? "tenant.list" : "tenant.show", name, -1,
+                                  &fault);
     if (asked == OK)
         asked = json_parse(&document, &arena, buffer_span(&answer), &fault);
     int code = asked != OK ? cli_refused(fault.detail)
@@ -446,14 +432,7 @@ static status feed_chain(int to, int directory, uint64_t first, uint64_t last,
 static status restore(struct buffer *answer, struct cli *cli, const char *tenant, int directory,
                       uint64_t first, uint64_t last, struct fault *fault)
 {
-    uint8_t storage[512];
-    struct buffer arguments = buffer_over(storage, sizeof storage);
-    struct json_writer writer = json_writer_on(&arguments);
     int ends[2], ended;
-    json_open_object(&writer, NULL);
-    json_put_text(&writer, "name", tenant);
-    json_close_object(&writer);
-    TRY(buffer_check(&arguments, "name", fault));
     TRY(make_pipe(ends, fault));
     pid_t feeder = fork();
     if (feeder == 0) {
@@ -466,7 +445,7 @@ static status restore(struct buffer *answer, struct cli *cli, const char *tenant
     if (feeder < 0)
         done = FAIL(INTERNAL, fault, "fork: %s", strerror(errno));
     else
-        done = client_call(answer, cli, "tenant.restore", buffer_span(&arguments), ends[0], fault);
+        done = client_call_named(answer, cli, "tenant.restore", tenant, ends[0], fault);
     close(ends[0]);
     if (feeder > 0) {
         if (done != OK)
@@ -498,7 +477,7 @@ static status open_backups(int *ret, struct cli *cli, const char *tenant, const 
     _cleanup_close_ int parent = -1;
     status found = open_target(&parent, from, false, fault);
     if (found == OK)
-        found = call_named(&answer, cli, "tenant.show", tenant, fault);
+        found = client_call_named(&answer, cli, "tenant.show", tenant, -1, fault);
     if (found == OK)
         found = json_parse(&document, &arena, buffer_span(&answer), fault);
     if (found == OK && !span_to_text(id, sizeof id, cli_member(&document, "id")))

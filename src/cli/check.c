@@ -19,20 +19,6 @@ static const struct {
              {"indexes", "damaged_indexes"}, {"entries", "damaged_entries"},
              {"objects", "damaged_objects"}};
 
-static status call_named(struct buffer *answer, struct cli *cli, const char *verb,
-                         const char *name, int fd, struct fault *fault)
-{
-    uint8_t storage[512];
-    struct buffer arguments = buffer_over(storage, sizeof storage);
-    struct json_writer writer = json_writer_on(&arguments);
-    json_open_object(&writer, NULL);
-    if (name)
-        json_put_text(&writer, "name", name);
-    json_close_object(&writer);
-    TRY(buffer_check(&arguments, "name", fault));
-    return client_call(answer, cli, verb, buffer_span(&arguments), fd, fault);
-}
-
 static status read_lines(struct buffer *out, int fd, struct fault *fault)
 {
     for (;;) {
@@ -66,7 +52,7 @@ static status ask(struct buffer *lines, struct cli *cli, const char *name, struc
     struct buffer answer = {0};
     if (pipe2(ends, O_CLOEXEC))
         return FAIL(INTERNAL, fault, "pipe: %s", strerror(errno));
-    status asked = call_named(&answer, cli, "tenant.check", name, ends[1], fault);
+    status asked = client_call_named(&answer, cli, "tenant.check", name, ends[1], fault);
     close(ends[1]);
     buffer_free(&answer);
     if (asked == OK)
@@ -152,7 +138,7 @@ static int check_all(struct cli *cli)
     struct arena arena = arena_of(LIST_ARENA);
     struct json document;
     struct fault fault;
-    status asked = call_named(&answer, cli, "tenant.list", NULL, -1, &fault);
+    status asked = client_call_named(&answer, cli, "tenant.list", NULL, -1, &fault);
     if (asked == OK)
         asked = json_parse(&document, &arena, buffer_span(&answer), &fault);
     int code = asked == OK ? EXIT_DONE : cli_refused(fault.detail);

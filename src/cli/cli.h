@@ -42,6 +42,10 @@ MUST_CHECK status client_call_fds(struct buffer *out, const struct cli *cli, con
                                   struct span arguments, const int *fds, uint32_t fd_count,
                                   struct fault *fault);
 
+/* The same for a verb on one tenant: {"name":...}; name NULL: {}. */
+MUST_CHECK status client_call_named(struct buffer *out, const struct cli *cli, const char *verb,
+                                    const char *name, int fd, struct fault *fault);
+
 /* Prints JSON as it is with --json, else calls print with the parsed document. */
 typedef void cli_print(const struct json *document);
 int cli_show(const struct cli *cli, struct span json, cli_print *print);

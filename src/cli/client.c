@@ -81,6 +81,21 @@ status client_call_fds(struct buffer *out, const struct cli *cli, const char *ve
     return result;
 }
 
+status client_call_named(struct buffer *out, const struct cli *cli, const char *verb,
+                         const char *name, int fd, struct fault *fault)
+{
+    uint8_t storage[512];
+    struct buffer arguments = buffer_over(storage, sizeof storage);
+    struct json_writer writer = json_writer_on(&arguments);
+    *out = (struct buffer){0};
+    json_open_object(&writer, NULL);
+    if (name)
+        json_put_text(&writer, "name", name);
+    json_close_object(&writer);
+    TRY(buffer_check(&arguments, "name", fault));
+    return client_call(out, cli, verb, buffer_span(&arguments), fd, fault);
+}
+
 int cli_call(struct cli *cli, const char *verb, const struct buffer *arguments, int fd,
              cli_print *print)
 {

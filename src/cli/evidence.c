@@ -201,7 +201,7 @@ static status export_audit(struct cli *cli, struct span arguments, int output,
     return asked;
 }
 
-status evidence_name(struct buffer *arguments, const char *name, struct fault *fault)
+static status put_name(struct buffer *arguments, const char *name, struct fault *fault)
 {
     struct json_writer writer = json_writer_on(arguments);
     json_open_object(&writer, NULL);
@@ -218,7 +218,7 @@ static int audit_export(struct cli *cli)
     const char *path = cli_option(cli, "-o"), *name = cli_word(cli);
     if (!name)
         return cli_usage("audit export: a name is needed");
-    if (cli_end(cli) != EXIT_DONE || evidence_name(&arguments, name, &fault) != OK)
+    if (cli_end(cli) != EXIT_DONE || put_name(&arguments, name, &fault) != OK)
         return EXIT_USAGE;
     _cleanup_close_ int output = open_output(path);
     if (output < 0)
@@ -267,7 +267,7 @@ static int audit_tail(struct cli *cli)
     const char *name = cli_word(cli);
     if (!name)
         return cli_usage("audit tail: a name is needed");
-    if (cli_end(cli) != EXIT_DONE || evidence_name(&arguments, name, &fault) != OK)
+    if (cli_end(cli) != EXIT_DONE || put_name(&arguments, name, &fault) != OK)
         return EXIT_USAGE;
     _cleanup_close_ int file = memfd_create("tail", MFD_CLOEXEC);
     if (file < 0)

@@ -9,8 +9,6 @@ MUST_CHECK status evidence_key(uint8_t ret[SIGN_PUBLIC_BYTES], const char *text,
                                struct fault *fault);
 /* "-": standard input. */
 MUST_CHECK status evidence_file(struct buffer *out, const char *path, struct fault *fault);
-/* {"name":...}, as verbs on one tenant take it. */
-MUST_CHECK status evidence_name(struct buffer *arguments, const char *name, struct fault *fault);
 /* The platform's key, from the node. */
 MUST_CHECK status evidence_platform_key(uint8_t ret[SIGN_PUBLIC_BYTES], const struct cli *cli,
                                         struct fault *fault);

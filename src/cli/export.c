@@ -66,13 +66,10 @@ static status export_to(struct seen *ret, struct cli *cli, const char *tenant, i
                         struct fault *fault)
 {
     int ends[2];
-    uint8_t storage[512];
-    struct buffer arguments = buffer_over(storage, sizeof storage), answer = {0};
-    TRY(evidence_name(&arguments, tenant, fault));
+    struct buffer answer;
     if (pipe2(ends, O_CLOEXEC))
         return FAIL(INTERNAL, fault, "pipe: %s", strerror(errno));
-    status done = client_call(&answer, cli, "tenant.export", buffer_span(&arguments), ends[1],
-                              fault);
+    status done = client_call_named(&answer, cli, "tenant.export", tenant, ends[1], fault);
     close(ends[1]);
     buffer_free(&answer);
     if (done == OK)

@@ -42,13 +42,10 @@ static status fetch_note(struct buffer *out, const struct cli *cli, const char *
                          struct fault *fault)
 {
     int ends[2];
-    uint8_t storage[512];
-    struct buffer arguments = buffer_over(storage, sizeof storage), answer;
-    TRY(evidence_name(&arguments, tenant, fault));
+    struct buffer answer;
     if (pipe2(ends, O_CLOEXEC))
         return FAIL(INTERNAL, fault, "pipe: %s", strerror(errno));
-    status asked = client_call(&answer, cli, "audit.checkpoint", buffer_span(&arguments), ends[1],
-                               fault);
+    status asked = client_call_named(&answer, cli, "audit.checkpoint", tenant, ends[1], fault);
     buffer_free(&answer);
     close(ends[1]);
     if (asked == OK)
