@@ -376,6 +376,15 @@ static status read_size(uint64_t *ret, const struct call *call, const struct spa
     return OK;
 }
 
+static status read_needed(uint64_t *ret, const struct http_query *query, const char *name,
+                          struct fault *fault)
+{
+    const struct span *text = http_query_get(query, name);
+    if (text == NULL)
+        return FAIL(BAD_FIELD, fault, "%s: is needed", name);
+    return read_number(ret, text, name, fault);
+}
+
 static void put_hashes(struct json_writer *writer, const struct hash_value *hashes, uint32_t count)
 {
     json_open_array(writer, "hashes");
@@ -404,10 +413,7 @@ status evidence_proof(struct call *call, struct fault *fault)
     uint32_t count;
     uint64_t index, size;
     TRY(read_query(&query, call, fault));
-    const struct span *text = http_query_get(&query, "index");
-    if (text == NULL)
-        return FAIL(BAD_FIELD, fault, "index: is needed");
-    TRY(read_number(&index, text, "index", fault));
+    TRY(read_needed(&index, &query, "index", fault));
     TRY(read_size(&size, call, http_query_get(&query, "size"), "size", fault));
     if (index >= size)
         return FAIL(BAD_FIELD, fault, "index: must be below %llu, the size of the %s",
@@ -432,10 +438,7 @@ status evidence_consistency(struct call *call, struct fault *fault)
     uint32_t count;
     uint64_t from, to;
     TRY(read_query(&query, call, fault));
-    const struct span *text = http_query_get(&query, "from");
-    if (text == NULL)
-        return FAIL(BAD_FIELD, fault, "from: is needed");
-    TRY(read_number(&from, text, "from", fault));
+    TRY(read_needed(&from, &query, "from", fault));
     TRY(read_size(&to, call, http_query_get(&query, "to"), "to", fault));
     if (from > to)
         return FAIL(BAD_FIELD, fault, "from: must be 0 to %llu", (unsigned long long)to);
