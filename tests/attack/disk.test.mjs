@@ -7,23 +7,15 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { Node, bulkhead, eventually, sleep } from '../e2e/harness.mjs';
-import { EVERY_SCOPE, everything, park } from './support.mjs';
+import { EVERY_SCOPE, everything, park, randomFrom } from './support.mjs';
 
 const PAGE = 4096;
 const FRAME = PAGE + 24, FRAMES_AT = 2 * PAGE; // of the WAL
-const seed = Number(process.env.BULKHEAD_SEED ?? Date.now() % 1000000);
+const seed = Number(process.env.BULKHEAD_SEED ?? Date.now() % 1000000), random = randomFrom(seed);
 const words = ['harbour', 'lantern', 'meadow', 'granite', 'thistle', 'orchard', 'cobalt', 'saffron'];
 const node = new Node({ config: { idle_seconds: 600 } });
 const victim = { name: 'victim' }, neighbour = { name: 'neighbour' };
 let older; // the victim's files, parked, of an earlier time
-
-let state = seed;
-function random(below) { // mulberry32: the same places again for the same seed
-  state = (state + 0x6D2B79F5) | 0;
-  let t = Math.imul(state ^ (state >>> 15), 1 | state);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return ((t ^ (t >>> 14)) >>> 0) % below;
-}
 
 async function remember(tenant, count) {
   for (let i = 0; i < count; i++) {

@@ -1,4 +1,4 @@
-// support.mjs: what the attacks share: forged tokens, parking at will, whole views of a tenant, its log.
+// support.mjs: what the attacks share: forged tokens, parking at will, whole views of a tenant, its log, chance.
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
@@ -9,6 +9,17 @@ import { bulkhead, eventually, sleep } from '../e2e/harness.mjs';
 export const EVERY_SCOPE = 'memory:read memory:write memory:any-user knowledge:read knowledge:write objects:read ' +
                            'objects:write tenant:read audit:read';
 export const PLAIN_SCOPE = 'memory:read memory:write knowledge:read knowledge:write objects:read objects:write tenant:read audit:read';
+
+// mulberry32: random(below) is 0 to below - 1, the same again for the same seed.
+export function randomFrom(seed) {
+  let state = seed;
+  return function random(below) {
+    state = (state + 0x6D2B79F5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) % below;
+  };
+}
 
 const toBase64 = (value) => Buffer.from(value).toString('base64url');
 

@@ -5,21 +5,13 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { Node, eventually, sleep } from '../e2e/harness.mjs';
-import { EVERY_SCOPE, auditOf, verifyLedger } from '../attack/support.mjs';
+import { EVERY_SCOPE, auditOf, randomFrom, verifyLedger } from '../attack/support.mjs';
 
 const rounds = Number(process.env.BULKHEAD_CRASH_ROUNDS ?? 40);
-const seed = Number(process.env.BULKHEAD_SEED ?? Date.now() % 1000000);
+const seed = Number(process.env.BULKHEAD_SEED ?? Date.now() % 1000000), random = randomFrom(seed);
 const WRITERS = 6, READ_BACK = 40;
 const node = new Node({ config: { idle_seconds: 1, blank_cells: 3 } });
 const tenants = ['acme', 'bolt', 'corn'].map((name) => ({ name, written: new Map(), attempted: 0 }));
-
-let state = seed;
-function random(below) {
-  state = (state + 0x6D2B79F5) | 0;
-  let t = Math.imul(state ^ (state >>> 15), 1 | state);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return ((t ^ (t >>> 14)) >>> 0) % below;
-}
 
 async function mint() {
   for (const tenant of tenants)

@@ -7,21 +7,13 @@ import crypto from 'node:crypto';
 import { after, before, test } from 'node:test';
 
 import { Node, eventually, sleep } from '../e2e/harness.mjs';
-import { EVERY_SCOPE, auditOf } from '../attack/support.mjs';
+import { EVERY_SCOPE, auditOf, randomFrom } from '../attack/support.mjs';
 
 const rounds = Math.ceil(Number(process.env.BULKHEAD_CRASH_ROUNDS ?? 40) / 4);
-const seed = Number(process.env.BULKHEAD_SEED ?? Date.now() % 1000000);
+const seed = Number(process.env.BULKHEAD_SEED ?? Date.now() % 1000000), random = randomFrom(seed);
 const KEYS = 12, ACTORS = 2;
 const node = new Node({ config: { idle_seconds: 1, blank_cells: 3 } });
 const tenants = ['acme', 'bolt'].map((name) => ({ name }));
-
-let state = seed;
-function random(below) {
-  state = (state + 0x6D2B79F5) | 0;
-  let t = Math.imul(state ^ (state >>> 15), 1 | state);
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-  return ((t ^ (t >>> 14)) >>> 0) % below;
-}
 
 before(async () => {
   console.log(`# seed ${seed}, ${rounds} rounds`);
