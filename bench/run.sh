@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures everything that README.md and docs/performance.md state: bench/run.sh [engine|front|serving|lifecycle|holdings]...
-# Prints a table, writes bench/results.json; bench/publish.py then puts it into the documents. About ten
+# Prints a table, writes bench/results.json; bench/publish.py then puts it into the documents. About twenty
 # minutes; BENCH_QUICK=1: about one, to see that it works. As root: each tenant is a uid of its own, and
 # PostgreSQL runs as its user. Build first (`make`); BULKHEAD_BUILD: another build directory than build/.
 # BENCH_REALTIME=1: everything measured, peers too, under real-time scheduling (round robin).
