@@ -108,6 +108,7 @@ enum {
     DOCUMENT_BODY_MAX = MIB(6),     /* its JSON: a body, or a line of a batch */
     DOCUMENT_TITLE_MAX = KIB(1),
     DOCUMENT_METADATA_MAX = KIB(16),
+    DOCUMENT_CHUNKS_MAX = 8192,     /* about, of one document: they are made in one turn */
     CHUNK_BYTES_DEFAULT = 1200,     /* a chunk ends at the border nearest below this */
     CHUNK_OVERLAP_DEFAULT = 150,
     FILTER_NODES_MAX = 64,

@@ -277,8 +277,8 @@ static status on_opened(struct cell *cell, const struct ipc_message *message, st
     status said = reply_get_head(&result, message, fault);
     if (said == OK)
         said = kms_key_get(&key, NULL, &result, fault);
-    if (said == UNAVAILABLE || said == INTERNAL || said == OUT_OF_SPACE || said == BAD_REQUEST
-        || said == TRUNCATED)
+    /* not UNAVAILABLE: the key was withdrawn, and nobody else will tell the supervisor */
+    if (said == INTERNAL || said == OUT_OF_SPACE || said == BAD_REQUEST || said == TRUNCATED)
         return said;
     if (said == OK)
         said = compare(cell, &key, fault);

@@ -97,7 +97,9 @@ static void move_pages(struct cell *cell)
     bool waits = silo_keys_wait(cell->silo);
     if (waits)
         cell->turn.commit_due = true;
-    later(cell, waits ? COMMIT_WAIT_US : busy ? (now_us - began_us) * REST_FACTOR : 0);
+    /* a backup holds the pages where they are: that is no reason to run in a circle */
+    later(cell, waits || export_active(cell) ? COMMIT_WAIT_US
+                : busy ? (now_us - began_us) * REST_FACTOR : 0);
 }
 
 void rotation_look(struct cell *cell)

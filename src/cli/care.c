@@ -281,6 +281,8 @@ static status backup_one(struct made *made, struct cli *cli, const char *tenant,
 {
     _cleanup_close_ int directory = -1;
     status done = open_directory(&directory, to, id, true, fault);
+    if (done == OK && fsync(to))
+        done = FAIL(INTERNAL, fault, "%.120s: %s", id, strerror(errno));
     for (int i = 0; i < TRIES && done == OK; i++) { /* so much may be written meanwhile */
         done = write_backup(made, cli, tenant, directory, full, fault);
         if (done != UNAVAILABLE)

@@ -199,7 +199,8 @@ static void on_retry(void *context)
     struct tenant now;
     struct fault fault;
     if (registry_by_id(&now, wake->control, wake->tenant.id, &fault) != OK
-        || (now.state != TENANT_ACTIVE && now.state != wake->tenant.state)) {
+        || (now.state != TENANT_ACTIVE && now.state != wake->tenant.state)
+        || restore_under_way(wake->control, wake->tenant.id)) {
         finish(wake, UNAVAILABLE, "the tenant is not active");
         return;
     }

@@ -59,13 +59,21 @@ static struct span trace(char text[TRACE_TEXT_SIZE], struct gateway *gateway,
     return (struct span){(const uint8_t *)text, TRACE_TEXT_SIZE - 1};
 }
 
+/* What no browser takes for a page, or nothing. */
+static bool is_data(struct span type)
+{
+    return type.length == 0 || span_starts_with(type, SPAN("application/json"))
+        || span_starts_with(type, SPAN("application/problem+json"))
+        || span_starts_with(type, SPAN("application/x-ndjson"));
+}
+
 /* Whatever a tenant stores comes back from our host: a browser must not take it for a page of
  * ours, nor for another type than it says. */
 static void put_guards(struct fields *fields, const struct answer *answer)
 {
     if (answer->headers[RELAY_CONTENT_TYPE].length)
         put(fields, "X-Content-Type-Options", "x-content-type-options", SPAN("nosniff"));
-    if (answer->headers[RELAY_ETAG].length)
+    if (answer->headers[RELAY_ETAG].length || !is_data(answer->headers[RELAY_CONTENT_TYPE]))
         put(fields, "Content-Security-Policy", "content-security-policy",
             SPAN("sandbox; default-src 'none'"));
 }

@@ -443,13 +443,14 @@ status anchors_flush(struct anchors *anchors, struct fault *fault)
     status written = write_changes(anchors, fault);
     for (uint32_t i = 0; i < anchors->change_count; i++) {
         struct slot *slot = &anchors->slots[anchors->changes[i].slot];
-        slot->changed = false;
+        slot->changed = written != OK; /* the copy may be there: what holds is written over it */
         if (written == OK)
             slot->sequence++;
         else
             slot->record = anchors->changes[i].before;
     }
-    anchors->change_count = 0;
+    if (written == OK)
+        anchors->change_count = 0;
     return written;
 }
 

@@ -278,8 +278,13 @@ static status make_next_kek(struct releasing *releasing, struct fault *fault)
     struct key_name next = kek_name(releasing->id);
     struct key_facts facts;
     next.next = true;
-    TRY(provider->methods->destroy(provider, &next, fault)); /* one that was never named */
-    TRY(provider->methods->create(&facts, provider, &next, fault));
+    /* one that is there is taken: a record whose sync failed may name it all the same */
+    status made = provider->methods->create(&facts, provider, &next, fault);
+    if (made == CORRUPT) {
+        TRY(provider->methods->destroy(provider, &next, fault));
+        made = provider->methods->create(&facts, provider, &next, fault);
+    }
+    TRY(made);
     memcpy(releasing->record.fingerprint, facts.fingerprint, HASH_BYTES);
     return keep_record(releasing, fault);
 }

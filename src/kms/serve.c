@@ -447,7 +447,7 @@ static void look_at_withdrawals(struct kms *kms)
     for (struct channel *channel = kms->channels; channel; channel = next) {
         next = channel->next;
         if (channel->role == ROLE_CELL
-            && keystore_usable(kms->store, channel->tenant, &why) == UNAVAILABLE)
+            && keystore_usable(kms->store, channel->tenant, &why) != OK)
             cut_off(channel, "key.withdrawn", &why);
     }
     if (look_later(kms, &why) != OK) { /* a withdrawal would go unseen: then the kms ends */

@@ -35,6 +35,7 @@ struct names {
 
 struct silo_backup {
     struct silo *silo;
+    uint64_t hold; /* of the store; another backup's is not ours */
     struct hasher *hasher;
     struct backup_head head;
     struct backup_end end;
@@ -239,6 +240,7 @@ status silo_backup_begin(struct silo_backup **ret, struct silo *silo,
         return held;
     }
     backup->silo = silo;
+    backup->hold = store_hold_number(silo->store);
     backup->blob = -1;
     objects_hold(silo);
     status begun = begin(backup, wish, fault);
@@ -255,7 +257,8 @@ struct silo_backup *silo_backup_end(struct silo_backup *backup)
 {
     if (backup == NULL)
         return NULL;
-    store_let_go(backup->silo->store);
+    if (store_hold_number(backup->silo->store) == backup->hold)
+        store_let_go(backup->silo->store);
     objects_release(backup->silo);
     if (backup->blob >= 0)
         close(backup->blob);
@@ -488,7 +491,7 @@ status silo_backup_piece(struct buffer *out, bool *ret_done, struct silo_backup 
 {
     size_t before = out->length;
     bool is_head = backup->phase == PHASE_HEAD; /* a line, and records */
-    if (!store_is_held(backup->silo->store))
+    if (store_hold_number(backup->silo->store) != backup->hold)
         return FAIL(UNAVAILABLE, fault, "too much was written while the backup ran: try again");
     if (backup->silo->keys->backup_version != backup->head.key_version)
         return FAIL(UNAVAILABLE, fault, "the key was rotated while the backup ran: try again");

@@ -494,6 +494,22 @@ static status rewrite(bool *ret_more, struct fulltext *fulltext, struct silo *si
     return save(fulltext, silo, classification, &index, fault);
 }
 
+/* A damaged page begins the index anew, else the turn could not commit, and what was deleted would
+ * stay. */
+static status rewrite_or_renew(bool *ret_more, struct fulltext *fulltext, struct silo *silo,
+                               enum clearance classification, struct fault *fault)
+{
+    struct fault undo_fault;
+    TRY(store_savepoint(silo->store, fault));
+    status done = rewrite(ret_more, fulltext, silo, classification, fault);
+    if (done == OK)
+        return store_release(silo->store, fault);
+    if (store_undo(silo->store, &undo_fault) != OK || done != CORRUPT)
+        return done;
+    *ret_more = true; /* it is to be rebuilt */
+    return renew(fulltext, silo, classification, fault);
+}
+
 status fulltext_rewrite(bool *ret_more, struct fulltext *fulltext, struct silo *silo,
                         struct fault *fault)
 {
@@ -501,7 +517,7 @@ status fulltext_rewrite(bool *ret_more, struct fulltext *fulltext, struct silo *
     for (uint32_t k = 0; k < CLEARANCE_COUNT && !*ret_more; k++) {
         const struct fulltext_index *index = &fulltext->indexes[k];
         if (index->exists && index->stale)
-            TRY(rewrite(ret_more, fulltext, silo, (enum clearance)k, fault));
+            TRY(rewrite_or_renew(ret_more, fulltext, silo, (enum clearance)k, fault));
     }
     return OK;
 }

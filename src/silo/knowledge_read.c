@@ -3,6 +3,8 @@
 #include "wire/http.h"
 #include "wire/json.h"
 
+enum { LIST_EXAMINED_MAX = 10000 }; /* ids looked at for one page; then the page is cut */
+
 /* ---- one document ---- */
 
 static status damaged(struct fault *fault)
@@ -212,10 +214,13 @@ static status fill(bool *ret_cut, struct list *list, struct fault *fault)
 {
     const struct list_query *query = &list->query;
     struct buffer *body = list->call->response->body;
+    uint32_t examined = 0;
     for (struct stream *next = next_stream(list); next != NULL; next = next_stream(list)) {
         bool wanted = !query->has_classification ||
                       next->row.classification == query->classification;
-        *ret_cut = wanted && (list->count == query->limit || body->length >= KNOWLEDGE_PAGE_BYTES);
+        *ret_cut = examined++ == LIST_EXAMINED_MAX ||
+                   (wanted && (list->count == query->limit ||
+                               body->length >= KNOWLEDGE_PAGE_BYTES));
         if (*ret_cut)
             return OK;
         if (wanted) {

@@ -45,6 +45,9 @@ static status read_new(struct new_document *ret, const struct call *call,
     TRY(json_optional_text(&new.row.title, body, "title", 1, DOCUMENT_TITLE_MAX, fault));
     TRY(field_metadata(&new.row.metadata, body, DOCUMENT_METADATA_MAX, fault));
     TRY(read_options(&new.options, body, fault));
+    if (new.text.length / new.options.bytes > DOCUMENT_CHUNKS_MAX)
+        return FAIL(BAD_FIELD, fault, "chunk.bytes: too few for so long a text: at most %d chunks",
+                    (int)DOCUMENT_CHUNKS_MAX);
     TRY(field_classification_in(&new.row.classification, body, envelope, fault));
     new.row.bytes = (int64_t)new.text.length;
     new.row.id = call->item;

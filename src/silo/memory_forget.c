@@ -177,6 +177,7 @@ static status expire_rows(bool *ret_more, struct silo *silo, struct fault *fault
 static status expire_in_savepoint(bool *ret_more, struct silo *silo, struct fault *fault)
 {
     struct fault undo_fault;
+    TRY(fulltext_settle(&silo->memory.fulltext, silo, fault)); /* what was added stays */
     TRY(store_savepoint(silo->store, fault));
     status expired = expire_rows(ret_more, silo, fault);
     if (expired == OK)

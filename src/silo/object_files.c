@@ -78,6 +78,9 @@ static void remove_unheld(struct silo *silo)
     while (next_id(&id, &ids))
         if (budget == 0 || !remove_some(silo, &budget, &id))
             note_id(state, &state->unlinking, &id);
+    uint64_t freed = REMOVED_AT_ONCE - budget;
+    state->going = state->unlinking.length == 0 || freed > state->going ? 0
+                                                                        : state->going - freed;
     buffer_free(&list);
 }
 
@@ -85,8 +88,13 @@ static void unlink_all(struct silo *silo, struct buffer *list)
 {
     struct cursor ids = cursor_over(buffer_span(list));
     struct blob_id id;
-    while (next_id(&id, &ids))
+    struct blobs *blobs;
+    struct fault ignored;
+    bool open = list->length > 0 && objects_blobs(&blobs, silo, &ignored) == OK;
+    while (next_id(&id, &ids)) {
+        silo->objects.going += open ? blob_size(blobs, &id) : 0;
         note_id(&silo->objects, &silo->objects.unlinking, &id);
+    }
     buffer_free(list);
 }
 

@@ -81,7 +81,7 @@ static status check_conditions(const struct call *call, const struct object_row 
 static status check_quota(struct silo *silo, uint64_t more, struct fault *fault)
 {
     uint64_t limit = silo->posture.quotas.bytes_stored;
-    uint64_t used = silo_bytes(silo) + silo->objects.uploading;
+    uint64_t used = silo_bytes(silo) + silo->objects.uploading + silo->objects.going;
     if (limit != 0 && (used > limit || more > limit - used))
         return FAIL(QUOTA_EXCEEDED, fault, "bytes_stored: at most %llu",
                     (unsigned long long)limit);

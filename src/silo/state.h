@@ -148,6 +148,7 @@ struct object_state {
     uint32_t holds;
     struct object_upload *uploads; /* that nobody took or dropped */
     uint64_t uploading;      /* bytes of their files */
+    uint64_t going;          /* bytes of files to be removed: they still take room */
     enum object_sweep sweep;
     bool left_behind;        /* a file could not be removed: the next wake tries */
 };

@@ -148,6 +148,8 @@ status blobs_unsettled(struct blobs *blobs, struct fault *fault)
     if (fd < 0)
         return disk_failure(STORE_BLOBS, fault);
     close_fd(blobs, &fd);
+    if (io->sync_names(io->context, blobs->directory) != 0)
+        return disk_failure(STORE_BLOBS, fault);
     blobs->marked = true;
     return OK;
 }
@@ -634,4 +636,20 @@ status blobs_sync(struct blobs *blobs, struct fault *fault)
     assert(blobs->directory >= 0);
     return io->sync_names(io->context, blobs->directory) == 0 ? OK
                                                               : disk_failure(STORE_BLOBS, fault);
+}
+
+uint64_t blob_size(struct blobs *blobs, const struct blob_id *id)
+{
+    const struct store_io *io = blobs->disk.io;
+    char name[NAME_TEXT];
+    struct fault ignored;
+    if (enter(blobs, &ignored) != OK)
+        return 0;
+    name_of(name, id);
+    int fd = io->open(io->context, blobs->directory, name, O_RDONLY, 0);
+    if (fd < 0)
+        return 0;
+    off_t size = io->size(io->context, fd);
+    close_fd(blobs, &fd);
+    return size > 0 ? (uint64_t)size : 0;
 }

@@ -72,6 +72,8 @@ struct blob_reader *blob_close(struct blob_reader *reader); /* returns NULL; tak
 MUST_CHECK status blobs_unsettled(struct blobs *blobs, struct fault *fault);
 /* Every file has its row: takes the mark away. */
 void blobs_settled(struct blobs *blobs);
+uint64_t blob_size(struct blobs *blobs, const struct blob_id *id); /* of the file; 0: none */
+
 /* Was there a mark when this process came? */
 MUST_CHECK status blobs_were_unsettled(bool *ret, struct blobs *blobs, struct fault *fault);
 

@@ -20,7 +20,13 @@ status store_hold(struct store *store, struct fault *fault)
         return FAIL(CONFLICT, fault, "a backup of this silo is running");
     TRY(store_checkpoint(store, fault));
     store->held = true;
+    store->holds++;
     return OK;
+}
+
+uint64_t store_hold_number(const struct store *store)
+{
+    return store->held ? store->holds : 0;
 }
 
 void store_let_go(struct store *store)

@@ -18,6 +18,7 @@ enum {
 MUST_CHECK status store_hold(struct store *store, struct fault *fault);
 void store_let_go(struct store *store); /* also when it is not held */
 bool store_is_held(const struct store *store);
+uint64_t store_hold_number(const struct store *store); /* of the one in force; 0: none is */
 
 /* Pages count from 1. The tag is all zero for a page that was never written: it holds nothing. */
 uint32_t store_page_count(const struct store *store);

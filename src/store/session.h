@@ -35,6 +35,7 @@ struct store {
     struct words *words; /* of words.c; NULL until first used */
     uint32_t checkpoint_frames, next_checkpoint;
     bool held; /* the database file stays as it is, see copy.h */
+    uint64_t holds; /* so many there were */
     const struct store_schema *migrated[MIGRATED_MAX]; /* known to be up to date */
     uint32_t migrated_count;
 };

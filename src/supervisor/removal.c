@@ -2,12 +2,14 @@
 #include "supervisor/removal.h"
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/span.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,6 +25,7 @@ struct walk {
     struct removal *count;
     bool removes;
     bool bounded;      /* then: */
+    int top;           /* what is cleared */
     uint32_t files;    /* may still be removed */
     uint64_t bytes;
     bool more;         /* something had to stay */
@@ -42,20 +45,39 @@ static status shorten(struct walk *walk, int parent, const char *name, uint64_t 
     return OK;
 }
 
+/* Holes cost nothing. */
+static uint64_t freed_by(const struct stat *info)
+{
+    uint64_t held = (uint64_t)info->st_blocks * 512, said = (uint64_t)info->st_size;
+    return !S_ISREG(info->st_mode) ? 0 : held < said ? held : said;
+}
+
 static status remove_entry(struct walk *walk, int parent, const char *name,
                            const struct stat *info, struct fault *fault)
 {
-    uint64_t size = S_ISREG(info->st_mode) ? (uint64_t)info->st_size : 0;
+    uint64_t size = freed_by(info);
     if (walk->bounded && (walk->files == 0 || walk->bytes == 0)) {
         walk->more = true;
         return OK;
     }
     if (walk->bounded && size > walk->bytes)
-        return shorten(walk, parent, name, size, fault);
+        return shorten(walk, parent, name, (uint64_t)info->st_size, fault);
     walk->files -= walk->bounded;
     walk->bytes -= walk->bounded ? size : 0;
     if (unlinkat(parent, name, S_ISDIR(info->st_mode) ? AT_REMOVEDIR : 0) && errno != ENOENT)
         return FAIL(INTERNAL, fault, "remove: unlink: %s", strerror(errno));
+    return OK;
+}
+
+/* What lies too deep is cleared from the top, by a later step. */
+static status lift(struct walk *walk, int parent, const char *name, struct fault *fault)
+{
+    static uint32_t lifted;
+    char fresh[48];
+    snprintf(fresh, sizeof fresh, "deep.%lld.%u", (long long)clock_wall_us(), lifted++);
+    if (renameat(parent, name, walk->top, fresh))
+        return FAIL(INTERNAL, fault, "remove: rename: %s", strerror(errno));
+    walk->more = true;
     return OK;
 }
 
@@ -67,6 +89,8 @@ static status walk_entry(struct walk *walk, int parent, const char *name, int de
     if (fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW))
         return errno == ENOENT ? OK : FAIL(INTERNAL, fault, "remove: stat: %s", strerror(errno));
     if (S_ISDIR(info.st_mode)) {
+        if (walk->bounded && depth >= DEPTH_MAX)
+            return lift(walk, parent, name, fault);
         _cleanup_close_ int fd = openat(parent, name,
                                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0)
@@ -96,11 +120,16 @@ static status walk_inside(struct walk *walk, int directory, int depth, struct fa
         return FAIL(INTERNAL, fault, "remove: read: %s", strerror(errno));
     }
     status result = OK;
-    for (struct dirent *entry; result == OK && (entry = readdir(entries));) {
+    bool goes_on = walk->bounded && depth == 0; /* one that fails holds up no other */
+    for (struct dirent *entry; (result == OK || goes_on) && (entry = readdir(entries));) {
         if (walk->bounded && walk->more && (walk->files == 0 || walk->bytes == 0))
             break;
-        if (!span_is(SPAN("."), entry->d_name) && !span_is(SPAN(".."), entry->d_name))
-            result = walk_entry(walk, directory, entry->d_name, depth, fault);
+        if (span_is(SPAN("."), entry->d_name) || span_is(SPAN(".."), entry->d_name))
+            continue;
+        struct fault why;
+        status gone = walk_entry(walk, directory, entry->d_name, depth, &why);
+        if (gone != OK && result == OK)
+            result = FAIL(gone, fault, "%s", why.detail);
     }
     closedir(entries);
     return result;
@@ -122,7 +151,7 @@ status removal_step(bool *ret_more, int directory, struct fault *fault)
 {
     struct removal count = {0};
     struct walk walk = {.count = &count, .removes = true, .bounded = true, .files = STEP_FILES,
-                        .bytes = STEP_BYTES};
+                        .bytes = STEP_BYTES, .top = directory};
     TRY(walk_inside(&walk, directory, 0, fault));
     *ret_more = walk.more;
     return OK;

@@ -190,11 +190,15 @@ static status remove_named(struct silos_removed *removed, const struct silos *si
 {
     char name[NAME_SIZE];
     struct removal count = {0}, ignored = {0};
+    struct fault deep;
     name_of(name, id, suffix);
-    TRY(removal_count(&count, silos->silos, name, fault));
+    status counted = removal_count(&count, silos->silos, name, &deep);
+    if (counted != OK && counted != TOO_LARGE)
+        return FAIL(counted, fault, "%s", deep.detail);
     removed->files += count.files;
     removed->bytes += count.bytes;
-    if (count.files > REMOVED_AT_ONCE_FILES || count.bytes > REMOVED_AT_ONCE_BYTES) {
+    if (counted == TOO_LARGE || count.files > REMOVED_AT_ONCE_FILES
+        || count.bytes > REMOVED_AT_ONCE_BYTES) {
         removed->later = true;
         return set_aside(silos, name, fault);
     }
@@ -224,29 +228,29 @@ status silos_replace(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES
                      struct fault *fault)
 {
     char name[NAME_SIZE], fresh[NAME_SIZE], old[NAME_SIZE];
-    struct silos_removed count = {0};
     struct stat info;
     name_of(name, id, "");
     name_of(fresh, id, ".new");
     name_of(old, id, ".old");
     if (fstatat(silos->silos, fresh, &info, AT_SYMLINK_NOFOLLOW) == 0) {
         if (fstatat(silos->silos, name, &info, AT_SYMLINK_NOFOLLOW) == 0)
-            TRY(remove_named(&count, silos, id, ".old", fault));
+            TRY(set_aside(silos, old, fault));
         TRY(rename_if_there(silos, name, old, fault));
         TRY(rename_if_there(silos, fresh, name, fault));
         TRY(sync_names(silos, id, fault));
     } else if (errno != ENOENT) {
         return FAIL(INTERNAL, fault, "silo %.40s: %s", fresh, strerror(errno));
     }
-    TRY(remove_named(&count, silos, id, ".old", fault));
+    TRY(set_aside(silos, old, fault)); /* uncounted: nobody waits for the folder of a cell */
     return sync_names(silos, id, fault);
 }
 
 status silos_discard(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
                      struct fault *fault)
 {
-    struct silos_removed count = {0};
-    TRY(remove_named(&count, silos, id, ".new", fault));
+    char fresh[NAME_SIZE];
+    name_of(fresh, id, ".new");
+    TRY(set_aside(silos, fresh, fault));
     return sync_names(silos, id, fault);
 }
 
