@@ -10,6 +10,7 @@ done
 for script in tests/e2e/*.mjs tests/attack/*.mjs tests/crash/*.mjs examples/*.mjs; do
     [ ! -f "$script" ] || node --check "$script" || failed=1
 done
+mkdir -p build
 [ -f build/lint/build.ninja ] ||
     CC=clang-19 meson setup build/lint -Dtests=false >build/lint.log 2>&1 || { cat build/lint.log >&2; exit 1; }
 ninja -C build/lint -t compdb >/dev/null # the list of commands follows the sources
