@@ -20,8 +20,8 @@ SCOPE = 'memory:read memory:write knowledge:read knowledge:write objects:read ob
 TENANT = '6b0e4a3c-7d51-4a0e-9b52-0c6f5a1d2e3f'
 OBJECT_BYTES = (64 if QUICK else 2048) << 20
 STORED = 4 if QUICK else 16  # objects of 64 MiB: 1 GiB
-ROUNDS = 1 if QUICK else 3
-TITLES = 20 if QUICK else 400  # of each corpus
+ROUNDS = 1 if QUICK else 2
+TITLES = 20 if QUICK else 200  # of each corpus
 STOP = set('the of and a to in for is on with by an as at from or be are it that this'.split())
 
 

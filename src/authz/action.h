@@ -26,13 +26,13 @@ struct action {
     const char *path;     /* "/v1/memories/{id}": literal segments and whole-segment placeholders;
                              the last may be {name...}: all that follows, up to OBJECT_KEY_MAX */
     const char *resource; /* the kind it acts on: "memory" */
+    const char *const *query; /* the query parameters it knows, NULL-terminated; NULL for none */
+    uint64_t body_max;    /* bytes; 0 for ACTION_BODY_NONE */
+    enum action_body body;
     enum scope scope;
     bool mutates;         /* evidence before effect; POST then honours Idempotency-Key */
-    enum action_body body;
-    uint64_t body_max;    /* bytes; 0 for ACTION_BODY_NONE */
     bool fresh_note;      /* wants the newest signed checkpoint to cover what was before it */
     uint8_t streams;      /* ACTION_STREAMS_IN, ACTION_STREAMS_OUT */
-    const char *const *query; /* the query parameters it knows, NULL-terminated; NULL for none */
 };
 
 struct action_set { /* the rows of one kind */

@@ -34,12 +34,14 @@ struct request {
     struct fault fault;
     bool known;              /* the envelope stands: a refusal has a name for the log */
     bool admitted;           /* holds a slot of concurrent_requests */
+    bool serves_once;        /* its token does */
+    bool head_only;
+    uint8_t streams;         /* of the row */
     enum denial denial;      /* then envelope.user is known, and no entry of its own is due */
     uint32_t retry_after;    /* seconds, with QUOTA_EXCEEDED */
     uint64_t generation;     /* of the charters under which it was judged */
     struct span token;       /* to be judged again under newer ones */
-    bool serves_once;        /* its token does */
-    uint8_t token_id[HASH_BYTES]; /* of such a token */
+    uint8_t token_id[HASH_BYTES]; /* of a token that serves once */
     struct envelope envelope;
     const struct action *action; /* NULL until routed */
     uint32_t id_count;
@@ -49,10 +51,8 @@ struct request {
     struct span content_range; /* of 416 */
     char trace_text[2 * TRACE_ID_BYTES + 1];
     int64_t usable_until;    /* of the token, seconds since 1970 */
-    bool head_only;
     int64_t length;          /* of the body, as said; -1: not known */
     uint64_t body_max;
-    uint8_t streams;         /* of the row */
     struct span body;        /* when complete */
 };
 

@@ -51,11 +51,12 @@ enum { WITHDRAWALS_KEPT = 64 };
 
 struct control {
     struct loop *loop;
-    int supervisor; /* fd 3 */
     struct loop_source *supervisor_source;
     struct ipc_outbox *supervisor_outbox;
-    int kms; /* the standing channel */
+    int supervisor; /* fd 3 */
+    int kms;        /* the standing channel */
     int directory;
+    bool stopping;
     uint8_t platform_key[SIGN_PUBLIC_BYTES], issuer_key[SIGN_PUBLIC_BYTES];
     uint32_t gateway_count, uid_base, idle_seconds;
     char region[TENANT_NAME_MAX + 1]; /* of this node; "" for any */
@@ -65,28 +66,24 @@ struct control {
     uint64_t epoch, anchored_size;
     char checkpoint[NOTE_MAX]; /* the newest signed note of the ledger */
     struct call *calls;
-    uint32_t next_call;
     struct awake *awake;
     struct withdrawal { /* of wakes.c: a key that was just found withdrawn */
         uint8_t id[TENANT_ID_BYTES];
         int64_t until_us; /* monotonic */
     } withdrawals[WITHDRAWALS_KEPT];
-    uint32_t next_withdrawal;
+    uint32_t next_withdrawal, next_call;
     struct work *works; /* of lifecycle.c, under way */
     struct restore *restores; /* of restore.c, under way */
     struct session *sessions;
-    uint32_t session_count;
+    uint32_t session_count, route_question_count, usage_note_count;
     struct loop_timer expiry_timer, flush_timer, denial_timer, charter_timer, route_timer;
     struct route_question *route_questions; /* answered when the ledger has them */
-    uint32_t route_question_count;
     uint8_t platform_told[HASH_BYTES]; /* of the PLATFORM message that gateways have */
     uint64_t denials[STATS_REASONS_MAX]; /* by reason, not yet in the ledger */
     uint8_t denial_sample[HASH_BYTES];
     struct usage_note *usage_notes; /* of usage.c, to be stored */
-    uint32_t usage_note_count;
     struct loop_timer usage_timer;
     struct prices prices; /* of the price file in force */
-    bool stopping;
 };
 
 /* Aborts the process with a log line: control's own store is gone or forged; the supervisor

@@ -254,7 +254,7 @@ static status finish_shredding(struct keystore *store, const uint8_t id[TENANT_I
 static status describe_for_burial(struct tombstone *ret, struct keystore *store,
                                   const uint8_t id[TENANT_ID_BYTES], struct fault *fault)
 {
-    struct kek kek = {0};
+    struct kek kek = {.name.kind = KEY_TENANT};
     struct fault why;
     const struct anchor_record *record = anchors_find(store->anchors, id);
     status found = keystore_find_kek(&kek, store, id, &why);

@@ -67,7 +67,7 @@ static status find_visible(struct document_row *ret, struct statement **ret_stat
 
 status knowledge_read(struct call *call, struct fault *fault)
 {
-    struct document_row row;
+    struct document_row row = {0};
     struct span text;
     _cleanup_statement_ struct statement *rows = NULL;
     call->item = call->request->ids[0];
