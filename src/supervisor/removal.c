@@ -141,9 +141,10 @@ status removal_count(struct removal *count, int parent, const char *name, struct
     return walk_entry(&walk, parent, name, 0, fault);
 }
 
-status removal_all(struct removal *count, int parent, const char *name, struct fault *fault)
+status removal_all(int parent, const char *name, struct fault *fault)
 {
-    struct walk walk = {.count = count, .removes = true};
+    struct removal count = {0};
+    struct walk walk = {.count = &count, .removes = true};
     return walk_entry(&walk, parent, name, 0, fault);
 }
 

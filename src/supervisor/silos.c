@@ -189,7 +189,7 @@ static status remove_named(struct silos_removed *removed, const struct silos *si
                            struct fault *fault)
 {
     char name[NAME_SIZE];
-    struct removal count = {0}, ignored = {0};
+    struct removal count = {0};
     struct fault deep;
     name_of(name, id, suffix);
     status counted = removal_count(&count, silos->silos, name, &deep);
@@ -202,7 +202,7 @@ static status remove_named(struct silos_removed *removed, const struct silos *si
         removed->later = true;
         return set_aside(silos, name, fault);
     }
-    return removal_all(&ignored, silos->silos, name, fault);
+    return removal_all(silos->silos, name, fault);
 }
 
 static status sync_names(const struct silos *silos, const uint8_t id[TENANT_ID_BYTES],
