@@ -152,9 +152,35 @@ enum {
     BACKUP_RECORD_MAX = MIB(1) + KIB(4),
     BACKUP_SEQUENCE_MAX = 999999,
 
+    /* sandboxes */
+    SANDBOXES_MAX = 512,            /* alive on a node */
+    SANDBOX_VCPUS_MAX = 32,
+    SANDBOX_MEMORY_MIB_MIN = 64,
+    SANDBOX_MEMORY_MIB_MAX = 256 * 1024,
+    SANDBOX_MEMORY_MIB_DEFAULT = 128,
+    SANDBOX_DISK_MIB_DEFAULT = 256,
+    SANDBOX_DISK_MIB_MAX = 1024 * 1024,
+    SANDBOX_PROCESSES_DEFAULT = 256,
+    SANDBOX_PROCESSES_MAX = 32768,
+    SANDBOX_LIFETIME_SECONDS_DEFAULT = 30,
+    SANDBOX_LIFETIME_SECONDS_MAX = 24 * 3600,
+    SANDBOX_STREAMS_MAX = 64,       /* of a guest's vsock, open at once */
+    SANDBOX_CONSOLE_BYTES = KIB(64), /* the newest of a guest's serial console */
+    IMAGE_NAME_TEXT = 33,           /* [a-z0-9-], at most 32 */
+
+    /* the guest's agent: a frame is u32 length, then type, id and payload */
+    AGENT_FRAME_MAX = KIB(32) + 64, /* all that length counts */
+    AGENT_DATA_MAX = KIB(32),       /* bytes of one piece of a stream */
+    AGENT_WINDOW = KIB(256),        /* of a stream, under way beyond the credit given */
+    AGENT_REQUESTS_MAX = 64,        /* under way at once */
+    AGENT_ARGUMENTS_MAX = 256,      /* argv, and env */
+    AGENT_PATH_MAX = 4096,
+    AGENT_LIST_MAX = 4096,          /* entries that a listing tells */
+
     /* processes */
     GATEWAYS_MAX = 64,
     BLANK_CELLS = 4,
+    BLANK_MONITORS = 1,
     IDLE_SECONDS_DEFAULT = 15,
     CELLS_AWAKE_MAX = 4096,
     TENANTS_MAX = 1000000,

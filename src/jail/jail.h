@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum jail_role { JAIL_KMS, JAIL_CONTROL, JAIL_GATEWAY, JAIL_CELL, JAIL_ROLES };
+enum jail_role { JAIL_KMS, JAIL_CONTROL, JAIL_GATEWAY, JAIL_CELL, JAIL_VMM, JAIL_ROLES };
 
 const char *jail_role_name(enum jail_role role); /* "kms"; "unknown" outside the enum */
 
@@ -56,6 +56,15 @@ struct jail_directory {
 struct jail_proof {
     uint32_t landlock_abi;
 };
+
+/* jail_close in two steps, for the role that has threads (JAIL_VMM): all but the final filter; then
+ * the threads are made, which inherit the rest; then each thread puts on its own filter. The
+ * filters of both threads forbid making another. */
+MUST_CHECK status jail_enter(struct jail_proof *ret, enum jail_role role,
+                             const struct jail_directory *directories, size_t count,
+                             struct fault *fault);
+enum jail_thread { JAIL_THREAD_MAIN, JAIL_THREAD_VCPU };
+MUST_CHECK status jail_seal(enum jail_thread thread, struct fault *fault);
 
 /* After this only what is beneath the directories can be named, and only in these uses. */
 MUST_CHECK status jail_close(struct jail_proof *ret, enum jail_role role,

@@ -8,7 +8,7 @@ enum border {
     BORDER_NONE, BORDER_WORD, BORDER_SENTENCE, BORDER_PARAGRAPH, BORDER_HEADING, BORDERS
 };
 
-enum { TITLE_LOOK_MAX = 256, INDENT_MAX = 3, FENCE_MIN = 3 };
+enum { TITLE_LOOK_MAX = 256, INDENT_MAX = 3, FENCE_MIN = 3, CONTINUATIONS_MAX = 3 };
 
 static const char separator[] = " > ";
 
@@ -39,11 +39,18 @@ static size_t count_of(struct span text, size_t at, uint8_t byte, size_t max)
     return count;
 }
 
+static bool is_continuation(struct span text, size_t at)
+{
+    return at < text.length && (text.data[at] & 0xC0) == 0x80;
+}
+
+/* Where the code point that at lies in begins; at itself where the text is no UTF-8. */
 static size_t to_code_point(struct span text, size_t at)
 {
-    while (at > 0 && at < text.length && (text.data[at] & 0xC0) == 0x80)
-        at--;
-    return at;
+    size_t start = at;
+    while (start > 0 && at - start < CONTINUATIONS_MAX && is_continuation(text, start))
+        start--;
+    return is_continuation(text, start) ? at : start;
 }
 
 /* Within TITLE_LOOK_MAX bytes; else the end of the look. */

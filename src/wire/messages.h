@@ -85,6 +85,21 @@ enum message_type {
     MESSAGE_CELL_USAGE = 0x060a,  /* <- : what was counted; to control with the kernel's */
     MESSAGE_CELL_IDLE = 0x0609,   /* <- : nobody needs it: may it be parked? */
 
+    /* supervisor -> monitor (bulkhead-vmm), and back */
+    MESSAGE_VMM_BLANK = 0x0901,  /* <- : in its namespaces, waiting */
+    MESSAGE_VMM_FD = 0x0902,     /* -> : u8 enum vmm_fd; fd: before VMM_START */
+    MESSAGE_VMM_START = 0x0903,  /* -> : be this sandbox */
+    MESSAGE_VMM_GO = 0x0904,     /* -> : the jail was read back: run the guest */
+    MESSAGE_VMM_STREAM = 0x0905, /* -> : a stream of the guest's vsock; fd */
+    MESSAGE_VMM_RUNNING = 0x0906, /* <- : the guest's agent has dialled */
+    MESSAGE_VMM_ENDED = 0x0907,  /* <- : why the guest ended; it exits */
+
+    /* control -> supervisor */
+    MESSAGE_SANDBOX_START = 0x0911,
+    MESSAGE_SANDBOX_STOP = 0x0912,
+    /* supervisor -> control */
+    MESSAGE_SANDBOX_GONE = 0x0913,
+
     /* gateway -> cell; id is the stream */
     MESSAGE_RELAY_REQUEST = 0x0701,
     MESSAGE_RELAY_BODY = 0x0702,

@@ -1,0 +1,36 @@
+/* memory.h: the guest's memory, and the one way from an address that the guest names to a byte of
+ * ours. Everything a guest says is checked here: nothing else adds to a base. */
+#pragma once
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { MEMORY_REGIONS_MAX = 2 }; /* below the device hole, and above 4 GiB */
+
+struct memory_region {
+    uint64_t address; /* guest-physical */
+    uint64_t size;
+    uint8_t *base;    /* ours */
+};
+
+struct guest_memory {
+    struct memory_region regions[MEMORY_REGIONS_MAX];
+    uint32_t count;
+    bool huge_pages;
+};
+
+/* Zeroed memory in one mapping, taken from the host when the guest touches it; laid out as
+ * x86_64/layout.h says; excluded from core dumps. OUT_OF_SPACE when it cannot be reserved. */
+MUST_CHECK status memory_create(struct guest_memory *ret, uint64_t bytes, bool huge_pages,
+                                struct fault *fault);
+void memory_free(struct guest_memory *memory);
+
+/* length bytes at address, all inside one region; NULL otherwise, and for length 0. */
+void *memory_at(const struct guest_memory *memory, uint64_t address, uint64_t length);
+
+/* Gives whole host pages inside the range back to the host; they read as zero (or, where the
+ * kernel's file is mapped, are left alone). False: the range is not the guest's. */
+bool memory_release(const struct guest_memory *memory, uint64_t address, uint64_t length);

@@ -1,0 +1,20 @@
+/* bucket.h: a token bucket with lazy refill that keeps the fraction, and a burst that comes once
+ * (as Firecracker's). */
+#pragma once
+
+#include "wire/sandbox.h"
+
+struct bucket { /* serialisable but for last_us, which load sets anew */
+    struct sandbox_rate rate;
+    uint64_t tokens, burst;
+    uint64_t fraction; /* of a token, in units of 1 / refill period in us */
+    int64_t last_us;   /* monotonic */
+};
+
+struct bucket bucket_of(const struct sandbox_rate *rate, int64_t now_us);
+/* Takes count tokens, or none. One that asks for more than the bucket can ever hold gets them when
+ * it is full, and owes the rest. */
+bool bucket_take(struct bucket *bucket, uint64_t count, int64_t now_us);
+void bucket_give_back(struct bucket *bucket, uint64_t count);
+/* Microseconds until count tokens could be there; 0: now. */
+int64_t bucket_wait_us(const struct bucket *bucket, uint64_t count, int64_t now_us);

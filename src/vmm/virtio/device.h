@@ -1,0 +1,82 @@
+/* device.h: what all virtio devices have in common, behind a virtio-mmio window (virtio 1.2,
+ * 4.2.2, version 2 only).
+ *
+ * One lock over all devices of a machine is held by whoever calls in here: a vCPU thread for a
+ * register, the device thread for everything else. Queue notifications reach the device thread
+ * through an ioeventfd, never run on a vCPU. What a device is at stands in its own struct, which
+ * begins with struct virtio_device and is written to a snapshot by `save`. */
+#pragma once
+
+#include "base/buffer.h"
+#include "base/cursor.h"
+#include "vmm/virtio/queue.h"
+
+enum { VIRTIO_QUEUES_MAX = 8, VIRTIO_WINDOW_BYTES = 0x1000 };
+
+enum virtio_kind { /* virtio 1.2, 5 */
+    VIRTIO_KIND_NET = 1, VIRTIO_KIND_BLOCK = 2, VIRTIO_KIND_RNG = 4, VIRTIO_KIND_BALLOON = 5,
+    VIRTIO_KIND_VSOCK = 19
+};
+
+struct virtio_device;
+
+struct virtio_operations {
+    const char *name;
+    uint32_t kind;
+    uint32_t queues; /* 1..VIRTIO_QUEUES_MAX */
+    /* The driver has set DRIVER_OK with these features. */
+    void (*activate)(struct virtio_device *device);
+    /* Status 0 was written: forget all that is under way; queues are cleared by the caller. */
+    void (*reset)(struct virtio_device *device);
+    /* The driver has notified this queue; may also be called when it has not. */
+    void (*notify)(struct virtio_device *device, uint32_t queue);
+    /* Bytes of the device's configuration space; outside of it reads are 0, writes ignored. */
+    void (*read_config)(struct virtio_device *device, uint32_t offset, void *to, uint32_t size);
+    void (*write_config)(struct virtio_device *device, uint32_t offset, const void *from,
+                         uint32_t size); /* NULL: nothing can be written */
+    void (*destroy)(struct virtio_device *device); /* closes what it has, frees it */
+    /* The device's own state beyond struct virtio_device, to a snapshot and back. */
+    void (*save)(const struct virtio_device *device, struct buffer *out);
+    status (*load)(struct virtio_device *device, struct cursor *from, struct fault *fault);
+};
+
+/* What a device can ask of its machine. */
+struct virtio_host {
+    const struct guest_memory *memory;
+    void (*interrupt)(void *context, uint32_t line); /* an edge */
+    void *context;
+};
+
+struct virtio_device {
+    const struct virtio_operations *operations;
+    const struct virtio_host *host;
+    uint32_t line;         /* its interrupt, as the ACPI tables say */
+    uint64_t offered;      /* features; VIRTIO_F_VERSION_1 is always among them */
+    uint64_t accepted;     /* by the driver; only of those offered */
+    uint32_t features_page, driver_page, queue_selected, status;
+    _Atomic uint32_t interrupt_status; /* read and acknowledged by a vCPU without the lock */
+    uint32_t config_generation;
+    bool active;           /* between DRIVER_OK and reset, nothing broken */
+    struct virtqueue queues[VIRTIO_QUEUES_MAX];
+};
+
+void virtio_init(struct virtio_device *device, const struct virtio_operations *operations,
+                 const struct virtio_host *host, uint32_t line, uint64_t features);
+
+/* An access to its window; size 1, 2, 4 or 8, offset below VIRTIO_WINDOW_BYTES. Reads fill all of
+ * size; what the standard does not define reads as 0 and writes nothing. */
+void virtio_mmio_read(struct virtio_device *device, uint32_t offset, void *to, uint32_t size);
+void virtio_mmio_write(struct virtio_device *device, uint32_t offset, const void *from,
+                       uint32_t size);
+
+bool virtio_has(const struct virtio_device *device, uint32_t feature_bit);
+/* Interrupts the driver if it wants to hear of what was pushed to this queue. */
+void virtio_signal(struct virtio_device *device, uint32_t queue);
+void virtio_config_changed(struct virtio_device *device);
+/* The driver broke a rule: DEVICE_NEEDS_RESET, and nothing more happens until it resets. */
+void virtio_fail(struct virtio_device *device);
+
+/* The common part and what the device has of its own. load: CORRUPT, the device is then reset. */
+void virtio_save(const struct virtio_device *device, struct buffer *out);
+MUST_CHECK status virtio_load(struct virtio_device *device, struct cursor *from,
+                              struct fault *fault);

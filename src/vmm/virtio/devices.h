@@ -1,0 +1,51 @@
+/* devices.h: how each device is made. All of them live on the device thread's loop, under the
+ * machine's lock; each takes its descriptors and closes them when it is freed. */
+#pragma once
+
+#include "base/loop.h"
+#include "vmm/virtio/device.h"
+#include "wire/sandbox.h"
+
+struct device_place { /* what every device needs */
+    const struct virtio_host *host;
+    struct loop *loop;
+    uint32_t line;
+};
+
+struct block_config {
+    int base;     /* raw image, read-only; -1: zeros */
+    int overlay;  /* what is written; an empty regular file; -1: the device is read-only */
+    uint64_t bytes; /* of the device, whole sectors; beyond base: zeros */
+    struct sandbox_rate rate_bytes, rate_ops;
+    char serial[20]; /* VIRTIO_BLK_T_GET_ID; without NUL when full */
+};
+
+struct net_config {
+    int tap; /* IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, non-blocking */
+    uint8_t mac[6];
+    struct sandbox_rate rate_bytes, rate_packets; /* each way */
+};
+
+MUST_CHECK status block_create(struct virtio_device **ret, const struct block_config *config,
+                               const struct device_place *place, struct fault *fault);
+MUST_CHECK status net_create(struct virtio_device **ret, const struct net_config *config,
+                             const struct device_place *place, struct fault *fault);
+MUST_CHECK status rng_create(struct virtio_device **ret, const struct device_place *place,
+                             struct fault *fault);
+/* With VIRTIO_BALLOON_F_REPORTING, _DEFLATE_ON_OOM, _STATS_VQ. */
+MUST_CHECK status balloon_create(struct virtio_device **ret, const struct device_place *place,
+                                 struct fault *fault);
+void balloon_set_target(struct virtio_device *balloon, uint32_t pages_4k);
+
+/* A stream to or from the guest's CID is one end of a SOCK_STREAM socketpair; the device never
+ * listens, dials or makes a socket. */
+MUST_CHECK status vsock_create(struct virtio_device **ret, uint64_t guest_cid,
+                               const struct device_place *place, struct fault *fault);
+/* Takes fd. how: of enum vmm_stream. CONFLICT: this port waits already; TOO_LARGE:
+ * SANDBOX_STREAMS_MAX are open. accepted: called once when the guest has dialled (ACCEPT) or
+ * answered (CONNECT), NULL: nobody asks. */
+MUST_CHECK status vsock_stream(struct virtio_device *vsock, int fd, uint32_t port,
+                               enum vmm_stream how, void (*accepted)(void *context), void *context,
+                               struct fault *fault);
+
+void device_free(struct virtio_device *device); /* of any kind; NULL is fine */
