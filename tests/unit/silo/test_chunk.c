@@ -157,6 +157,22 @@ static void any_mixture_is_divided_as_it_must_be(void **state)
     }
 }
 
+/* No caller hands such bytes in; a chunk of none of them would never end. */
+static void bytes_that_are_no_utf8_are_divided_too(void **state)
+{
+    uint8_t text[4096];
+    struct chunk chunk;
+    size_t taken = 0;
+    (void)state;
+    memset(text, 0xA7, sizeof text);
+    struct chunker chunker = chunker_of(SPAN_OF(text), (struct chunk_options){CHUNK_BYTES_MIN, 0});
+    while (chunk_next(&chunk, &chunker)) {
+        assert_true(chunk.text.length > 0 && chunk.text.length <= CHUNK_BYTES_MIN);
+        taken += chunk.text.length;
+    }
+    assert_int_equal(taken, sizeof text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +181,7 @@ int main(void)
         cmocka_unit_test(an_underlined_heading_counts_and_one_in_code_does_not),
         cmocka_unit_test(paragraphs_go_before_sentences_and_these_before_words),
         cmocka_unit_test(no_text_is_too_strange),
+        cmocka_unit_test(bytes_that_are_no_utf8_are_divided_too),
         cmocka_unit_test(any_mixture_is_divided_as_it_must_be),
     };
     return cmocka_run_group_tests_name("silo chunk", tests, NULL, NULL);
