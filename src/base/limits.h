@@ -6,6 +6,8 @@
 
 #define OBJECT_BYTES_MAX (UINT64_C(64) << 30) /* one object */
 
+#define SANDBOX_RATE_MAX (UINT64_C(1) << 40)  /* bytes or operations in one bucket of a sandbox */
+
 #define KIB(n) ((uint32_t)(n) * 1024u)
 #define MIB(n) ((uint32_t)(n) * 1024u * 1024u)
 
@@ -164,6 +166,7 @@ enum {
     SANDBOX_PROCESSES_MAX = 32768,
     SANDBOX_LIFETIME_SECONDS_DEFAULT = 30,
     SANDBOX_LIFETIME_SECONDS_MAX = 24 * 3600,
+    SANDBOX_REFILL_MS_MAX = 3600 * 1000,
     SANDBOX_STREAMS_MAX = 64,       /* of a guest's vsock, open at once */
     SANDBOX_CONSOLE_BYTES = KIB(64), /* the newest of a guest's serial console */
     IMAGE_NAME_TEXT = 33,           /* [a-z0-9-], at most 32 */

@@ -21,8 +21,8 @@ enum sandbox_net {
     SANDBOX_NET_ISOLATED, /* a tap in a network namespace of its own that leads nowhere */
 };
 
-/* A token bucket: size and one_time_burst in bytes or operations, refilled whole in refill_ms;
- * size 0: no limit. */
+/* A token bucket: size and one_time_burst in bytes or operations, each at most SANDBOX_RATE_MAX,
+ * refilled whole in refill_ms, 1..SANDBOX_REFILL_MS_MAX. size 0: no limit, and all three are 0. */
 struct sandbox_rate {
     uint64_t size, one_time_burst;
     uint32_t refill_ms;
@@ -41,6 +41,9 @@ struct sandbox_spec {
     struct sandbox_rate disk_bytes, disk_ops, net_bytes, net_packets; /* net: each way */
     char image[IMAGE_NAME_TEXT];
 };
+
+/* 1..IMAGE_NAME_TEXT - 1 of [a-z0-9-], the first no dash: so it is one harmless path component. */
+bool sandbox_is_image_name(struct span name);
 
 /* What applies where the caller says nothing: SANDBOX_*_DEFAULT, one vCPU, no net, gvisor. */
 struct sandbox_spec sandbox_spec_default(void);
@@ -61,9 +64,12 @@ enum sandbox_end { /* why a sandbox ended */
     SANDBOX_CPU_TIME,
     SANDBOX_MEMORY,       /* its cgroup's memory was over */
     SANDBOX_FAILED,       /* the monitor could not run it, or died */
+    SANDBOX_ENDS
 };
 
 const char *sandbox_end_name(enum sandbox_end end); /* "shutdown"; "unknown" outside the enum */
+/* BAD_FIELD for a name that sandbox_end_name never yields. */
+MUST_CHECK status sandbox_end_of(enum sandbox_end *ret, struct span text, struct fault *fault);
 
 /* The descriptors of a monitor, by VMM_FD. */
 enum vmm_fd {
