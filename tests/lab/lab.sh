@@ -1,36 +1,40 @@
 #!/bin/bash
-# lab.sh: runs a command in an emulated host: a stock Debian kernel under QEMU, with cgroup v2 and Landlock. What
-# the machine at hand may lack. No hardware virtualisation, no network.
+# lab.sh: runs a command in an emulated host: a stock Debian kernel under QEMU, with cgroup v2, Landlock and, by TCG's
+# emulation of AMD's SVM, a /dev/kvm that boots stock kernels. What the machine at hand may lack. No hardware
+# virtualisation, no network.
 #
-#   lab.sh [-m MIB] [-c CPUS] [-t SECONDS] [-f PATH[:GUEST_PATH]]... -- COMMAND
+#   lab.sh [-m MIB] [-c CPUS] [-t SECONDS] [-s MODULE]... [-f PATH[:GUEST_PATH]]... -- COMMAND
 #
 #   -f  puts a file or folder into the host's root file system; a program brings its shared libraries
+#   -s  also loads this kernel module, with what it depends on (kvm-amd always is)
 # COMMAND runs as root under busybox sh; / is a RAM disk that others can enter, as on a real host. Exit status: the
-# command's; 124 when it ran past -t or the host never came up. The kernel is fetched with apt once and kept in
-# LAB_CACHE (default: build/lab).
+# command's; 124 when it ran past -t or the host never came up. The kernel and its modules are fetched with apt once
+# and kept in LAB_CACHE (default: build/lab). LAB_CPU, LAB_APPEND: other emulated processors, more for the kernel's
+# command line.
 set -euo pipefail
-memory=1536 cpus=2 limit=300 files=()
-while getopts m:c:t:f: option; do
+memory=1536 cpus=2 limit=300 files=() modules=(kvm-amd)
+while getopts m:c:t:f:s: option; do
     case $option in
     m) memory=$OPTARG ;;
     c) cpus=$OPTARG ;;
     t) limit=$OPTARG ;;
     f) files+=("$OPTARG") ;;
+    s) modules+=("$OPTARG") ;;
     *) exit 2 ;;
     esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${LAB_CACHE:-$top/build/lab}
 
-# vmlinuz in the cache, from the package of Debian's cloud kernel
+# Debian's cloud kernel and its modules in the cache: kernel/vmlinuz, kernel/lib/modules/VERSION
 fetch_kernel() {
     local work package lock
     mkdir -p "$cache"
     exec {lock}>"$cache/lock"
     flock "$lock" # several labs may start at once
-    [ ! -s "$cache/vmlinuz" ] || return 0
+    [ ! -d "$cache/kernel" ] || return 0
     work=$(mktemp -d "$cache/fetch.XXXXXX")
     (
         cd "$work"
@@ -38,11 +42,27 @@ fetch_kernel() {
         [ -n "$package" ] || { apt-get update -qq && package=$(apt-cache depends linux-image-cloud-amd64 |
             awk '/Depends: linux-image/ {print $2; exit}'); }
         # the package index may be older than the archive
-        apt-get download -qq "$package" || { apt-get update -qq && apt-get download -qq "$package"; }
-        dpkg-deb --fsys-tarfile "$package"_*.deb | tar -x --wildcards './boot/vmlinuz-*'
+        apt-get download -qq "$package" 2>/dev/null || { apt-get update -qq && apt-get download -qq "$package"; }
+        mkdir kernel
+        dpkg-deb --fsys-tarfile "$package"_*.deb | tar -x -C kernel --wildcards './boot/vmlinuz-*' './lib/modules'
+        mv kernel/boot/vmlinuz-* kernel/vmlinuz
+        depmod -b kernel "$(basename kernel/lib/modules/*)"
     ) >&2
-    mv "$work"/boot/vmlinuz-* "$cache/vmlinuz"
+    mv "$work/kernel" "$cache/kernel"
     rm -rf "$work"
+}
+
+# a module and what it depends on, in the order of loading
+put_module() {
+    local version file name
+    version=$(basename "$cache"/kernel/lib/modules/*)
+    modprobe -d "$cache/kernel" -S "$version" --show-depends "$1" | awk '$1 == "insmod" {print $2}' >"$scratch/depends"
+    while IFS= read -r file; do
+        name=$(basename "$file")
+        [ ! -e "$root/lib/modules/$name" ] || continue
+        install -D -m 644 "$file" "$root/lib/modules/$name"
+        echo "$name" >>"$root/modules"
+    done <"$scratch/depends"
 }
 
 # the shared libraries of one program, at the places where its loader looks for them
@@ -57,7 +77,6 @@ put_file() {
     local from=${1%%:*} to=${1#*:} program
     mkdir -p "$root$(dirname "$to")"
     cp -aL "$from" "$root$to"
-    chown -R 0:0 "$root$to"
     while IFS= read -r -d '' program; do put_libraries "$program"; done \
         < <(find "$root$to" -type f -perm -u+x -print0)
 }
@@ -88,6 +107,9 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done 2>/dev/null
+while read -r module; do
+    insmod "/lib/modules/$module" || echo "lab: $module does not load" >/dev/console
+done </modules
 ip link set lo up
 hostname lab
 echo '=== lab: up'
@@ -98,7 +120,8 @@ INIT
     chmod 755 "$root/init" "$root"
 }
 
-for tool in qemu-system-x86_64 busybox cpio; do
+PATH=$PATH:/usr/sbin:/sbin # depmod and modprobe are administrators' tools
+for tool in qemu-system-x86_64 busybox cpio depmod modprobe; do
     command -v "$tool" >/dev/null || { echo "lab.sh: $tool is needed; see scripts/setup.sh test" >&2; exit 1; }
 done
 fetch_kernel
@@ -106,11 +129,13 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 root=$scratch/root
 make_root "$@"
+for module in "${modules[@]}"; do put_module "$module"; done
 for file in ${files[@]+"${files[@]}"}; do put_file "$file"; done
-(cd "$root" && find . | cpio -o -H newc --quiet) >"$scratch/initrd"
-timeout "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp "$cpus" -m "$memory" \
-    -nographic -no-reboot -nic none -kernel "$cache/vmlinuz" -initrd "$scratch/initrd" \
-    -append 'console=ttyS0 quiet panic=-1' </dev/null 2>&1 |
+(cd "$root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$scratch/initrd"
+rm -rf "$root"
+timeout "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu "${LAB_CPU:-max}" -smp "$cpus" -m "$memory" \
+    -nographic -no-reboot -nic none -kernel "$cache/kernel/vmlinuz" -initrd "$scratch/initrd" \
+    -append "console=ttyS0 quiet panic=-1 ${LAB_APPEND:-}" </dev/null 2>&1 |
     tr -d '\r' | tee "$scratch/console" | sed -n '/=== lab: up/,/=== lab: exit/ { /=== lab:/!p }' || true
 status=$(sed -n 's/^=== lab: exit \([0-9]*\)$/\1/p' "$scratch/console" | tail -n 1)
 if [ -z "$status" ]; then
