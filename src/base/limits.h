@@ -175,10 +175,14 @@ enum {
     AGENT_FRAME_MAX = KIB(32) + 64, /* all that length counts */
     AGENT_DATA_MAX = KIB(32),       /* bytes of one piece of a stream */
     AGENT_WINDOW = KIB(256),        /* of a stream, under way beyond the credit given */
+    AGENT_CREDIT_MAX = MIB(64),     /* of one stream, given and not used: more is a breach */
     AGENT_REQUESTS_MAX = 64,        /* under way at once */
     AGENT_ARGUMENTS_MAX = 256,      /* argv, and env */
     AGENT_PATH_MAX = 4096,
-    AGENT_LIST_MAX = 4096,          /* entries that a listing tells */
+    AGENT_LIST_MAX = 1024,          /* entries that one answer lists: what a frame holds at most */
+    AGENT_WATCHES_MAX = 4096,       /* directories below one watched path */
+    AGENT_DEPTH_MAX = 64,           /* of a tree that is watched or removed */
+    AGENT_WATCH_QUEUE_MAX = KIB(256), /* of events that the host has not taken; then some are lost */
 
     /* processes */
     GATEWAYS_MAX = 64,

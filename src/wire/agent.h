@@ -63,7 +63,8 @@ struct agent_frame {
 };
 
 /* The first frame of what has arrived; ret_taken: its bytes. AGAIN: not whole yet. BAD_REQUEST:
- * longer than AGENT_FRAME_MAX, shorter than its head, or of a type that is none. */
+ * longer than AGENT_FRAME_MAX, shorter than its head, of a type that is none, or with an id where
+ * HELLO has none, without one elsewhere. */
 MUST_CHECK status agent_frame_get(struct agent_frame *ret, size_t *ret_taken, struct span bytes,
                                   struct fault *fault);
 void agent_frame_put(struct buffer *out, uint8_t type, uint32_t id, struct span payload);
@@ -86,10 +87,90 @@ MUST_CHECK status agent_exec_get(struct agent_exec *ret, struct span payload, st
 
 struct agent_exited {
     uint8_t how;  /* enum agent_exit */
-    uint8_t code; /* exit code, or signal */
+    uint8_t code; /* exit code; else the signal that ended it: 1..64 */
     uint64_t cpu_us, peak_kib;
 };
 
 void agent_exited_put(struct buffer *out, const struct agent_exited *exited);
 MUST_CHECK status agent_exited_get(struct agent_exited *ret, struct span payload,
                                    struct fault *fault);
+
+/* ---- streams: whole frames ---- */
+
+void agent_put_data(struct buffer *out, uint32_t id, enum agent_channel channel,
+                    struct span bytes); /* 1..AGENT_DATA_MAX of them */
+void agent_put_end(struct buffer *out, uint32_t id, enum agent_channel channel);
+void agent_put_credit(struct buffer *out, uint32_t id, enum agent_channel channel,
+                      uint32_t bytes);
+
+struct agent_piece { /* of DATA, END or CREDIT */
+    struct span bytes; /* of DATA; borrowed */
+    uint32_t credit;   /* of CREDIT */
+    uint8_t channel;   /* enum agent_channel */
+};
+
+MUST_CHECK status agent_piece_get(struct agent_piece *ret, const struct agent_frame *frame,
+                                  struct fault *fault);
+
+/* ---- answers ---- */
+
+struct agent_hello {
+    uint32_t version; /* AGENT_VERSION */
+    uint64_t boot_us; /* since the guest's kernel began */
+    char kernel[65];  /* its release: plain text */
+};
+
+void agent_hello_put(struct buffer *out, const struct agent_hello *hello);
+MUST_CHECK status agent_hello_get(struct agent_hello *ret, struct span payload,
+                                  struct fault *fault);
+
+struct agent_done {
+    struct span result; /* borrowed; empty unless code is OK */
+    status code;
+    char detail[sizeof ((struct fault *)0)->detail]; /* plain text */
+};
+
+/* A whole frame. detail becomes plain ASCII. */
+void agent_put_done(struct buffer *out, uint32_t id, status code, const char *detail,
+                    struct span result);
+/* OK: ret says how the request went; BAD_REQUEST and its like: the frame is none. */
+MUST_CHECK status agent_done_get(struct agent_done *ret, struct span payload, struct fault *fault);
+
+enum agent_kind { AGENT_FILE = 1, AGENT_DIRECTORY, AGENT_LINK, AGENT_OTHER };
+
+struct agent_entry {
+    uint64_t bytes;
+    int64_t changed_us; /* wall */
+    uint32_t mode, uid, gid; /* mode: the twelve bits of permission */
+    uint8_t kind; /* enum agent_kind */
+};
+
+void agent_entry_put(struct buffer *out, const struct agent_entry *entry);
+MUST_CHECK status agent_entry_get(struct agent_entry *ret, struct cursor *cursor,
+                                  struct fault *fault);
+/* A name of a listing: 1..255 bytes, neither "." nor ".." nor with '/' or NUL. Borrowed; any
+ * bytes else: not for a terminal as they are. */
+MUST_CHECK status agent_name_get(struct span *ret, struct cursor *cursor, struct fault *fault);
+
+enum agent_change {
+    AGENT_CREATED = 1, AGENT_CHANGED, AGENT_REMOVED, AGENT_MOVED_AWAY, AGENT_MOVED_HERE,
+    AGENT_CHANGES_LOST, /* its path is empty */
+};
+
+struct agent_event {
+    struct span path; /* relative to what is watched; borrowed */
+    uint8_t what;     /* enum agent_change */
+};
+
+void agent_event_put(struct buffer *out, const struct agent_event *event);
+MUST_CHECK status agent_event_get(struct agent_event *ret, struct span payload,
+                                  struct fault *fault);
+
+struct agent_metrics {
+    uint64_t uptime_us, cpu_us, memory_kib, available_kib, disk_kib, free_kib;
+    uint32_t processes;
+};
+
+void agent_metrics_put(struct buffer *out, const struct agent_metrics *metrics);
+MUST_CHECK status agent_metrics_get(struct agent_metrics *ret, struct span payload,
+                                    struct fault *fault);
