@@ -28,14 +28,17 @@ struct virtio_operations {
     void (*activate)(struct virtio_device *device);
     /* Status 0 was written: forget all that is under way; queues are cleared by the caller. */
     void (*reset)(struct virtio_device *device);
-    /* The driver has notified this queue; may also be called when it has not. */
+    /* The driver has notified this queue; may also be called when it has not. The device is active
+     * and the queue ready. */
     void (*notify)(struct virtio_device *device, uint32_t queue);
     /* Bytes of the device's configuration space; outside of it reads are 0, writes ignored. */
     void (*read_config)(struct virtio_device *device, uint32_t offset, void *to, uint32_t size);
     void (*write_config)(struct virtio_device *device, uint32_t offset, const void *from,
                          uint32_t size); /* NULL: nothing can be written */
     void (*destroy)(struct virtio_device *device); /* closes what it has, frees it */
-    /* The device's own state beyond struct virtio_device, to a snapshot and back. */
+    /* The device's own state beyond struct virtio_device, to a snapshot and back; NULL: it has
+     * none. load finds the common part in place and arms what activate would have armed; every
+     * queue is notified once after it. */
     void (*save)(const struct virtio_device *device, struct buffer *out);
     status (*load)(struct virtio_device *device, struct cursor *from, struct fault *fault);
 };
@@ -52,7 +55,7 @@ struct virtio_device {
     const struct virtio_host *host;
     uint32_t line;         /* its interrupt, as the ACPI tables say */
     uint64_t offered;      /* features; VIRTIO_F_VERSION_1 is always among them */
-    uint64_t accepted;     /* by the driver; only of those offered */
+    uint64_t accepted;     /* by the driver; from FEATURES_OK on only of those offered */
     uint32_t features_page, driver_page, queue_selected, status;
     _Atomic uint32_t interrupt_status; /* read and acknowledged by a vCPU without the lock */
     uint32_t config_generation;
@@ -64,12 +67,26 @@ void virtio_init(struct virtio_device *device, const struct virtio_operations *o
                  const struct virtio_host *host, uint32_t line, uint64_t features);
 
 /* An access to its window; size 1, 2, 4 or 8, offset below VIRTIO_WINDOW_BYTES. Reads fill all of
- * size; what the standard does not define reads as 0 and writes nothing. */
+ * size; what the standard does not define reads as 0 and writes nothing. QueueNotify does nothing
+ * here: it is the ioeventfds'. */
 void virtio_mmio_read(struct virtio_device *device, uint32_t offset, void *to, uint32_t size);
 void virtio_mmio_write(struct virtio_device *device, uint32_t offset, const void *from,
                        uint32_t size);
 
+/* InterruptStatus and InterruptACK: these two registers may be accessed without the lock. */
+bool virtio_mmio_needs_no_lock(uint32_t offset, uint32_t size);
+
+/* From the queue's ioeventfd. */
+void virtio_notify(struct virtio_device *device, uint32_t queue);
+
 bool virtio_has(const struct virtio_device *device, uint32_t feature_bit);
+/* virtqueue_pop for devices: nothing while the device is not active; when the driver has broken the
+ * queue, virtio_fail. */
+bool virtio_pop(struct virtqueue_chain *ret, struct virtio_device *device, uint32_t queue);
+void virtio_push(struct virtio_device *device, uint32_t queue, uint16_t head, uint32_t written);
+/* For read_config: the bytes of config that lie in the range, 0 for the others. */
+void virtio_config_read(void *to, uint32_t size, uint32_t offset, const void *config,
+                        uint32_t config_size);
 /* Interrupts the driver if it wants to hear of what was pushed to this queue. */
 void virtio_signal(struct virtio_device *device, uint32_t queue);
 void virtio_config_changed(struct virtio_device *device);

@@ -12,7 +12,7 @@
 enum {
     VIRTQUEUE_SIZE_MAX = 256,
     VIRTQUEUE_SEGMENTS_MAX = 130, /* of one chain, in and out together */
-    VIRTQUEUE_CHAIN_BYTES_MAX = 16 * 1024 * 1024,
+    VIRTQUEUE_CHAIN_BYTES_MAX = 1 << 30, /* a report of free pages names up to 128 MiB */
 };
 
 struct virtqueue { /* serialisable: no pointer, nothing derived */
@@ -20,7 +20,8 @@ struct virtqueue { /* serialisable: no pointer, nothing derived */
     uint16_t size; /* as the driver chose it: a power of two, at most VIRTQUEUE_SIZE_MAX */
     uint16_t next_available, next_used;
     uint16_t signalled; /* next_used at the last interrupt (VIRTIO_F_EVENT_IDX) */
-    bool ready, broken, event_index;
+    bool ready, broken;
+    bool event_index, indirect; /* as negotiated */
 };
 
 /* Where a chain's bytes are in our memory; the guest can change the bytes, not the places. */
@@ -32,11 +33,13 @@ struct virtqueue_chain {
     uint32_t out_bytes, in_bytes;
 };
 
-/* The three rings lie in memory, aligned and whole: to be called when the driver sets QueueReady.
- * False: broken. */
+/* The three rings lie in memory, aligned, whole and apart: to be called when the driver sets
+ * QueueReady. False: broken. */
 bool virtqueue_activate(struct virtqueue *queue, const struct guest_memory *memory);
 
-/* The next chain that the driver has made available. False: none, or broken by now. */
+/* The next chain that the driver has made available. False: none, or broken by now; *ret is then
+ * worth nothing. Devices use virtio_pop, which also tells the driver. ret is large: it belongs into
+ * the device, not on the stack. */
 bool virtqueue_pop(struct virtqueue_chain *ret, struct virtqueue *queue,
                    const struct guest_memory *memory);
 /* Undoes the last pop: its chain is the next one again. */
