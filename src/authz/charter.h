@@ -12,14 +12,17 @@
 #include "base/cursor.h"
 #include "base/limits.h"
 #include "crypt/sign.h"
+#include "wire/sandbox.h"
 
 enum tier { TIER_STANDARD = 0, TIER_REGULATED = 1 };
 
 #define QUOTA_MAX 9007199254740991LL /* 2^53 - 1: exact for every reader of JSON */
 
-/* 0: none. bytes_stored: of the silo's files. */
+/* 0: none. bytes_stored: of the silo's files. sandboxes, sandbox_memory_mib: of those alive at
+ * once. */
 struct quotas {
     uint64_t requests_per_second, concurrent_requests, bytes_stored, user_requests_per_second;
+    uint64_t sandboxes, sandbox_memory_mib;
 };
 
 struct posture {
@@ -29,6 +32,7 @@ struct posture {
     char region[TENANT_NAME_MAX + 1]; /* "" for any */
     uint32_t retention_days;          /* 0: for ever */
     bool audit_strict, clearance_required;
+    enum sandbox_tier sandbox; /* the weakest that may run this tenant's sandboxes */
     int64_t token_lifetime_max_seconds; /* 0: the issuer's cap alone */
     struct quotas quotas;
     uint32_t key_version; /* of the data key: an older one is not to be used; 0: any */
@@ -65,7 +69,7 @@ bool charter_is_platform(const struct charter *charter);
 struct posture posture_defaults(enum tier tier);
 /* BAD_FIELD names what is out of bounds (name and created_at_us are not looked at: charter_put
  * does) or breaks the tier's rule: a regulated tenant has strict audit, clearance required, tokens
- * of at most 300 s, retention set. */
+ * of at most 300 s, retention set, sandboxes in microVMs. */
 MUST_CHECK status posture_check(const struct posture *posture, struct fault *fault);
 /* "requests_per_second" and so on: sets the one of that name, 0 to QUOTA_MAX; BAD_FIELD lists the
  * names. */

@@ -22,11 +22,16 @@ static const char *const tier_names[] = {
 static const struct {
     const char *name;
     size_t offset;
+    uint64_t initial; /* of a tenant that is created, and where an older document is silent */
+    bool later;       /* documents from before it was do not have it, and remain what they are */
 } quota_members[] = {
-    {"requests_per_second", offsetof(struct quotas, requests_per_second)},
-    {"concurrent_requests", offsetof(struct quotas, concurrent_requests)},
-    {"bytes_stored", offsetof(struct quotas, bytes_stored)},
-    {"user_requests_per_second", offsetof(struct quotas, user_requests_per_second)},
+    {"requests_per_second", offsetof(struct quotas, requests_per_second), 1000, false},
+    {"concurrent_requests", offsetof(struct quotas, concurrent_requests), 256, false},
+    {"bytes_stored", offsetof(struct quotas, bytes_stored), 10ull << 30, false},
+    {"user_requests_per_second", offsetof(struct quotas, user_requests_per_second), 0, false},
+    {"sandboxes", offsetof(struct quotas, sandboxes), TENANT_SANDBOXES_DEFAULT, true},
+    {"sandbox_memory_mib", offsetof(struct quotas, sandbox_memory_mib),
+     TENANT_SANDBOX_MEMORY_MIB_DEFAULT, true},
 };
 enum { QUOTA_COUNT = sizeof quota_members / sizeof quota_members[0] };
 
@@ -48,25 +53,23 @@ status tier_read(enum tier *ret, struct span text, struct fault *fault)
 
 /* ---- posture ---- */
 
-struct posture posture_defaults(enum tier tier)
-{
-    return (struct posture){
-        .tier = tier,
-        .audit_strict = tier == TIER_REGULATED,
-        .clearance_required = tier == TIER_REGULATED,
-        .token_lifetime_max_seconds = tier == TIER_REGULATED ? 300 : 0,
-        .quotas = {
-            .requests_per_second = 1000,
-            .concurrent_requests = 256,
-            .bytes_stored = 10ull << 30,
-            .user_requests_per_second = 0,
-        },
-    };
-}
-
 static uint64_t *quota_at(struct quotas *quotas, size_t member)
 {
     return (uint64_t *)((char *)quotas + quota_members[member].offset);
+}
+
+struct posture posture_defaults(enum tier tier)
+{
+    struct posture posture = {
+        .tier = tier,
+        .audit_strict = tier == TIER_REGULATED,
+        .clearance_required = tier == TIER_REGULATED,
+        .sandbox = tier == TIER_REGULATED ? SANDBOX_MICROVM : SANDBOX_GVISOR,
+        .token_lifetime_max_seconds = tier == TIER_REGULATED ? 300 : 0,
+    };
+    for (size_t i = 0; i < QUOTA_COUNT; i++)
+        *quota_at(&posture.quotas, i) = quota_members[i].initial;
+    return posture;
 }
 
 static uint64_t quota_value(const struct quotas *quotas, size_t member)
@@ -84,8 +87,8 @@ status quota_set(struct quotas *quotas, struct span name, uint64_t value, struct
         *quota_at(quotas, i) = value;
         return OK;
     }
-    return FAIL(BAD_FIELD, fault, "quota: requests_per_second, concurrent_requests, bytes_stored "
-                "or user_requests_per_second");
+    return FAIL(BAD_FIELD, fault, "quota: requests_per_second, concurrent_requests, bytes_stored, "
+                "user_requests_per_second, sandboxes or sandbox_memory_mib");
 }
 
 /* The bytes of a fixed array up to its NUL; no NUL: longer than may be. */
@@ -110,6 +113,8 @@ static status check_regulated(const struct posture *posture, struct fault *fault
                     "token_lifetime_max_seconds: 1 to 300 for a regulated tenant");
     if (posture->retention_days < 1)
         return FAIL(BAD_FIELD, fault, "retention_days: must be set for a regulated tenant");
+    if (posture->sandbox != SANDBOX_MICROVM)
+        return FAIL(BAD_FIELD, fault, "sandbox: a regulated tenant's code runs in a microvm");
     return OK;
 }
 
@@ -127,6 +132,8 @@ status posture_check(const struct posture *posture, struct fault *fault)
         || posture->token_lifetime_max_seconds > TOKEN_LIFETIME_MAX_SECONDS)
         return FAIL(BAD_FIELD, fault, "token_lifetime_max_seconds: 0 to %d",
                     TOKEN_LIFETIME_MAX_SECONDS);
+    if (posture->sandbox < SANDBOX_CONTAINER || posture->sandbox > SANDBOX_MICROVM)
+        return FAIL(BAD_FIELD, fault, "sandbox: must be container, gvisor or microvm");
     for (size_t i = 0; i < QUOTA_COUNT; i++)
         if (quota_value(&posture->quotas, i) > QUOTA_MAX)
             return FAIL(BAD_FIELD, fault, "%s: 0 to %lld", quota_members[i].name, QUOTA_MAX);
@@ -210,6 +217,7 @@ static void put_posture(struct json_writer *writer, const struct posture *postur
                          (int64_t)quota_value(&posture->quotas, i));
     json_close_object(writer);
     json_put_integer(writer, "key_version", posture->key_version);
+    json_put_text(writer, "sandbox", sandbox_tier_name(posture->sandbox));
     json_close_object(writer);
 }
 
@@ -415,12 +423,16 @@ static status read_base64url(struct buffer *ret, const struct json *value, const
 static status read_quotas(struct quotas *ret, const struct json *object, struct fault *fault)
 {
     const char *names[QUOTA_COUNT + 1] = {NULL};
+    size_t count = 0;
+    TRY(json_need_object(object, "quotas", fault));
     for (size_t i = 0; i < QUOTA_COUNT; i++)
-        names[i] = quota_members[i].name;
+        if (!quota_members[i].later || json_member(object, quota_members[i].name))
+            names[count++] = quota_members[i].name;
     TRY(need_members(object, "quotas", names, fault));
     for (size_t i = 0; i < QUOTA_COUNT; i++) {
-        int64_t value = 0;
-        TRY(need_integer(&value, object, names[i], 0, QUOTA_MAX, fault));
+        int64_t value = (int64_t)quota_members[i].initial;
+        if (!quota_members[i].later || json_member(object, quota_members[i].name))
+            TRY(need_integer(&value, object, quota_members[i].name, 0, QUOTA_MAX, fault));
         *quota_at(ret, i) = (uint64_t)value;
     }
     return OK;
@@ -437,27 +449,45 @@ static status read_key_version(uint32_t *ret, const struct json *object, struct 
     return OK;
 }
 
-static status read_posture(struct posture *ret, const struct json *object, struct fault *fault)
+/* The same of those from before there were sandboxes. */
+static status read_sandbox(enum sandbox_tier *ret, const struct json *object, enum tier tier,
+                           struct fault *fault)
 {
-    static const char *const names[] = {
+    const struct json *sandbox;
+    *ret = posture_defaults(tier).sandbox;
+    if (!json_member(object, "sandbox"))
+        return OK;
+    TRY(need(&sandbox, object, "sandbox", JSON_STRING, fault));
+    return sandbox_tier_of(ret, sandbox->string, "sandbox", fault);
+}
+
+static status check_posture_members(const struct json *object, struct fault *fault)
+{
+    static const char *const later[] = {"key_version", "sandbox"};
+    const char *names[12] = {
         "name", "created_at_us", "tier", "region", "retention_days", "audit_strict",
         "clearance_required", "token_lifetime_max_seconds", "quotas", NULL,
     };
-    static const char *const present_names[] = {
-        "name", "created_at_us", "tier", "region", "retention_days", "audit_strict",
-        "clearance_required", "token_lifetime_max_seconds", "quotas", "key_version", NULL,
-    };
+    size_t count = 9;
+    TRY(json_need_object(object, "posture", fault));
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        if (json_member(object, later[i]))
+            names[count++] = later[i];
+    return need_members(object, "posture", names, fault);
+}
+
+static status read_posture(struct posture *ret, const struct json *object, struct fault *fault)
+{
     const struct json *tier;
     int64_t retention = 0;
-    TRY(json_need_object(object, "posture", fault));
-    TRY(need_members(object, "posture",
-                     json_member(object, "key_version") ? present_names : names, fault));
+    TRY(check_posture_members(object, fault));
     TRY(read_key_version(&ret->key_version, object, fault));
     NEED_TEXT(ret->name, object, "name");
     NEED_TEXT(ret->region, object, "region");
     TRY(need_integer(&ret->created_at_us, object, "created_at_us", 1, INT64_MAX, fault));
     TRY(need(&tier, object, "tier", JSON_STRING, fault));
     TRY(tier_read(&ret->tier, tier->string, fault));
+    TRY(read_sandbox(&ret->sandbox, object, ret->tier, fault));
     TRY(need_integer(&retention, object, "retention_days", 0, RETENTION_DAYS_MAX, fault));
     ret->retention_days = (uint32_t)retention;
     TRY(need_bool(&ret->audit_strict, object, "audit_strict", fault));

@@ -100,9 +100,10 @@ static void print_tenant(const struct json *tenant)
 {
     const struct json *usage = json_member(tenant, "usage");
     static const char *const texts[] = {"name", "id", "state", "tier", "region", "created_at",
-                                        "audit"};
+                                        "audit", "sandbox"};
     static const char *const quotas[] = {"requests_per_second", "concurrent_requests",
-                                         "bytes_stored", "user_requests_per_second"};
+                                         "bytes_stored", "user_requests_per_second",
+                                         "sandboxes", "sandbox_memory_mib"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         print_text(tenant, texts[i]);
     printf("%-*s %s\n", MEMBER_WIDTH, "clearance",
@@ -177,7 +178,8 @@ static const char *put_posture(struct json_writer *writer, struct cli *cli)
 {
     static const struct {
         const char *option, *member;
-    } texts[] = {{"--tier", "tier"}, {"--region", "region"}, {"--audit", "audit"}};
+    } texts[] = {{"--tier", "tier"}, {"--region", "region"}, {"--audit", "audit"},
+                 {"--sandbox", "sandbox"}};
     const char *retention = cli_option(cli, "--retention");
     const char *lifetime = cli_option(cli, "--token-lifetime");
     bool required = cli_flag(cli, "--require-clearance");

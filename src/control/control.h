@@ -204,8 +204,9 @@ void draft_close(struct draft *draft); /* also when zeroed */
 
 /* posture.c: what an operator may say of a tenant's posture, by name; the rest stays. */
 struct posture_wish {
-    bool has_tier, has_region, has_retention, has_audit, has_clearance, has_lifetime;
+    bool has_tier, has_region, has_retention, has_audit, has_clearance, has_lifetime, has_sandbox;
     enum tier tier;
+    enum sandbox_tier sandbox;
     char region[TENANT_NAME_MAX + 1];
     uint32_t retention_days;
     bool audit_strict, clearance_required;

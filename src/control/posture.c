@@ -3,7 +3,7 @@
 
 const char *const posture_wish_members[] = {
     "name", "tier", "region", "retention_days", "audit", "clearance_required",
-    "token_lifetime_seconds", "quotas", NULL,
+    "token_lifetime_seconds", "quotas", "sandbox", NULL,
 };
 
 /* ---- what is wished ---- */
@@ -63,6 +63,15 @@ static status read_clearance(struct posture_wish *wish, const struct json *argum
     return json_optional_bool(&wish->clearance_required, arguments, "clearance_required", fault);
 }
 
+static status read_sandbox(struct posture_wish *wish, const struct json *arguments,
+                           struct fault *fault)
+{
+    struct span sandbox = {0};
+    TRY(json_optional_text(&sandbox, arguments, "sandbox", 1, 32, fault));
+    wish->has_sandbox = sandbox.data != NULL;
+    return wish->has_sandbox ? sandbox_tier_of(&wish->sandbox, sandbox, "sandbox", fault) : OK;
+}
+
 /* Tried on quotas that are thrown away, so that an unknown name is found here. */
 static status read_quotas(struct posture_wish *wish, const struct json *arguments,
                           struct fault *fault)
@@ -98,6 +107,7 @@ status posture_wish_read(struct posture_wish *ret, const struct json *arguments,
     TRY(read_audit(&wish, arguments, fault));
     TRY(read_numbers(&wish, arguments, fault));
     TRY(read_clearance(&wish, arguments, fault));
+    TRY(read_sandbox(&wish, arguments, fault));
     TRY(read_quotas(&wish, arguments, fault));
     *ret = wish;
     return OK;
@@ -109,6 +119,7 @@ static void raise(struct posture *posture)
     const struct posture floor = posture_defaults(TIER_REGULATED);
     int64_t cap = floor.token_lifetime_max_seconds;
     posture->tier = TIER_REGULATED;
+    posture->sandbox = floor.sandbox;
     posture->audit_strict = posture->audit_strict || floor.audit_strict;
     posture->clearance_required = posture->clearance_required || floor.clearance_required;
     if (posture->token_lifetime_max_seconds == 0 || posture->token_lifetime_max_seconds > cap)
@@ -143,6 +154,8 @@ status posture_wish_apply(struct posture *posture, const struct posture_wish *wi
         next.clearance_required = wish->clearance_required;
     if (wish->has_lifetime)
         next.token_lifetime_max_seconds = wish->token_lifetime_max_seconds;
+    if (wish->has_sandbox)
+        next.sandbox = wish->sandbox;
     TRY(set_quotas(&next, wish, fault));
     TRY(posture_check(&next, fault));
     *posture = next;
@@ -176,11 +189,12 @@ static struct value boolean_value(bool truth)
     return (struct value){.kind = BOOLEAN, .number = truth};
 }
 
-enum { OWN_MEMBERS = 6, QUOTA_MEMBERS = 4, MEMBERS = OWN_MEMBERS + QUOTA_MEMBERS };
+enum { OWN_MEMBERS = 7, QUOTA_MEMBERS = 6, MEMBERS = OWN_MEMBERS + QUOTA_MEMBERS };
 
 static const char *const member_names[MEMBERS] = {
     "tier", "region", "retention_days", "audit", "clearance_required", "token_lifetime_seconds",
-    "requests_per_second", "concurrent_requests", "bytes_stored", "user_requests_per_second",
+    "sandbox", "requests_per_second", "concurrent_requests", "bytes_stored",
+    "user_requests_per_second", "sandboxes", "sandbox_memory_mib",
 };
 
 static void read_members(struct value ret[MEMBERS], const struct posture *posture)
@@ -193,10 +207,13 @@ static void read_members(struct value ret[MEMBERS], const struct posture *postur
         text_value(posture->audit_strict ? "strict" : "standard"),
         boolean_value(posture->clearance_required),
         number_value((uint64_t)posture->token_lifetime_max_seconds, true),
+        text_value(posture->sandbox ? sandbox_tier_name(posture->sandbox) : ""),
         number_value(quotas->requests_per_second, false),
         number_value(quotas->concurrent_requests, false),
         number_value(quotas->bytes_stored, false),
         number_value(quotas->user_requests_per_second, false),
+        number_value(quotas->sandboxes, false),
+        number_value(quotas->sandbox_memory_mib, false),
     };
     for (int i = 0; i < MEMBERS; i++)
         ret[i] = values[i];

@@ -29,7 +29,8 @@ describe('posture', () => {
       { tier: 'regulated', region: 'eu-central', retention_days: 30, audit: 'strict', clearance_required: true,
         token_lifetime_seconds: 120, charter_sequence: 1,
         quotas: { requests_per_second: 50, concurrent_requests: 256, bytes_stored: 10 * 2 ** 30,
-                  user_requests_per_second: 5 } });
+                  user_requests_per_second: 5, sandboxes: 16, sandbox_memory_mib: 4096 } });
+    assert.equal(made.sandbox, 'microvm');
     const { key, ...shown } = await node.tenant('full');
     assert.deepEqual(withoutUse(shown), withoutUse(made));
     assert.match(key.kek_fingerprint, /^[0-9a-f]{64}$/);
@@ -64,20 +65,23 @@ describe('posture', () => {
       [['--tier', 'gold'], /tier/], [['--region', 'E U'], /region/], [['--retention', '-1'], /retention_days/],
       [['--retention', '36501'], /retention_days/], [['--quota', 'colour=1'], /requests_per_second.*bytes_stored/],
       [['--quota', 'bytes_stored=-5'], /bytes_stored/], [['--audit', 'lax'], /audit/],
+      [['--sandbox', 'vm'], /sandbox: microvm, gvisor or container/],
       [['--token-lifetime', '25h'], /token_lifetime_seconds/], [['--tier', 'regulated'], /retention/]])
       assert.match(await node.refused('tenant', 'update', 'acme', ...words), pattern, words.join(' '));
     assert.deepEqual(await node.tenant('acme'), before_);
   });
 
   test('a tier is raised with all that it demands, and never lowered or loosened', async () => {
-    await node.createTenant('rising', '--audit', 'strict');
+    await node.createTenant('rising', '--audit', 'strict', '--sandbox', 'container');
+    assert.equal((await node.tenant('rising')).sandbox, 'container');
     const risen = await node.json('tenant', 'update', 'rising', '--tier', 'regulated', '--retention', '10');
-    assert.deepEqual([risen.tier, risen.audit, risen.clearance_required, risen.token_lifetime_seconds],
-                     ['regulated', 'strict', true, 300]);
+    assert.deepEqual(
+      [risen.tier, risen.audit, risen.clearance_required, risen.token_lifetime_seconds, risen.sandbox],
+      ['regulated', 'strict', true, 300, 'microvm']);
     for (const [words, pattern] of [
       [['--tier', 'standard'], /a tier can be raised, not lowered/], [['--audit', 'standard'], /audit/],
       [['--no-require-clearance'], /clearance/], [['--token-lifetime', '10m'], /token_lifetime/],
-      [['--token-lifetime', '0'], /token_lifetime/], [['--retention', '0'], /retention/]])
+      [['--token-lifetime', '0'], /token_lifetime/], [['--sandbox', 'gvisor'], /microvm/], [['--retention', '0'], /retention/]])
       assert.match(await node.refused('tenant', 'update', 'rising', ...words), pattern, words.join(' '));
     const tighter = await node.json('tenant', 'update', 'rising', '--token-lifetime', '60');
     assert.equal(tighter.token_lifetime_seconds, 60);

@@ -190,6 +190,11 @@ static void what_is_unknown_missing_or_of_another_kind_is_refused(void **state)
         {"\"clearance_required\":true", "\"clearance_required\":false"},
         {"max_seconds\":300", "max_seconds\":301"}, {"max_seconds\":300", "max_seconds\":0"},
         {"\"quotas\":{", "\"quotas\":{\"more\":1,"}, {"\"concurrent_requests\":256,", ""},
+        {"\"sandboxes\":16", "\"sandboxes\":-1"}, {"\"sandboxes\":16", "\"sandboxes\":null"},
+        {"\"sandboxes\":16", "\"sandbox\":16"},
+        {"\"sandbox_memory_mib\":4096", "\"sandbox_memory_mib\":9007199254740992"},
+        {"\"microvm\"", "\"gvisor\""}, {"\"microvm\"", "\"MicroVM\""},
+        {"\"microvm\"", "3"}, {"\"microvm\"", "null"}, {"\"sandbox\":\"", "\"wall\":\""},
         {"\"key_version\":0", "\"key_version\":-1"},
         {"\"key_version\":0", "\"key_version\":4294967296"},
         {"\"key_version\":0", "\"key_version\":null"},
@@ -220,11 +225,47 @@ static void what_is_unknown_missing_or_of_another_kind_is_refused(void **state)
     refuse("{}", 2);
 }
 
+static void take_out(struct buffer *document, const char *gone)
+{
+    size_t length = strlen(gone);
+    buffer_put_u8(document, 0);
+    char *at = strstr((char *)document->data, gone);
+    assert_non_null(at);
+    memmove(at, at + length, strlen(at + length));
+    document->length -= length + 1;
+}
+
+/* Signed documents of the former form have neither quotas nor a tier of sandboxes, and are read with
+ * those that a new tenant of their tier begins with. */
+static void a_document_from_before_there_were_sandboxes_is_still_one(void **state)
+{
+    (void)state;
+    struct parts parts;
+    struct fault fault;
+    struct charter *read;
+    struct charter *charter = sample(&parts);
+    charter->posture.quotas.sandboxes = 3;
+    for (int tier = TIER_STANDARD; tier <= TIER_REGULATED; tier++) {
+        charter->posture.tier = (enum tier)tier;
+        charter->posture.sandbox = SANDBOX_MICROVM;
+        _cleanup_buffer_ struct buffer document = put(charter);
+        take_out(&document, ",\"sandbox\":\"microvm\"");
+        take_out(&document, ",\"sandboxes\":3");
+        take_out(&document, ",\"sandbox_memory_mib\":4096");
+        assert_int_equal(charter_read(&read, buffer_span(&document), &fault), OK);
+        assert_int_equal(read->posture.sandbox, tier == TIER_REGULATED ? SANDBOX_MICROVM
+                                                                       : SANDBOX_GVISOR);
+        assert_int_equal(read->posture.quotas.sandboxes, TENANT_SANDBOXES_DEFAULT);
+        assert_int_equal(read->posture.quotas.sandbox_memory_mib,
+                         TENANT_SANDBOX_MEMORY_MIB_DEFAULT);
+        charter_free(read);
+    }
+}
+
 /* Signed documents of the former form have no version of the key, and are read as they are. */
 static void a_document_from_before_keys_were_rotated_is_still_one(void **state)
 {
     (void)state;
-    static const char gone[] = ",\"key_version\":7";
     struct parts parts;
     struct fault fault;
     struct charter *read;
@@ -234,11 +275,7 @@ static void a_document_from_before_keys_were_rotated_is_still_one(void **state)
     assert_int_equal(charter_read(&read, buffer_span(&document), &fault), OK);
     assert_int_equal(read->posture.key_version, 7);
     charter_free(read);
-    buffer_put_u8(&document, 0);
-    char *at = strstr((char *)document.data, gone);
-    assert_non_null(at);
-    memmove(at, at + sizeof gone - 1, strlen(at + sizeof gone - 1));
-    document.length -= sizeof gone;
+    take_out(&document, ",\"key_version\":7");
     assert_int_equal(charter_read(&read, buffer_span(&document), &fault), OK);
     assert_int_equal(read->posture.key_version, 0);
     charter_free(read);
@@ -554,6 +591,8 @@ static void the_defaults_of_a_tier_hold_its_rule(void **state)
     struct posture regulated = posture_defaults(TIER_REGULATED);
     assert_false(standard.audit_strict || standard.clearance_required);
     assert_int_equal(standard.token_lifetime_max_seconds, 0);
+    assert_int_equal(standard.sandbox, SANDBOX_GVISOR);
+    assert_int_equal(regulated.sandbox, SANDBOX_MICROVM);
     assert_int_equal(posture_check(&standard, &fault), OK);
     /* but for retention, which somebody has to decide */
     assert_int_equal(posture_check(&regulated, &fault), BAD_FIELD);
@@ -580,6 +619,12 @@ static void a_regulated_tenant_can_be_tightened_and_not_loosened(void **state)
     assert_int_equal(posture_check(&posture, &fault), BAD_FIELD);
     assert_non_null(strstr(fault.detail, "audit_strict"));
     posture = good;
+    posture.sandbox = SANDBOX_GVISOR;
+    assert_int_equal(posture_check(&posture, &fault), BAD_FIELD);
+    assert_non_null(strstr(fault.detail, "microvm"));
+    posture.sandbox = (enum sandbox_tier)0;
+    assert_int_equal(posture_check(&posture, &fault), BAD_FIELD);
+    posture = good;
     posture.clearance_required = false;
     assert_int_equal(posture_check(&posture, &fault), BAD_FIELD);
     posture.tier = TIER_STANDARD;
@@ -600,6 +645,9 @@ static void quotas_are_set_by_name(void **state)
     assert_int_equal(quota_set(&quotas, SPAN("requests_per_second"), QUOTA_MAX + 1ull, &fault),
                      BAD_FIELD);
     assert_int_equal(quotas.requests_per_second, 0);
+    assert_int_equal(quota_set(&quotas, SPAN("sandboxes"), 2, &fault), OK);
+    assert_int_equal(quota_set(&quotas, SPAN("sandbox_memory_mib"), 512, &fault), OK);
+    assert_true(quotas.sandboxes == 2 && quotas.sandbox_memory_mib == 512);
     assert_int_equal(quota_set(&quotas, SPAN("bytes"), 5, &fault), BAD_FIELD);
     assert_non_null(strstr(fault.detail, "concurrent_requests"));
     assert_int_equal(quota_set(&quotas, SPAN(""), 5, &fault), BAD_FIELD);
@@ -626,6 +674,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(what_is_past_is_dropped_and_what_can_matter_stays),
         cmocka_unit_test(the_defaults_of_a_tier_hold_its_rule),
         cmocka_unit_test(a_regulated_tenant_can_be_tightened_and_not_loosened),
+        cmocka_unit_test(a_document_from_before_there_were_sandboxes_is_still_one),
         cmocka_unit_test(quotas_are_set_by_name),
     };
     struct fault fault;
