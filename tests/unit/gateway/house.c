@@ -232,7 +232,12 @@ static int dial(const char *port)
                                   .sin_port = htons((uint16_t)strtoul(port, NULL, 10))};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    int dialled = connect(fd, (struct sockaddr *)&address, sizeof address);
+    for (int patience = PATIENCE; dialled && errno == EADDRNOTAVAIL && patience > 0; patience--) {
+        usleep(10 * WAIT_MS * 1000); /* all ports wait: thousands of calls a second under fuzzing */
+        dialled = connect(fd, (struct sockaddr *)&address, sizeof address);
+    }
+    assert_int_equal(dialled, 0);
     return fd;
 }
 
@@ -421,6 +426,14 @@ bool house_closed(struct house *house, int client)
         turn(house, patience < PATIENCE - TURNS ? WAIT_MS : 0);
     }
     return false;
+}
+
+void house_settle(struct house *house)
+{
+    _Atomic uint64_t *open = &house->stats->slots[1].connections_open;
+    house_turn(house);
+    for (int patience = PATIENCE; *open > 0 && patience > 0; patience--)
+        turn(house, WAIT_MS);
 }
 
 struct ipc_message house_next(struct house *house, int channel, uint32_t type)

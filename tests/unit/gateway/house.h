@@ -70,6 +70,8 @@ void house_expect(struct house *house, int client, int http_status, const char *
 const char *reply_header(const struct reply *reply, const char *name); /* NULL: there is none */
 bool house_silent(struct house *house, int client); /* nothing to read, still open */
 bool house_closed(struct house *house, int client); /* by the gateway */
+/* Turns until the gateway has no client any more: on a busy machine a reset may be late. */
+void house_settle(struct house *house);
 
 /* ---- control and supervisor ---- */
 
