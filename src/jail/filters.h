@@ -6,9 +6,9 @@
 
 #include <linux/filter.h>
 
-enum { FILTER_STAGES = 2, FILTER_INSTRUCTIONS_MAX = 1024 };
+enum { FILTER_STAGES = 3, FILTER_INSTRUCTIONS_MAX = 1024 };
 
 struct filters_head {
     uint32_t role;
-    uint32_t instructions[FILTER_STAGES]; /* 1..FILTER_INSTRUCTIONS_MAX each */
+    uint32_t instructions[FILTER_STAGES]; /* 1..FILTER_INSTRUCTIONS_MAX; 0: the role has none */
 };

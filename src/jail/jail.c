@@ -24,13 +24,16 @@
 
 static const struct {
     const char *name, *process; /* process: at most 15 characters, what ps shows */
-    rlim_t open_files, data_bytes, locked_bytes;
+    rlim_t open_files, data_bytes, locked_bytes, threads; /* threads: 0: no clone at all */
 } roles[JAIL_ROLES] = {
-    [JAIL_KMS] = {"kms", "bulkhead-kms", CELLS_AWAKE_MAX + 512, GIB / 4, MIB(8)},
-    [JAIL_CONTROL] = {"control", "bulkhead-contro", CELLS_AWAKE_MAX + 512, GIB, MIB(8)},
+    [JAIL_KMS] = {"kms", "bulkhead-kms", CELLS_AWAKE_MAX + 512, GIB / 4, MIB(8), 0},
+    [JAIL_CONTROL] = {"control", "bulkhead-contro", CELLS_AWAKE_MAX + 512, GIB, MIB(8), 0},
     [JAIL_GATEWAY] = {"gateway", "bulkhead-gatewa",
-                      HTTP_CONNECTIONS_MAX + CELLS_AWAKE_MAX + 512, GIB, MIB(1)},
-    [JAIL_CELL] = {"cell", "bulkhead-cell", 1024, GIB, MIB(1)},
+                      HTTP_CONNECTIONS_MAX + CELLS_AWAKE_MAX + 512, GIB, MIB(1), 0},
+    [JAIL_CELL] = {"cell", "bulkhead-cell", 1024, GIB, MIB(1), 0},
+    /* a blank does not know its guest: the supervisor lowers these (jail_bound) */
+    [JAIL_VMM] = {"vmm", "bulkhead-vmm", 1024, SANDBOX_MEMORY_MIB_MAX * MIB(1) + GIB, 0,
+                  SANDBOX_VCPUS_MAX + 1},
 };
 
 enum {
@@ -39,12 +42,12 @@ enum {
 };
 static const rlim_t file_bytes = 64 * GIB; /* above any quota; the log on fd 2 counts as well */
 
-/* Between the two halves: what jail_blank read and jail_close installs. */
+/* Between the two halves: what jail_blank read and jail_seal installs, in every thread its own. */
 static struct {
     enum jail_role role;
-    bool begun, waiting;
-    uint32_t instructions;
-    struct sock_filter *program;
+    bool begun, waiting, entered;
+    uint32_t instructions[FILTER_STAGES];
+    struct sock_filter *programs[FILTER_STAGES];
 } blank;
 
 /* So that sanitized programs can be jailed too: AddressSanitizer maps terabytes of shadow that
@@ -136,13 +139,14 @@ static status limit(__rlimit_resource_t resource, const char *name, rlim_t wante
 static status limit_resources(enum jail_role role, struct fault *fault)
 {
     TRY(limit(RLIMIT_CORE, "core", 0, 0, fault));
-    TRY(limit(RLIMIT_NPROC, "nproc", 0, 0, fault));
+    TRY(limit(RLIMIT_NPROC, "nproc", roles[role].threads, roles[role].threads, fault));
     TRY(limit(RLIMIT_FSIZE, "fsize", file_bytes, 0, fault));
     TRY(limit(RLIMIT_MSGQUEUE, "msgqueue", 0, 0, fault));
     if (data_bounded)
         TRY(limit(RLIMIT_DATA, "data", roles[role].data_bytes, MIB(16), fault));
     TRY(limit(RLIMIT_NOFILE, "nofile", roles[role].open_files, OPEN_FILES_MIN, fault));
-    return limit(RLIMIT_MEMLOCK, "memlock", roles[role].locked_bytes, LOCKED_BYTES_MIN, fault);
+    rlim_t locked = roles[role].locked_bytes;
+    return limit(RLIMIT_MEMLOCK, "memlock", locked, locked ? LOCKED_BYTES_MIN : 0, fault);
 }
 
 static status install(struct sock_filter *program, uint32_t instructions, struct fault *fault)
@@ -167,23 +171,31 @@ static status read_program(struct sock_filter **ret, uint32_t instructions, uint
     return OK;
 }
 
-/* The first stage comes into force; the second is kept until jail_close. */
+static bool has_stage(enum jail_role role, int stage)
+{
+    return stage < FILTER_STAGES - 1 || roles[role].threads;
+}
+
+/* The first stage comes into force; the others are kept until jail_seal. */
 static status take_filters(enum jail_role role, struct fault *fault)
 {
     struct filters_head head;
+    uint32_t skipped = 0;
     if (pread(JAIL_FD_FILTERS, &head, sizeof head, 0) != sizeof head || head.role != role)
         return FAIL(INTERNAL, fault, "seccomp: no program of %s", jail_role_name(role));
-    for (int stage = 0; stage < FILTER_STAGES; stage++)
-        if (head.instructions[stage] < 1 || head.instructions[stage] > FILTER_INSTRUCTIONS_MAX)
-            return FAIL(INTERNAL, fault, "seccomp: %u instructions", head.instructions[stage]);
-    _cleanup_free_ struct sock_filter *first = NULL, *second = NULL;
-    TRY(read_program(&first, head.instructions[0], 0, fault));
-    TRY(read_program(&second, head.instructions[1], head.instructions[0], fault));
+    for (int stage = 0; stage < FILTER_STAGES; stage++) {
+        uint32_t count = head.instructions[stage];
+        if (count > FILTER_INSTRUCTIONS_MAX || !count == has_stage(role, stage))
+            return FAIL(INTERNAL, fault, "seccomp: %u instructions", count);
+        if (count)
+            TRY(read_program(&blank.programs[stage], count, skipped, fault));
+        blank.instructions[stage] = count;
+        skipped += count;
+    }
     close(JAIL_FD_FILTERS);
-    TRY(install(first, head.instructions[0], fault));
+    TRY(install(blank.programs[0], blank.instructions[0], fault));
+    free(take_ptr(blank.programs[0]));
     blank.role = role;
-    blank.instructions = head.instructions[1];
-    blank.program = take_ptr(second);
     blank.waiting = true;
     return OK;
 }
@@ -251,18 +263,39 @@ static status close_file_system(uint32_t *ret, const struct jail_directory *dire
     return OK;
 }
 
-status jail_close(struct jail_proof *ret, enum jail_role role,
+status jail_enter(struct jail_proof *ret, enum jail_role role,
                   const struct jail_directory *directories, size_t count, struct fault *fault)
 {
-    assert(blank.waiting && blank.role == role);
+    assert(blank.waiting && !blank.entered && blank.role == role);
     struct jail_proof proof;
     TRY(take_id(fault));
     TRY(set_undumpable(fault));
     TRY(die_with_supervisor(fault));
     TRY(close_file_system(&proof.landlock_abi, directories, count, fault));
-    TRY(install(blank.program, blank.instructions, fault));
+    blank.entered = true;
+    *ret = proof;
+    return OK;
+}
+
+/* Landlock and no_new_privs came with the clone; a thread made too early would be without. */
+status jail_seal(enum jail_thread thread, struct fault *fault)
+{
+    assert(blank.waiting && blank.entered);
+    if (root_opens() || errno != EACCES)
+        return FAIL(INTERNAL, fault, "Landlock: the canary \"/\" is not refused in a thread");
+    int stage = thread == JAIL_THREAD_VCPU ? 2 : 1;
+    assert(blank.programs[stage]);
+    return install(blank.programs[stage], blank.instructions[stage], fault);
+}
+
+status jail_close(struct jail_proof *ret, enum jail_role role,
+                  const struct jail_directory *directories, size_t count, struct fault *fault)
+{
+    struct jail_proof proof;
+    TRY(jail_enter(&proof, role, directories, count, fault));
+    TRY(jail_seal(JAIL_THREAD_MAIN, fault));
     blank.waiting = false;
-    free(take_ptr(blank.program));
+    free(take_ptr(blank.programs[1]));
     *ret = proof;
     return OK;
 }

@@ -16,7 +16,8 @@
  * Every jailed process is pid 1 of its own pid namespace: a signal without a handler other than
  * SIGKILL does not end it, so the supervisor stops it by a message or by SIGKILL; abort and a
  * failed assert end it by SIGSEGV, a forbidden call by SIGSYS. It has one
- * thread: no filter allows clone. Nothing may be loaded (dlopen) after jail_blank. */
+ * thread, but the monitor, which makes its own before jail_seal: after it no filter allows clone.
+ * Nothing may be loaded (dlopen) after jail_blank. */
 #pragma once
 
 #include "base/status.h"
@@ -58,8 +59,9 @@ struct jail_proof {
 };
 
 /* jail_close in two steps, for the role that has threads (JAIL_VMM): all but the final filter; then
- * the threads are made, which inherit the rest; then each thread puts on its own filter. The
- * filters of both threads forbid making another. */
+ * the threads are made (SANDBOX_VCPUS_MAX at most), which inherit the rest; then each thread puts on
+ * its own filter. The filters of both threads forbid making another. Only the main thread may ask
+ * malloc for memory: another would map an arena of its own. */
 MUST_CHECK status jail_enter(struct jail_proof *ret, enum jail_role role,
                              const struct jail_directory *directories, size_t count,
                              struct fault *fault);

@@ -8,17 +8,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/if_tun.h>
+#include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <seccomp.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <time.h>
 
 static_assert((int)FILTER_STAGES == (int)JAIL_STAGES, "one program a stage");
 
@@ -29,8 +35,16 @@ enum who { /* whose rows */
     CONTROL = 1 << JAIL_CONTROL,
     GATEWAY = 1 << JAIL_GATEWAY,
     CELL = 1 << JAIL_CELL,
+    VMM = 1 << JAIL_VMM,
     FILES = KMS | CONTROL | CELL, /* they keep files */
-    ALL = FILES | GATEWAY,
+    ALL = FILES | GATEWAY,        /* of one thread */
+};
+
+enum when { /* in which stages */
+    BLANK = 1 << JAIL_STAGE_BLANK,
+    FINAL = 1 << JAIL_STAGE_FINAL,
+    VCPU = 1 << JAIL_STAGE_VCPU,
+    ALWAYS = BLANK | FINAL,
 };
 
 struct comparison {
@@ -43,19 +57,22 @@ struct row {
     int number;
     const char *call;
     struct comparison comparisons[COMPARISONS_MAX];
+    int error; /* 0: allowed */
 };
 
 struct section {
-    uint32_t who;
-    enum jail_stage until; /* JAIL_STAGE_BLANK: gone after jail_close */
+    uint32_t who, when;
     const struct row *rows;
     size_t count;
 };
 
-#define CALL(name, ...) {SCMP_SYS(name), #name, {__VA_ARGS__}}
+#define CALL(name, ...) {SCMP_SYS(name), #name, {__VA_ARGS__}, 0}
+#define REFUSED(name, error) {SCMP_SYS(name), #name " fails with " #error, {{0}}, error}
 #define IS(n, constant) {"arg" #n " == " #constant, n, UINT64_MAX, (uint64_t)(constant)}
 #define NONE_OF(n, bits) {"arg" #n " has no " #bits, n, (uint64_t)(bits), 0}
 #define ONLY(n, bits) {"arg" #n " only " #bits, n, ~(uint64_t)(bits), 0}
+/* the kernel reads 32 bits of it */
+#define IOCTL(request) CALL(ioctl, {"arg1 == " #request, 1, UINT32_MAX, (uint64_t)(request)})
 #define ROWS(array) (array), sizeof(array) / sizeof *(array)
 
 static const struct row bytes_and_memory[] = {
@@ -140,33 +157,100 @@ static const struct row closing[] = { /* what jail_close does, up to the final f
     CALL(seccomp, IS(0, SECCOMP_SET_MODE_FILTER)),
 };
 
-static const struct section sections[] = {
-    {ALL, JAIL_STAGE_FINAL, ROWS(bytes_and_memory)},
-    {ALL, JAIL_STAGE_FINAL, ROWS(events_and_messages)},
-    {ALL, JAIL_STAGE_FINAL, ROWS(process)},
-    {FILES, JAIL_STAGE_FINAL, ROWS(files)},
-    {CELL, JAIL_STAGE_FINAL, ROWS(large_files)},
-    {CELL, JAIL_STAGE_FINAL, ROWS(own_use)},
-    {CONTROL, JAIL_STAGE_FINAL, ROWS(results)},
-    {GATEWAY, JAIL_STAGE_FINAL, ROWS(connections)},
-    {ALL, JAIL_STAGE_BLANK, ROWS(closing)},
+/* What a monitor does before the guest's first instruction, never after. */
+static const struct row machine_made[] = {
+    IOCTL(KVM_GET_API_VERSION), IOCTL(KVM_CHECK_EXTENSION), IOCTL(KVM_GET_VCPU_MMAP_SIZE),
+    IOCTL(KVM_GET_SUPPORTED_CPUID), IOCTL(KVM_CREATE_VM),
+    IOCTL(KVM_ENABLE_CAP), IOCTL(KVM_SET_TSS_ADDR), IOCTL(KVM_SET_IDENTITY_MAP_ADDR),
+    IOCTL(KVM_SET_USER_MEMORY_REGION), IOCTL(KVM_CREATE_IRQCHIP), IOCTL(KVM_SET_GSI_ROUTING),
+    IOCTL(KVM_IOEVENTFD), IOCTL(KVM_IRQFD), IOCTL(KVM_CREATE_VCPU),
+    IOCTL(KVM_SET_CPUID2), IOCTL(KVM_GET_REGS), IOCTL(KVM_SET_REGS), IOCTL(KVM_GET_SREGS),
+    IOCTL(KVM_SET_SREGS), IOCTL(KVM_SET_FPU), IOCTL(KVM_SET_MSRS), IOCTL(KVM_GET_LAPIC),
+    IOCTL(KVM_SET_LAPIC), IOCTL(KVM_SET_MP_STATE),
+    IOCTL(TUNSETVNETHDRSZ), IOCTL(TUNSETOFFLOAD),
+    CALL(eventfd2, ONLY(1, EFD_CLOEXEC | EFD_NONBLOCK)),
+    CALL(timerfd_create, IS(0, CLOCK_MONOTONIC), ONLY(1, TFD_CLOEXEC | TFD_NONBLOCK)),
 };
 
-/* AddressSanitizer asks for the signal stack before every call that does not return. */
+/* clone3's flags are in memory, where no filter can look: without it libc uses clone. */
+static const struct row threads_made[] = {
+    CALL(clone, {"arg0 == the flags of pthread_create", 0, UINT64_MAX,
+                 CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
+                     | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID}),
+    REFUSED(clone3, ENOSYS),
+    CALL(set_robust_list), CALL(rseq),
+};
+
+static const struct row every_thread[] = {
+    CALL(read), CALL(write), /* eventfds */
+    CALL(futex), CALL(clock_gettime), CALL(sched_yield),
+    CALL(getpid), CALL(gettid), CALL(tgkill, IS(0, 1)), /* abort; a vCPU that is to stop */
+    CALL(rt_sigaction, IS(0, SIGABRT)), CALL(rt_sigprocmask), CALL(rt_sigreturn),
+    CALL(restart_syscall), CALL(exit), CALL(exit_group),
+    CALL(madvise, IS(2, MADV_DONTNEED)), /* a thread's stack when it ends; the balloon */
+    IOCTL(KVM_IRQ_LINE), IOCTL(KVM_SIGNAL_MSI),
+};
+
+static const struct row vcpu[] = {
+    IOCTL(KVM_RUN),
+    CALL(epoll_ctl), /* a device that the guest resets */
+};
+
+static const struct row devices[] = {
+    CALL(readv), CALL(writev), CALL(pread64), CALL(pwrite64), CALL(preadv), CALL(pwritev),
+    CALL(close), CALL(fdatasync),
+    CALL(fallocate, IS(1, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)),
+    CALL(sendmsg), CALL(recvmsg), CALL(sendto, IS(4, 0)), CALL(recvfrom, IS(4, 0)),
+    CALL(shutdown),
+    CALL(epoll_ctl), CALL(epoll_wait), CALL(epoll_pwait), CALL(poll), CALL(ppoll),
+    CALL(timerfd_settime, IS(1, 0)),
+    CALL(fcntl, IS(1, F_GETFL)), CALL(fcntl, IS(1, F_SETFL), ONLY(2, O_ACCMODE | O_NONBLOCK)),
+    CALL(clock_nanosleep), CALL(getrandom),
+    IOCTL(KVM_SET_GSI_ROUTING),
+};
+
+static const struct row devices_memory[] = { /* malloc's of the main thread, none else */
+    CALL(brk), CALL(munmap), CALL(mremap, IS(3, MREMAP_MAYMOVE)),
+    CALL(mmap, IS(2, PROT_READ | PROT_WRITE), IS(3, MAP_PRIVATE | MAP_ANONYMOUS)),
+};
+
+static const struct section sections[] = {
+    {ALL, ALWAYS, ROWS(bytes_and_memory)},
+    {ALL, ALWAYS, ROWS(events_and_messages)},
+    {ALL, ALWAYS, ROWS(process)},
+    {FILES, ALWAYS, ROWS(files)},
+    {CELL, ALWAYS, ROWS(large_files)},
+    {CELL, ALWAYS, ROWS(own_use)},
+    {CONTROL, ALWAYS, ROWS(results)},
+    {GATEWAY, ALWAYS, ROWS(connections)},
+    {ALL | VMM, BLANK, ROWS(closing)},
+    {VMM, BLANK, ROWS(bytes_and_memory)},
+    {VMM, BLANK, ROWS(events_and_messages)},
+    {VMM, BLANK, ROWS(process)},
+    {VMM, BLANK, ROWS(machine_made)},
+    {VMM, BLANK, ROWS(threads_made)},
+    {VMM, BLANK | FINAL, ROWS(devices)},
+    {VMM, BLANK | FINAL, ROWS(devices_memory)},
+    {VMM, BLANK | FINAL | VCPU, ROWS(every_thread)},
+    {VMM, BLANK | VCPU, ROWS(vcpu)},
+};
+
+/* AddressSanitizer asks for the signal stack before every call that does not return, and for the
+ * bounds of a new thread's stack. */
 #ifndef __has_feature
 #define __has_feature(name) 0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-static const struct row sanitizer = CALL(sigaltstack, IS(0, 0));
+static const struct row sanitizer[] = {CALL(sigaltstack, IS(0, 0)), CALL(sched_getaffinity)};
 static const bool sanitized = true;
 #else
-static const struct row sanitizer = CALL(read);
+static const struct row sanitizer[] = {CALL(read), CALL(read)};
 static const bool sanitized = false;
 #endif
 
 static bool applies(const struct section *section, enum jail_role role, enum jail_stage stage)
 {
-    return section->who & 1u << role && stage <= section->until;
+    return section->who & 1u << role && section->when & 1u << stage;
 }
 
 static void dump_row(struct buffer *out, const struct row *row)
@@ -198,7 +282,8 @@ static status add_row(scmp_filter_ctx context, const struct row *row, struct fau
         comparisons[count] = SCMP_CMP(comparison->argument, SCMP_CMP_MASKED_EQ, comparison->mask,
                                       comparison->value);
     }
-    int error = seccomp_rule_add_array(context, SCMP_ACT_ALLOW, row->number, count, comparisons);
+    uint32_t action = row->error ? SCMP_ACT_ERRNO((uint32_t)row->error) : SCMP_ACT_ALLOW;
+    int error = seccomp_rule_add_array(context, action, row->number, count, comparisons);
     if (error && error != -EEXIST)
         return FAIL(INTERNAL, fault, "seccomp: %s: %s", row->call, strerror(-error));
     return OK;
@@ -213,7 +298,8 @@ static status add_rows(scmp_filter_ctx context, enum jail_role role, enum jail_s
     if (error)
         return FAIL(INTERNAL, fault, "seccomp: %s", strerror(-error));
     if (sanitized)
-        TRY(add_row(context, &sanitizer, fault));
+        for (size_t i = 0; i < sizeof sanitizer / sizeof *sanitizer; i++)
+            TRY(add_row(context, &sanitizer[i], fault));
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         if (applies(&sections[i], role, stage))
             for (size_t j = 0; j < sections[i].count; j++)
@@ -248,7 +334,8 @@ status jail_filters(int *ret, enum jail_role role, struct fault *fault)
     struct filters_head head = {.role = role};
     if (file < 0 || write(file, &head, sizeof head) != sizeof head)
         return FAIL(INTERNAL, fault, "seccomp: memfd: %s", strerror(errno));
-    for (int stage = 0; stage < JAIL_STAGES; stage++)
+    int stages = role == JAIL_VMM ? JAIL_STAGES : JAIL_STAGE_VCPU;
+    for (int stage = 0; stage < stages; stage++)
         TRY(compile(&head.instructions[stage], file, role, (enum jail_stage)stage, fault));
     if (pwrite(file, &head, sizeof head, 0) != sizeof head
         || fcntl(file, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -201,6 +202,28 @@ status jail_map(struct jail_child *child, uid_t uid, gid_t gid, struct fault *fa
     TRY(write_map(&child->gid_map, "gid_map", line, fault));
     snprintf(line, sizeof line, "%u %u 1", JAIL_ID, uid);
     return write_map(&child->uid_map, "uid_map", line, fault);
+}
+
+static status lower(const struct jail_child *child, __rlimit_resource_t resource, rlim_t value,
+                    struct fault *fault)
+{
+    struct rlimit old;
+    if (!value)
+        return OK;
+    if (prlimit(child->pid, resource, NULL, &old))
+        return FAIL(UNAVAILABLE, fault, "jail: prlimit: %s", strerror(errno));
+    rlim_t least = value < old.rlim_max ? value : old.rlim_max;
+    if (prlimit(child->pid, resource, &(struct rlimit){least, least}, NULL))
+        return FAIL(UNAVAILABLE, fault, "jail: prlimit: %s", strerror(errno));
+    return OK;
+}
+
+status jail_bound(const struct jail_child *child, const struct jail_bounds *bounds,
+                  struct fault *fault)
+{
+    TRY(lower(child, RLIMIT_DATA, bounds->data_bytes, fault));
+    TRY(lower(child, RLIMIT_CPU, bounds->cpu_seconds, fault));
+    return lower(child, RLIMIT_NPROC, bounds->threads, fault);
 }
 
 void jail_kill(const struct jail_child *child)

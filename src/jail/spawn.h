@@ -73,6 +73,16 @@ MUST_CHECK status jail_spawn(struct jail_child *ret, const struct jail_plan *pla
  * FORBIDDEN_POLICY for uid or gid 0, unless rootless. */
 MUST_CHECK status jail_map(struct jail_child *child, uid_t uid, gid_t gid, struct fault *fault);
 
+struct jail_bounds { /* 0: as it is */
+    uint64_t data_bytes;  /* private memory, the guest's too: RLIMIT_DATA */
+    uint32_t cpu_seconds; /* of all threads; then it is killed */
+    uint32_t threads;     /* the main one too */
+};
+
+/* Lowers the child's own limits, when it is known what it will be; they are never raised. */
+MUST_CHECK status jail_bound(const struct jail_child *child, const struct jail_bounds *bounds,
+                             struct fault *fault);
+
 /* SIGKILL; for pid reuse the pidfd is used. Harmless when it has ended. */
 void jail_kill(const struct jail_child *child);
 

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -207,7 +208,7 @@ static status check_ids(const struct jail_report *report, const struct jail_expe
     return OK;
 }
 
-static status check_powers(const struct jail_report *report, struct fault *fault)
+static status check_thread(const struct jail_report *report, struct fault *fault)
 {
     for (int i = 0; i < JAIL_CAP_SETS; i++)
         if (report->capabilities[i])
@@ -219,8 +220,50 @@ static status check_powers(const struct jail_report *report, struct fault *fault
         return REFUSE(fault, "seccomp mode is %u, expected 2 (filter)", report->seccomp_mode);
     if (report->seccomp_filters < 2)
         return REFUSE(fault, "%u seccomp filters, expected both stages", report->seccomp_filters);
-    if (report->threads != 1)
-        return REFUSE(fault, "%u threads, expected 1", report->threads);
+    return OK;
+}
+
+static status check_task(const struct jail_expectation *expected, int tasks, const char *name,
+                         struct fault *fault)
+{
+    struct jail_report thread = {0};
+    _cleanup_close_ int task = openat(tasks, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    TRY(read_status(&thread, task, fault));
+    TRY(check_ids(&thread, expected, fault));
+    return check_thread(&thread, fault);
+}
+
+/* Each is as bound as the first: ids, capabilities, filters. */
+static status check_threads(const struct jail_report *report, const struct jail_child *child,
+                            const struct jail_expectation *expected, struct fault *fault)
+{
+    uint32_t wanted = expected->threads ? expected->threads : 1, seen = 0;
+    if (report->threads != wanted)
+        return REFUSE(fault, "%u threads, expected %u", report->threads, wanted);
+    if (wanted == 1)
+        return OK;
+    int tasks = openat(child->proc, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = tasks < 0 ? NULL : fdopendir(tasks);
+    if (!entries) {
+        cleanup_close(&tasks);
+        return FAIL(CLOSED, fault, "jail: /proc/PID/task: %s", strerror(errno));
+    }
+    status code = OK;
+    const struct dirent *entry;
+    while (code == OK && (entry = readdir(entries)))
+        if (entry->d_name[0] != '.') {
+            code = check_task(expected, tasks, entry->d_name, fault);
+            seen++;
+        }
+    closedir(entries);
+    if (code == OK && seen != wanted)
+        return REFUSE(fault, "%u threads, expected %u", seen, wanted);
+    return code;
+}
+
+static status check_powers(const struct jail_report *report, struct fault *fault)
+{
+    TRY(check_thread(report, fault));
     if (report->dumpable)
         return REFUSE(fault, "the process is dumpable");
     if (report->landlock_abi < 1)
@@ -335,6 +378,7 @@ static status check_all(struct jail_report *report, const struct jail_child *chi
     TRY(check_map(child, "gid_map", expected->gid, fault));
     TRY(check_setgroups(child, fault));
     TRY(check_powers(report, fault));
+    TRY(check_threads(report, child, expected, fault));
     TRY(check_namespaces(report, child, fault));
     TRY(check_root(report, child, fault));
     TRY(check_core(child, fault));

@@ -35,6 +35,7 @@ struct jail_expectation {
     gid_t gid;
     uint32_t landlock_abi;  /* as the process reported it */
     const char *cgroup;     /* "none: <why>" or NULL: shown only; else must be its cgroup's path */
+    uint32_t threads;       /* 0: one */
     bool groups_kept;       /* only after jail_become_root: the caller's groups cannot be dropped */
 };
 

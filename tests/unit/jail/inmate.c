@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "inmate.h"
+#include "inmate_vmm.h"
 
 #include "base/cursor.h"
 #include "base/loop.h"
@@ -247,7 +248,7 @@ static int attempt_forbidden(enum inmate_attempt attempt)
     }
 }
 
-/* The gateway may not even look for files by name: its list says so. */
+/* The gateway and the monitor may not even look for files by name: their lists say so. */
 static uint32_t look_for_files(void)
 {
     struct stat info;
@@ -269,7 +270,7 @@ static uint32_t look_around(enum jail_role role, char **environment)
             found |= FOUND_DESCRIPTORS;
     if (getpid() != 1)
         found |= FOUND_OTHER_PID;
-    return role == JAIL_GATEWAY ? found : found | look_for_files();
+    return role == JAIL_GATEWAY || role == JAIL_VMM ? found : found | look_for_files();
 }
 
 static void tell(enum inmate_message type, uint32_t value)
@@ -291,7 +292,7 @@ static _Noreturn void confess(const struct fault *fault)
     _exit(7);
 }
 
-static uint32_t await(enum inmate_message expected)
+static uint32_t await(enum inmate_message *ret_type, enum inmate_message expected)
 {
     struct ipc_message message;
     struct fault fault;
@@ -299,13 +300,15 @@ static uint32_t await(enum inmate_message expected)
     status code = ipc_await(&message, JAIL_FD_SUPERVISOR, storage, -1, &fault);
     if (code == CLOSED)
         _exit(0);
-    if (code != OK || message.type != expected)
+    bool thread = expected == INMATE_ATTEMPT && message.type == INMATE_THREAD;
+    if (code != OK || (message.type != expected && !thread))
         _exit(8);
     struct cursor body = cursor_over(message.body);
     if (cursor_u8(&value, &body, &fault) != OK)
         _exit(9);
     for (uint32_t i = 0; i < message.fd_count; i++)
         given[i] = message.fds[i];
+    *ret_type = (enum inmate_message)message.type;
     return value;
 }
 
@@ -320,26 +323,39 @@ static uint32_t close_jail(enum jail_role role, enum inmate_closing how)
                                    | syscall(SYS_setresuid, JAIL_ID, JAIL_ID, JAIL_ID));
     if (how == CLOSE_NOT)
         return 0;
+    if (role == JAIL_VMM) {
+        if (inmate_vmm_close(&proof.landlock_abi, how, given[0], &fault) != OK)
+            confess(&fault);
+        return proof.landlock_abi;
+    }
     if (jail_close(&proof, role, directories, role == JAIL_GATEWAY ? 0 : 2, &fault) != OK)
         confess(&fault);
     return proof.landlock_abi;
 }
 
+int inmate_attempt(enum inmate_attempt attempt)
+{
+    int result = attempt_allowed(attempt);
+    if (result == ENOSYS)
+        result = inmate_vmm_attempt(attempt);
+    return result == ENOSYS ? attempt_forbidden(attempt) : result;
+}
+
 int inmate_main(const char *name)
 {
     struct fault fault;
+    enum inmate_message type;
     enum jail_role role = JAIL_KMS;
     while (role < JAIL_ROLES && strcmp(name, jail_role_name(role)) != 0)
         role++;
     if (jail_blank(role, &fault) != OK)
         confess(&fault);
     tell(INMATE_BLANK, look_around(role, environ));
-    tell(INMATE_CLOSED, close_jail(role, (enum inmate_closing)await(INMATE_CLOSE)));
+    tell(INMATE_CLOSED, close_jail(role, (enum inmate_closing)await(&type, INMATE_CLOSE)));
     for (;;) {
-        enum inmate_attempt attempt = (enum inmate_attempt)await(INMATE_ATTEMPT);
-        int result = attempt_allowed(attempt);
-        if (result == ENOSYS)
-            result = attempt_forbidden(attempt);
-        tell(INMATE_RESULT, (uint32_t)result);
+        enum inmate_attempt attempt = (enum inmate_attempt)await(&type, INMATE_ATTEMPT);
+        bool by_vcpu = type == INMATE_THREAD;
+        tell(INMATE_RESULT, (uint32_t)(by_vcpu ? inmate_vmm_attempt_by_vcpu(attempt)
+                                               : inmate_attempt(attempt)));
     }
 }

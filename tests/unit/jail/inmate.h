@@ -10,10 +10,17 @@ enum inmate_message {
     INMATE_CLOSED,    /* inmate: u32 the ABI, 0 where it did not close */
     INMATE_ATTEMPT,   /* to it: u8 enum inmate_attempt */
     INMATE_RESULT,    /* inmate: u32: 0 or errno */
+    INMATE_THREAD,    /* to it: u8 enum inmate_attempt, for a vCPU thread of the monitor */
     INMATE_FAULT,     /* inmate: text; it exits */
 };
 
-enum inmate_closing { CLOSE_WELL, CLOSE_NOT, CLOSE_BY_ID_ONLY };
+enum inmate_closing {
+    CLOSE_WELL, CLOSE_NOT, CLOSE_BY_ID_ONLY,
+    /* of the monitor: a thread that does not seal itself, one made before jail_enter, too many */
+    CLOSE_UNSEALED_THREAD, CLOSE_EARLY_THREAD, CLOSE_MANY_THREADS,
+};
+
+enum { INMATE_VCPUS = 2 }; /* threads of the monitor beside the main one */
 
 enum inmate_attempt {
     /* every role may */
@@ -26,6 +33,12 @@ enum inmate_attempt {
     TRY_ACCEPT, TRY_NODELAY,
     /* control alone may */
     TRY_MEMFD,
+    /* the monitor alone may: the first, its vCPU threads; the second, its main thread */
+    TRY_RUN, TRY_DISCARD, TRY_KICK, TRY_INTERRUPT, TRY_EVENT,
+    /* the monitor may before it is sealed, with /dev/kvm (0), a VM (1) and a vCPU (2) */
+    TRY_OPEN, TRY_NEW_MACHINE, TRY_NEW_MEMORY, TRY_NEW_VCPU, TRY_NEW_EVENT, TRY_NEW_THREAD,
+    TRY_NEW_CPUID, TRY_KVM_EXTENSION, TRY_TUNNEL, TRY_RECORD, TRY_PROTECT, TRY_PROC_MEMORY,
+    TRY_CLONE3,
     /* nobody may */
     TRY_SOCKET, TRY_SOCKETPAIR, TRY_FORK, TRY_EXEC, TRY_EXECUTABLE_MAP, TRY_MAKE_EXECUTABLE,
     TRY_SHARED_MAP,
@@ -42,3 +55,5 @@ enum inmate_found {
 };
 
 int inmate_main(const char *name);
+
+int inmate_attempt(enum inmate_attempt attempt); /* 0 or errno; by whichever thread calls */

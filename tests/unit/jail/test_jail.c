@@ -1,7 +1,7 @@
 /* test_jail.c: puts itself behind bars and looks whether they hold. Needs root; runs on a host with
  * or without cgroup v2, and in tests/lab. */
 #define _GNU_SOURCE
-#include "inmate.h"
+#include "prison.h"
 
 #include "base/cleanup.h"
 #include "base/cursor.h"
@@ -26,169 +26,10 @@
 
 #include <cmocka.h>
 
-enum { TENANT_UID = 61234, WAIT_MS = 10000 };
-
-static char base[64];
-static int executable, null, empty_root, filters[JAIL_ROLES];
-static uint8_t storage[IPC_PACKET_MAX];
-static struct fault fault;
-
-struct prison { /* one inmate and what is needed to keep it */
-    struct jail_child child;
-    int channel;
-    uint32_t found, abi;
-};
-
-static void assert_ok(status code)
-{
-    if (code != OK)
-        fail_msg("%s: %s", status_code(code), fault.detail);
-}
-
-static uint32_t heard(struct prison *prison, enum inmate_message expected)
-{
-    struct ipc_message message;
-    uint32_t value;
-    assert_ok(ipc_await(&message, prison->channel, storage, WAIT_MS, &fault));
-    if (message.type == INMATE_FAULT)
-        fail_msg("inmate: %.*s", SPAN_ARG(message.body));
-    assert_int_equal(message.type, expected);
-    struct cursor body = cursor_over(message.body);
-    assert_ok(cursor_u32(&value, &body, &fault));
-    return value;
-}
-
-static void order(struct prison *prison, enum inmate_message type, int value, const int *fds,
-                  uint32_t count)
-{
-    uint8_t byte = (uint8_t)value;
-    assert_ok(ipc_send(prison->channel, type, 0, (struct span){&byte, 1}, fds, count, &fault));
-}
-
-static status try_spawn(struct prison *ret, enum jail_role role, int cgroup)
-{
-    int ends[2];
-    assert_ok(ipc_pair(ends, &fault));
-    struct jail_plan plan = {
-        .role = role, .executable = executable, .name = "inmate", .null = null, .log = 2,
-        .channel = ends[1], .empty_root = empty_root, .filters = filters[role], .cgroup = cgroup};
-    char name[32];
-    snprintf(name, sizeof name, "inmate-%s", jail_role_name(role));
-    plan.name = name;
-    status code = jail_spawn(&ret->child, &plan, &fault);
-    close(ends[1]);
-    ret->channel = ends[0];
-    return code;
-}
-
-static struct prison blank_of(enum jail_role role)
-{
-    struct prison prison = {0};
-    assert_ok(try_spawn(&prison, role, -1));
-    prison.found = heard(&prison, INMATE_BLANK);
-    return prison;
-}
-
-static void close_behind(struct prison *prison, enum inmate_closing how, const int *fds,
-                         uint32_t count, uid_t uid)
-{
-    assert_ok(jail_map(&prison->child, uid, uid, &fault));
-    order(prison, INMATE_CLOSE, (int)how, fds, count);
-    prison->abi = heard(prison, INMATE_CLOSED);
-}
-
-static int release(struct prison *prison) /* its exit */
-{
-    struct pollfd process = {.fd = prison->child.pidfd, .events = POLLIN};
-    int result = -1;
-    close(prison->channel);
-    assert_int_equal(poll(&process, 1, WAIT_MS), 1);
-    assert_ok(jail_reap(&result, &prison->child, &fault));
-    jail_child_close(&prison->child);
-    return result;
-}
-
-static void at(char path[128], const char *name)
-{
-    snprintf(path, 128, "%s/%s", base, name);
-}
-
-static void write_file(const char *name, mode_t mode)
-{
-    char path[128];
-    at(path, name);
-    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-    assert_true(file >= 0 && write(file, "words", 5) == 5 && !fchmod(file, mode));
-    close(file);
-}
-
-static int detached(const char *name, bool writable)
-{
-    char path[128];
-    int result = -1;
-    at(path, name);
-    _cleanup_close_ int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    assert_ok(jail_detached(&result, directory, writable, &fault));
-    return result;
-}
-
-/* A closed jail with the silo as directory 0 and the read-only second one as directory 1. */
-static struct prison jailed(enum jail_role role)
-{
-    struct prison prison = blank_of(role);
-    int fds[2] = {detached("silo", true), detached("second", true)};
-    close_behind(&prison, CLOSE_WELL, fds, 2, TENANT_UID);
-    close(fds[0]);
-    close(fds[1]);
-    return prison;
-}
-
-static struct prison jailed_gateway(void)
-{
-    struct prison prison = blank_of(JAIL_GATEWAY);
-    struct sockaddr_in anywhere = {.sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    _cleanup_close_ int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    assert_int_equal(bind(listener, (void *)&anywhere, sizeof anywhere), 0);
-    assert_int_equal(listen(listener, 1), 0);
-    close_behind(&prison, CLOSE_WELL, &listener, 1, TENANT_UID);
-    return prison;
-}
-
-static struct prison jailed_as(enum jail_role role)
-{
-    return role == JAIL_GATEWAY ? jailed_gateway() : jailed(role);
-}
-
-static uint32_t attempt(struct prison *prison, enum inmate_attempt attempt)
-{
-    order(prison, INMATE_ATTEMPT, (int)attempt, NULL, 0);
-    return heard(prison, INMATE_RESULT);
-}
-
 static void assert_killed_by(enum jail_role role, enum inmate_attempt what)
 {
-    struct prison prison = jailed_as(role);
-    order(&prison, INMATE_ATTEMPT, (int)what, NULL, 0);
-    int result = release(&prison);
-    if (result != 128 + SIGSYS)
-        fail_msg("%s, attempt %d: exit %d, expected SIGSYS", jail_role_name(role), (int)what,
-                 result);
-}
-
-static struct jail_expectation expectation_of(const struct prison *prison)
-{
-    return (struct jail_expectation){.uid = TENANT_UID, .gid = TENANT_UID,
-                                     .landlock_abi = prison->abi};
-}
-
-static void assert_refused(const struct prison *prison, const struct jail_expectation *expected,
-                           const char *reason)
-{
-    struct jail_report report;
-    assert_int_equal(jail_verify(&report, &prison->child, expected, &fault), FORBIDDEN_POLICY);
-    if (!strstr(fault.detail, reason))
-        fail_msg("refused for \"%s\", expected \"%s\"", fault.detail, reason);
+    struct prison prison = prison_jailed(role);
+    assert_killed(&prison, INMATE_ATTEMPT, what);
 }
 
 static void this_kernel_has_all_that_is_mandatory(void **state)
@@ -201,9 +42,9 @@ static void a_blank_finds_nothing_around_it(void **state)
 {
     (void)state;
     for (int role = 0; role < JAIL_ROLES; role++) {
-        struct prison prison = blank_of((enum jail_role)role);
+        struct prison prison = prison_blank((enum jail_role)role);
         assert_int_equal(prison.found, 0);
-        assert_int_equal(release(&prison), 0);
+        assert_int_equal(prison_release(&prison), 0);
     }
 }
 
@@ -211,23 +52,23 @@ static void a_closed_jail_verifies_for_every_role(void **state)
 {
     (void)state;
     for (int role = 0; role < JAIL_ROLES; role++) {
-        struct prison prison = jailed_as((enum jail_role)role);
-        struct jail_expectation expected = expectation_of(&prison);
+        struct prison prison = prison_jailed((enum jail_role)role);
+        struct jail_expectation expected = prison_expectation(&prison);
         struct jail_report report;
         assert_ok(jail_verify(&report, &prison.child, &expected, &fault));
         assert_int_equal(report.pid, prison.child.pid);
         assert_int_equal(report.uids[1], TENANT_UID);
         assert_int_equal(report.seccomp_filters, 2);
         assert_true(report.landlock_abi >= 1);
-        assert_int_equal(release(&prison), 0);
+        assert_int_equal(prison_release(&prison), 0);
     }
 }
 
 static void the_report_reads_as_json(void **state)
 {
     (void)state;
-    struct prison prison = jailed(JAIL_CELL);
-    struct jail_expectation expected = expectation_of(&prison);
+    struct prison prison = prison_jailed(JAIL_CELL);
+    struct jail_expectation expected = prison_expectation(&prison);
     expected.cgroup = "none: for the test";
     struct jail_report report;
     assert_ok(jail_verify(&report, &prison.child, &expected, &fault));
@@ -247,36 +88,36 @@ static void the_report_reads_as_json(void **state)
     assert_true(span_is(json_member(capabilities, "bounding")->string, "0000000000000000"));
     assert_int_equal(json_member(&document, "private_kib")->integer, report.private_kib);
     arena_free(&arena);
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&prison), 0);
 }
 
 static void a_blank_that_was_not_closed_is_refused(void **state)
 {
     (void)state;
-    struct prison prison = blank_of(JAIL_CELL);
+    struct prison prison = prison_blank(JAIL_CELL);
     struct jail_expectation expected = {.uid = TENANT_UID, .gid = TENANT_UID, .landlock_abi = 1};
     assert_refused(&prison, &expected, "uid");
-    close_behind(&prison, CLOSE_NOT, NULL, 0, TENANT_UID);
+    prison_close(&prison, CLOSE_NOT, NULL, 0, TENANT_UID);
     assert_refused(&prison, &expected, "uid");
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&prison), 0);
 }
 
 static void a_half_closed_jail_is_refused(void **state)
 {
     (void)state;
-    struct prison prison = blank_of(JAIL_CELL);
+    struct prison prison = prison_blank(JAIL_CELL);
     struct jail_expectation expected = {.uid = TENANT_UID, .gid = TENANT_UID, .landlock_abi = 1};
-    close_behind(&prison, CLOSE_BY_ID_ONLY, NULL, 0, TENANT_UID);
+    prison_close(&prison, CLOSE_BY_ID_ONLY, NULL, 0, TENANT_UID);
     assert_int_equal(prison.abi, 0);
     assert_refused(&prison, &expected, "Cap");
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&prison), 0);
 }
 
 static void every_difference_is_refused_by_name(void **state)
 {
     (void)state;
-    struct prison prison = jailed(JAIL_CELL), other = blank_of(JAIL_CELL);
-    struct jail_expectation expected = expectation_of(&prison), wrong = expected;
+    struct prison prison = prison_jailed(JAIL_CELL), other = prison_blank(JAIL_CELL);
+    struct jail_expectation expected = prison_expectation(&prison), wrong = expected;
     wrong.uid++;
     assert_refused(&prison, &wrong, "uid");
     wrong = expected;
@@ -296,8 +137,8 @@ static void every_difference_is_refused_by_name(void **state)
     struct prison moved = prison;
     moved.child.root_inode++;
     assert_refused(&moved, &expected, "root");
-    assert_int_equal(release(&other), 0);
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&other), 0);
+    assert_int_equal(prison_release(&prison), 0);
 }
 
 static void a_process_in_the_supervisors_namespaces_is_refused(void **state)
@@ -317,8 +158,8 @@ static void a_process_in_the_supervisors_namespaces_is_refused(void **state)
 static void an_ended_process_does_not_verify(void **state)
 {
     (void)state;
-    struct prison prison = jailed(JAIL_CELL);
-    struct jail_expectation expected = expectation_of(&prison);
+    struct prison prison = prison_jailed(JAIL_CELL);
+    struct jail_expectation expected = prison_expectation(&prison);
     struct jail_report report;
     int result;
     assert_int_equal(jail_reap(&result, &prison.child, &fault), AGAIN);
@@ -336,11 +177,11 @@ static void an_ended_process_does_not_verify(void **state)
 static void every_role_can_do_its_daily_work(void **state)
 {
     (void)state;
-    for (int role = 0; role < JAIL_ROLES; role++) {
-        struct prison prison = jailed_as((enum jail_role)role);
+    for (int role = 0; role < JAIL_VMM; role++) { /* the monitor's: test_jail_vmm.c */
+        struct prison prison = prison_jailed((enum jail_role)role);
         for (int what = TRY_MEMORY; what <= TRY_LOOP; what++)
-            assert_int_equal(attempt(&prison, (enum inmate_attempt)what), 0);
-        assert_int_equal(release(&prison), 0);
+            assert_int_equal(prison_attempt(&prison, (enum inmate_attempt)what), 0);
+        assert_int_equal(prison_release(&prison), 0);
     }
 }
 
@@ -349,48 +190,48 @@ static void roles_with_files_keep_them_in_their_directory_and_nowhere_else(void 
     (void)state;
     static const enum jail_role keepers[] = {JAIL_KMS, JAIL_CONTROL, JAIL_CELL};
     for (int i = 0; i < 3; i++) {
-        struct prison prison = jailed(keepers[i]);
-        assert_int_equal(attempt(&prison, TRY_FILE), 0);
-        assert_int_equal(attempt(&prison, TRY_CLIMB), ENOENT);
-        assert_int_equal(attempt(&prison, TRY_SYMLINK), ELOOP);
-        assert_int_equal(attempt(&prison, TRY_ABSOLUTE), EACCES);
-        assert_int_equal(attempt(&prison, TRY_READ_SECOND), 0);
-        assert_int_equal(attempt(&prison, TRY_WRITE_SECOND), EACCES);
-        assert_int_equal(release(&prison), 0);
+        struct prison prison = prison_jailed(keepers[i]);
+        assert_int_equal(prison_attempt(&prison, TRY_FILE), 0);
+        assert_int_equal(prison_attempt(&prison, TRY_CLIMB), ENOENT);
+        assert_int_equal(prison_attempt(&prison, TRY_SYMLINK), ELOOP);
+        assert_int_equal(prison_attempt(&prison, TRY_ABSOLUTE), EACCES);
+        assert_int_equal(prison_attempt(&prison, TRY_READ_SECOND), 0);
+        assert_int_equal(prison_attempt(&prison, TRY_WRITE_SECOND), EACCES);
+        assert_int_equal(prison_release(&prison), 0);
     }
 }
 
 static void a_read_only_mount_refuses_what_landlock_would_allow(void **state)
 {
     (void)state;
-    struct prison prison = blank_of(JAIL_CELL);
-    int fds[2] = {detached("silo", false), detached("second", false)};
-    close_behind(&prison, CLOSE_WELL, fds, 2, TENANT_UID);
-    assert_int_equal(attempt(&prison, TRY_FILE), EROFS);
+    struct prison prison = prison_blank(JAIL_CELL);
+    int fds[2] = {prison_detached("silo", false), prison_detached("second", false)};
+    prison_close(&prison, CLOSE_WELL, fds, 2, TENANT_UID);
+    assert_int_equal(prison_attempt(&prison, TRY_FILE), EROFS);
     close(fds[0]);
     close(fds[1]);
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&prison), 0);
 }
 
 static void another_tenants_directory_is_closed_by_its_mode_as_well(void **state)
 {
     (void)state;
-    struct prison prison = blank_of(JAIL_CELL);
-    int fds[2] = {detached("silo", true), detached("second", true)};
-    close_behind(&prison, CLOSE_WELL, fds, 2, TENANT_UID + 1);
-    assert_int_equal(attempt(&prison, TRY_FILE), EACCES);
+    struct prison prison = prison_blank(JAIL_CELL);
+    int fds[2] = {prison_detached("silo", true), prison_detached("second", true)};
+    prison_close(&prison, CLOSE_WELL, fds, 2, TENANT_UID + 1);
+    assert_int_equal(prison_attempt(&prison, TRY_FILE), EACCES);
     close(fds[0]);
     close(fds[1]);
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&prison), 0);
 }
 
 static void the_gateway_serves_connections_and_opens_no_file(void **state)
 {
     (void)state;
-    struct prison prison = jailed_gateway();
-    assert_int_equal(attempt(&prison, TRY_ACCEPT), EAGAIN);
-    assert_int_equal(attempt(&prison, TRY_NODELAY), 0);
-    assert_int_equal(release(&prison), 0);
+    struct prison prison = prison_jailed(JAIL_GATEWAY);
+    assert_int_equal(prison_attempt(&prison, TRY_ACCEPT), EAGAIN);
+    assert_int_equal(prison_attempt(&prison, TRY_NODELAY), 0);
+    assert_int_equal(prison_release(&prison), 0);
     assert_killed_by(JAIL_GATEWAY, TRY_ABSOLUTE);
     assert_killed_by(JAIL_GATEWAY, TRY_MEMFD);
     assert_killed_by(JAIL_GATEWAY, TRY_ODD_SOCKOPT);
@@ -399,9 +240,9 @@ static void the_gateway_serves_connections_and_opens_no_file(void **state)
 static void only_control_makes_memfds(void **state)
 {
     (void)state;
-    struct prison prison = jailed(JAIL_CONTROL);
-    assert_int_equal(attempt(&prison, TRY_MEMFD), 0);
-    assert_int_equal(release(&prison), 0);
+    struct prison prison = prison_jailed(JAIL_CONTROL);
+    assert_int_equal(prison_attempt(&prison, TRY_MEMFD), 0);
+    assert_int_equal(prison_release(&prison), 0);
     assert_killed_by(JAIL_CELL, TRY_MEMFD);
     assert_killed_by(JAIL_KMS, TRY_MEMFD);
 }
@@ -420,20 +261,20 @@ static void what_nobody_may_do_kills_in_every_role(void **state)
 static void a_failed_assertion_ends_the_process_and_is_told_from_a_forbidden_call(void **state)
 {
     (void)state;
-    struct prison prison = jailed(JAIL_CELL);
-    order(&prison, INMATE_ATTEMPT, TRY_ABORT, NULL, 0);
-    int result = release(&prison);
+    struct prison prison = prison_jailed(JAIL_CELL);
+    prison_order(&prison, INMATE_ATTEMPT, TRY_ABORT, NULL, 0);
+    int result = prison_release(&prison);
     assert_true(result == 128 + SIGSEGV || result == 128 + SIGABRT);
 }
 
 static void root_is_never_the_id_of_a_jail(void **state)
 {
     (void)state;
-    struct prison prison = blank_of(JAIL_CELL);
+    struct prison prison = prison_blank(JAIL_CELL);
     assert_int_equal(jail_map(&prison.child, 0, TENANT_UID, &fault), FORBIDDEN_POLICY);
     assert_int_equal(jail_map(&prison.child, TENANT_UID, 0, &fault), FORBIDDEN_POLICY);
     assert_ok(jail_map(&prison.child, TENANT_UID, TENANT_UID, &fault));
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&prison), 0);
 }
 
 static void an_inmate_dies_with_its_supervisor(void **state)
@@ -443,7 +284,7 @@ static void an_inmate_dies_with_its_supervisor(void **state)
     assert_int_equal(pipe2(told, O_CLOEXEC), 0);
     pid_t supervisor = fork();
     if (supervisor == 0) {
-        struct prison prison = jailed(JAIL_CELL);
+        struct prison prison = prison_jailed(JAIL_CELL);
         ssize_t written = write(told[1], &prison.child.pid, sizeof prison.child.pid);
         for (;;)
             pause();
@@ -466,14 +307,14 @@ static void an_executable_that_is_none_ends_with_127(void **state)
 {
     (void)state;
     struct prison prison = {0};
-    int kept = executable;
-    executable = open("/dev/null", O_PATH | O_CLOEXEC);
+    int kept = prison_executable;
+    prison_executable = open("/dev/null", O_PATH | O_CLOEXEC);
     int log = dup(2), quiet = open("/dev/null", O_WRONLY);
     dup2(quiet, 2);
-    status code = try_spawn(&prison, JAIL_CELL, -1);
-    close(executable);
-    executable = kept;
-    int result = code == OK ? release(&prison) : -1;
+    status code = prison_spawn(&prison, JAIL_CELL, -1);
+    close(prison_executable);
+    prison_executable = kept;
+    int result = code == OK ? prison_release(&prison) : -1;
     dup2(log, 2);
     close(log);
     close(quiet);
@@ -490,9 +331,9 @@ static void wait_for_success(pid_t pid)
 
 static bool jail_holds(uid_t uid, bool groups_kept)
 {
-    struct prison prison = blank_of(JAIL_CELL);
-    int fds[2] = {detached("silo", true), detached("second", true)};
-    close_behind(&prison, CLOSE_WELL, fds, 2, uid);
+    struct prison prison = prison_blank(JAIL_CELL);
+    int fds[2] = {prison_detached("silo", true), prison_detached("second", true)};
+    prison_close(&prison, CLOSE_WELL, fds, 2, uid);
     struct jail_expectation expected = {.uid = uid, .gid = uid, .landlock_abi = prison.abi,
                                         .groups_kept = groups_kept};
     struct jail_report report;
@@ -501,7 +342,7 @@ static bool jail_holds(uid_t uid, bool groups_kept)
         code = jail_measure(&report, &prison.child, &fault);
     if (code != OK)
         print_message("%s\n", fault.detail);
-    return release(&prison) == 0 && code == OK;
+    return prison_release(&prison) == 0 && code == OK;
 }
 
 static void a_supervisor_of_few_capabilities_can_still_do_all_of_it(void **state)
@@ -536,9 +377,9 @@ static void a_caller_without_root_gets_jails_of_its_own_id(void **state)
         if (!good)
             print_message("%s\n", fault.detail);
         char path[128];
-        at(path, "silo/root");
-        close(empty_root);
-        good = good && jail_empty_root(&empty_root, path, &fault) == OK && jail_holds(0, true);
+        prison_path(path, "silo/root");
+        close(prison_empty_root);
+        good = good && jail_empty_root(&prison_empty_root, path, &fault) == OK && jail_holds(0, true);
         rmdir(path);
         _exit(good ? 0 : 1);
     }
@@ -550,9 +391,9 @@ static void an_empty_root_must_be_empty(void **state)
     (void)state;
     char path[128];
     int root = -1;
-    at(path, "second");
+    prison_path(path, "second");
     assert_int_equal(jail_empty_root(&root, path, &fault), CONFLICT);
-    at(path, "link-to-empty");
+    prison_path(path, "link-to-empty");
     assert_int_equal(jail_empty_root(&root, path, &fault), UNAVAILABLE);
     assert_int_equal(root, -1);
 }
@@ -585,14 +426,14 @@ static void a_cgroup_bounds_its_inmate_or_says_why_there_is_none(void **state)
         return;
     }
     struct prison prison = {0};
-    assert_ok(try_spawn(&prison, JAIL_CELL, group));
+    assert_ok(prison_spawn(&prison, JAIL_CELL, group));
     close(group);
-    prison.found = heard(&prison, INMATE_BLANK);
-    int fds[2] = {detached("silo", true), detached("second", true)};
-    close_behind(&prison, CLOSE_WELL, fds, 2, TENANT_UID);
+    prison.found = prison_heard(&prison, INMATE_BLANK);
+    int fds[2] = {prison_detached("silo", true), prison_detached("second", true)};
+    prison_close(&prison, CLOSE_WELL, fds, 2, TENANT_UID);
     close(fds[0]);
     close(fds[1]);
-    struct jail_expectation expected = expectation_of(&prison);
+    struct jail_expectation expected = prison_expectation(&prison);
     struct jail_report report;
     expected.cgroup = path;
     assert_ok(jail_verify(&report, &prison.child, &expected, &fault));
@@ -601,62 +442,12 @@ static void a_cgroup_bounds_its_inmate_or_says_why_there_is_none(void **state)
     assert_string_equal(text, "67108864\n");
     read_group(text, path, "cpu.max");
     assert_string_equal(text, "50000 100000\n");
-    assert_int_equal(release(&prison), 0);
+    assert_int_equal(prison_release(&prison), 0);
     jail_cgroup_remove(&cgroups, "cell-1");
     jail_cgroups_close(&cgroups);
     char full[200];
     snprintf(full, sizeof full, "/sys/fs/cgroup%s", path);
     assert_int_not_equal(access(full, F_OK), 0);
-}
-
-static int prepare(void **state)
-{
-    (void)state;
-    char path[128], to[128];
-    snprintf(base, sizeof base, "/tmp/jail-test-XXXXXX");
-    if (getuid() != 0 || !mkdtemp(base) || chmod(base, 0755))
-        return -1;
-    executable = open("/proc/self/exe", O_PATH | O_CLOEXEC);
-    null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    at(path, "empty");
-    if (jail_empty_root(&empty_root, path, &fault) != OK)
-        return -1;
-    at(to, "link-to-empty");
-    if (symlink(path, to))
-        return -1;
-    for (int i = 0; i < 2; i++) {
-        at(path, i ? "second" : "silo");
-        if (mkdir(path, 0700) || chown(path, TENANT_UID, TENANT_UID))
-            return -1;
-    }
-    write_file("second/readable", 0644);
-    write_file("outside", 0644);
-    at(path, "outside");
-    at(to, "silo/link");
-    if (symlink("../outside", to))
-        return -1;
-    for (int role = 0; role < JAIL_ROLES; role++)
-        if (jail_filters(&filters[role], (enum jail_role)role, &fault) != OK)
-            return -1;
-    return 0;
-}
-
-static int clean_up(void **state)
-{
-    (void)state;
-    static const char *const names[] = {"silo/link", "second/readable", "outside", "link-to-empty"};
-    static const char *const directories[] = {"silo/folder", "silo/root", "silo", "second",
-                                              "empty", ""};
-    char path[128];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        at(path, names[i]);
-        unlink(path);
-    }
-    for (size_t i = 0; i < sizeof directories / sizeof *directories; i++) {
-        at(path, directories[i]);
-        rmdir(path);
-    }
-    return 0;
 }
 
 int main(int count, char **arguments)
@@ -689,5 +480,5 @@ int main(int count, char **arguments)
         cmocka_unit_test(an_empty_root_must_be_empty),
         cmocka_unit_test(a_cgroup_bounds_its_inmate_or_says_why_there_is_none),
     };
-    return cmocka_run_group_tests(tests, prepare, clean_up);
+    return cmocka_run_group_tests(tests, prison_prepare, prison_clean_up);
 }
