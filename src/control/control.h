@@ -17,6 +17,7 @@
 #include "store/statement.h"
 #include "wire/json.h"
 #include "wire/messages.h"
+#include "wire/sandbox.h"
 #include "wire/usage.h"
 
 enum tenant_state {
@@ -83,6 +84,9 @@ struct control {
     uint8_t denial_sample[HASH_BYTES];
     struct usage_note *usage_notes; /* of usage.c, to be stored */
     struct loop_timer usage_timer;
+    struct sandbox *sandboxes; /* of sandboxes.c, alive */
+    struct ended_sandbox *ended_sandboxes; /* the newest; NULL before the first */
+    uint32_t sandbox_count, next_ended_sandbox;
     struct prices prices; /* of the price file in force */
 };
 
@@ -274,6 +278,8 @@ void call_supervisor(struct control *control, uint32_t type, struct span body, c
                      uint32_t fd_count, call_on_reply *on_reply, void *context);
 void call_answered(struct control *control, struct ipc_message *message);
 
+struct session;
+
 /* lifecycle.c */
 struct outcome { /* what an operation that takes its time tells its caller, once */
     void (*done)(void *context, status code, const char *detail, struct span json);
@@ -301,6 +307,36 @@ struct cost tenant_put_json(struct json_writer *writer, struct control *control,
 /* The same with its use of the month, of today and of the last days one by one. */
 void tenant_put_whole(struct json_writer *writer, struct control *control,
                       const struct tenant *tenant, uint32_t days);
+
+/* sandboxes.c */
+struct sandbox_wish {
+    struct tenant tenant;
+    bool has_tenant; /* else it is the operator's own */
+    bool has_tier;   /* the caller named spec.weakest */
+    uint32_t timeout_s; /* of the command; the sandbox lives a little longer */
+    struct sandbox_spec spec;
+    int64_t operator_uid;
+    char argv_hash[2 * HASH_BYTES + 1]; /* of the command; "" where nobody said */
+};
+/* Answers the session when it runs or was refused, unless it fails here. The stream stays the
+ * caller's. Each start and refusal is in the ledger. */
+MUST_CHECK status sandbox_start(struct session *session, struct sandbox_wish *wish, int stream,
+                                struct fault *fault);
+/* Told when no process of it is left. NOT_FOUND. */
+MUST_CHECK status sandbox_kill(struct control *control, uint64_t id, int64_t operator_uid,
+                               struct outcome outcome, struct fault *fault);
+/* Answers the session at its end, or at once where it has ended lately. NOT_FOUND. */
+MUST_CHECK status sandbox_wait(struct session *session, uint64_t id, struct fault *fault);
+/* Told when no process of a sandbox of the tenant is left, those that are being started included.
+ * For tenants that are not active any more: no new one begins. */
+void sandboxes_stop_of(struct control *control, const struct tenant *tenant, int64_t operator_uid,
+                       struct outcome outcome);
+void sandboxes_on_gone(struct control *control, struct cursor *body);
+void sandboxes_put_json(struct json_writer *writer, const struct control *control);
+enum { SANDBOX_ID_TEXT = 17 };
+void sandbox_id_text(char text[SANDBOX_ID_TEXT], uint64_t id);
+/* BAD_FIELD. */
+MUST_CHECK status sandbox_id_read(uint64_t *ret, struct span text, struct fault *fault);
 
 /* usage.c */
 void usage_on_report(struct control *control, struct cursor *body);
@@ -347,7 +383,6 @@ void gateway_answer(struct gateway_link *link, uint32_t id, status code, const c
 void admin_open(struct control *control, struct cursor *body, struct ipc_message *message);
 
 /* restore.c */
-struct session;
 bool restore_under_way(const struct control *control, const uint8_t id[TENANT_ID_BYTES]);
 /* Replaces the tenant's silo by what is made of the backups that come through *backups (taken when
  * OK). Told once: done, or nothing has changed. CONFLICT while something else is under way. */
@@ -381,7 +416,7 @@ MUST_CHECK status verb_scope(struct charter_scope *ret, struct control *control,
 MUST_CHECK status verb_tenant(struct tenant *ret, struct control *control,
                               const struct json *arguments, struct fault *fault);
 verb_run verb_audit_export, verb_audit_checkpoint, verb_backup, verb_restore, verb_check,
-    verb_tenant_export;
+    verb_tenant_export, verb_sandbox_run, verb_sandbox_list, verb_sandbox_kill, verb_sandbox_wait;
 verb_run verb_issuer_add, verb_issuer_remove, verb_issuer_list, verb_revoke, verb_revoke_list,
     verb_route_add, verb_route_remove, verb_route_list,
     verb_rotate_dek, verb_rotate_kek, verb_key_disable, verb_key_enable;

@@ -553,6 +553,25 @@ static void on_cell_killed(void *context, status code, const char *detail, struc
     ask_silo_remove(work, on_silo_removed);
 }
 
+static void ask_cell_stop(struct work *work, enum cell_stop_how how, call_on_reply *on_reply)
+{
+    uint8_t storage[32];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put(&body, SPAN_OF(work->tenant.id));
+    buffer_put_u8(&body, (uint8_t)how);
+    call_supervisor(work->control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, on_reply, work);
+}
+
+/* Of an erasure: code that still ran could bring about more of what is to be gone. */
+static void on_sandboxes_ended(void *context, status code, const char *detail, struct span json)
+{
+    (void)json;
+    if (code != OK)
+        undo_erase(context, detail);
+    else
+        ask_cell_stop(context, CELL_STOP_KILL, on_cell_killed);
+}
+
 static void answer_receipt(struct control *control, struct span name, struct outcome outcome)
 {
     uint8_t storage[2 * RECEIPT_MAX];
@@ -593,11 +612,8 @@ void lifecycle_erase(struct control *control, struct span name, int kms_admin,
         return;
     }
     gateways_tell_changed(control, tenant.id);
-    uint8_t storage[32];
-    struct buffer body = buffer_over(storage, sizeof storage);
-    buffer_put(&body, SPAN_OF(tenant.id));
-    buffer_put_u8(&body, CELL_STOP_KILL);
-    call_supervisor(control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, on_cell_killed, work);
+    sandboxes_stop_of(control, &tenant, operator_uid,
+                      (struct outcome){.done = on_sandboxes_ended, .context = work});
 }
 
 static void on_parked(void *context, status code, const char *detail, struct cursor *result,
@@ -610,17 +626,22 @@ static void on_parked(void *context, status code, const char *detail, struct cur
         finish(context, code, detail, (struct span){0});
 }
 
-/* Only without a process of the tenant is it paused; also when it was paused before. */
-static void park(struct control *control, const struct tenant *tenant, struct outcome outcome)
+static void on_sandboxes_paused(void *context, status code, const char *detail, struct span json)
 {
-    uint8_t storage[32];
-    struct buffer body = buffer_over(storage, sizeof storage);
-    struct work *work = begin(control, tenant, -1, -1, outcome);
-    if (!work)
-        return;
-    buffer_put(&body, SPAN_OF(tenant->id));
-    buffer_put_u8(&body, CELL_STOP_PARK);
-    call_supervisor(control, MESSAGE_CELL_STOP, buffer_span(&body), NULL, 0, on_parked, work);
+    if (code != OK)
+        finish(context, code, detail, json);
+    else
+        ask_cell_stop(context, CELL_STOP_PARK, on_parked);
+}
+
+/* Only without a process of the tenant is it paused; also when it was paused before. */
+static void park(struct control *control, const struct tenant *tenant, int64_t operator_uid,
+                 struct outcome outcome)
+{
+    struct work *work = begin(control, tenant, -1, operator_uid, outcome);
+    if (work)
+        sandboxes_stop_of(control, tenant, operator_uid,
+                          (struct outcome){.done = on_sandboxes_paused, .context = work});
 }
 
 void lifecycle_pause(struct control *control, struct span name, bool pause, int64_t operator_uid,
@@ -648,7 +669,7 @@ void lifecycle_pause(struct control *control, struct span name, bool pause, int6
         return;
     }
     if (pause) {
-        park(control, &tenant, outcome);
+        park(control, &tenant, operator_uid, outcome);
         return;
     }
     struct buffer json = buffer_over(storage, sizeof storage);

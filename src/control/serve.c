@@ -55,6 +55,7 @@ static void dispatch(struct ipc_message *message)
     case MESSAGE_ADMIN_OPEN: admin_open(&control, &body, message); break;
     case MESSAGE_CELL_GONE: wakes_on_gone(&control, &body); break;
     case MESSAGE_CELL_USAGE: usage_on_report(&control, &body); break;
+    case MESSAGE_SANDBOX_GONE: sandboxes_on_gone(&control, &body); break;
     case MESSAGE_PRICES: usage_on_prices(&control, &body); break;
     case MESSAGE_STOP:
         control.stopping = true;

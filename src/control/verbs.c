@@ -407,7 +407,9 @@ static const struct {
     {"platform.key", platform_key},   {"status", node_status},
     {"prove", prove},                 {"tenant.backup", verb_backup},
     {"tenant.check", verb_check},     {"tenant.export", verb_tenant_export},
-    {"tenant.restore", verb_restore},
+    {"tenant.restore", verb_restore}, {"sandbox.run", verb_sandbox_run},
+    {"sandbox.list", verb_sandbox_list}, {"sandbox.kill", verb_sandbox_kill},
+    {"sandbox.wait", verb_sandbox_wait},
 };
 
 void verbs_run(struct session *session, struct span verb, struct span arguments,

@@ -176,6 +176,63 @@ static void reply(struct node *node, uint32_t id, struct span result)
     send_to(node->control_channel, MESSAGE_REPLY, id, buffer_span(&body));
 }
 
+void node_answer_start(struct node *node)
+{
+    uint8_t storage[16];
+    struct buffer result = buffer_over(storage, sizeof storage);
+    struct fault fault;
+    uint32_t id = node->sandboxes.held;
+    node->sandboxes.held = 0;
+    assert_int_not_equal(id, 0);
+    if (node->sandboxes.refuse != OK) {
+        must(reply_send(node->control_channel, id, node->sandboxes.refuse, node->sandboxes.why,
+                        &fault), &fault);
+        return;
+    }
+    buffer_put_u64(&result, node->sandboxes.next_id++);
+    buffer_put_u8(&result, node->sandboxes.tier);
+    reply(node, id, buffer_span(&result));
+}
+
+void node_sandbox_gone(struct node *node, uint64_t id, enum sandbox_end end_, const char *detail)
+{
+    uint8_t storage[512];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u64(&body, id);
+    buffer_put_u8(&body, (uint8_t)end_);
+    buffer_put_u64(&body, 1500000); /* CPU us */
+    buffer_put_u64(&body, 4096);    /* peak KiB */
+    buffer_put_u64(&body, 2250000); /* wall us */
+    buffer_put_text_field(&body, detail);
+    send_to(node->control_channel, MESSAGE_SANDBOX_GONE, 0, buffer_span(&body));
+}
+
+static void start_sandbox(struct node *node, const struct ipc_message *message)
+{
+    struct cursor body = cursor_over(message->body);
+    struct fault fault;
+    struct stat info;
+    must(cursor_copy(node->sandboxes.tenant, &body, TENANT_ID_BYTES, &fault), &fault);
+    must(sandbox_spec_get(&node->sandboxes.spec, &body, &fault), &fault);
+    must(cursor_end(&body, &fault), &fault);
+    node->sandboxes.had_socket = message->fd_count == 1 && fstat(message->fds[0], &info) == 0
+                              && S_ISSOCK(info.st_mode);
+    node->sandboxes.held = message->id;
+    if (!node->sandboxes.hold)
+        node_answer_start(node);
+}
+
+static void stop_sandbox(struct node *node, const struct ipc_message *message)
+{
+    struct cursor body = cursor_over(message->body);
+    struct fault fault;
+    uint64_t id;
+    must(cursor_u64(&id, &body, &fault), &fault);
+    must(cursor_end(&body, &fault), &fault);
+    node_sandbox_gone(node, id, SANDBOX_CLOSED, "stopped");
+    reply(node, message->id, (struct span){0});
+}
+
 static void refuse(struct node *node, uint32_t id)
 {
     struct fault fault;
@@ -188,6 +245,8 @@ static void act(struct node *node, const struct ipc_message *message)
     char name[TENANT_ID_TEXT] = "";
     if (message->body.length >= TENANT_ID_BYTES)
         hex_encode(name, (struct span){message->body.data, TENANT_ID_BYTES});
+    if (message->type != MESSAGE_READY && node->sandboxes.asked_count < ASKED_MAX)
+        node->sandboxes.asked[node->sandboxes.asked_count++] = message->type;
     if (node->refuse && message->type == node->refuse) {
         refuse(node, message->id);
         return;
@@ -202,6 +261,8 @@ static void act(struct node *node, const struct ipc_message *message)
         assert_true(unlinkat(node->silos, name, AT_REMOVEDIR) == 0 || errno == ENOENT);
         reply(node, message->id, SPAN_OF(counts));
         return;
+    case MESSAGE_SANDBOX_START: start_sandbox(node, message); return;
+    case MESSAGE_SANDBOX_STOP: stop_sandbox(node, message); return;
     case MESSAGE_CELL_STOP: reply(node, message->id, (struct span){0}); return;
     default: fail_msg("control said %#x", message->type);
     }
@@ -350,8 +411,7 @@ static bool take_answer(struct node *node, status *ret_code, char detail[256],
     return true;
 }
 
-bool node_call(struct node *node, const char *verb, const char *arguments, status *ret_code,
-               char detail[256], struct buffer *ret_json)
+void node_begin(struct node *node, const char *verb, const char *arguments, int fd)
 {
     uint8_t storage[1024];
     struct fault fault;
@@ -359,8 +419,31 @@ bool node_call(struct node *node, const char *verb, const char *arguments, statu
     open_admin(node);
     buffer_put_text_field(&body, verb);
     buffer_put_text_field(&body, arguments);
-    must(ipc_send(node->client, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), NULL, 0, &fault),
+    must(ipc_send(node->client, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), &fd, fd >= 0, &fault),
          &fault);
+}
+
+void node_settle(struct node *node)
+{
+    while (pump(node, QUIET_MS))
+        ;
+}
+
+bool node_call(struct node *node, const char *verb, const char *arguments, status *ret_code,
+               char detail[256], struct buffer *ret_json)
+{
+    return node_call_fd(node, verb, arguments, -1, ret_code, detail, ret_json);
+}
+
+bool node_call_fd(struct node *node, const char *verb, const char *arguments, int fd,
+                  status *ret_code, char detail[256], struct buffer *ret_json)
+{
+    node_begin(node, verb, arguments, fd);
+    return node_finish(node, ret_code, detail, ret_json);
+}
+
+bool node_finish(struct node *node, status *ret_code, char detail[256], struct buffer *ret_json)
+{
     int64_t until_us = clock_monotonic_us() + (int64_t)PATIENCE_MS * 1000;
     while (!node->died) {
         if (take_answer(node, ret_code, detail, ret_json))
