@@ -337,7 +337,8 @@ static void arguments_that_are_wrong_are_refused_by_name(void **state)
 {
     struct world *world = *state;
     static const char *const wrong[][2] = {
-        {"{\"image\":\"../x\"}", "image"}, {"{\"image\":\"\"}", "image"}, {"{\"net\":\"full\"}", "net"},
+        {"{\"image\":\"../x\"}", "image"}, {"{\"image\":\"\"}", "image"},
+        {"{\"net\":\"full\"}", "net"},
         {"{\"tier\":\"vm\"}", "tier"}, {"{\"vcpus\":0}", "vcpus"}, {"{\"vcpus\":33}", "vcpus"},
         {"{\"memory_mib\":63}", "memory_mib"}, {"{\"memory_mib\":262145}", "memory_mib"},
         {"{\"disk_mib\":-1}", "disk_mib"}, {"{\"processes\":0}", "processes"},
