@@ -8,5 +8,6 @@
 MUST_CHECK status inmate_vmm_close(uint32_t *ret_abi, enum inmate_closing how, int kvm,
                                    struct fault *fault);
 
-int inmate_vmm_attempt(enum inmate_attempt attempt);         /* 0 or errno; ENOSYS: not known */
-int inmate_vmm_attempt_by_vcpu(enum inmate_attempt attempt); /* the same by the first vCPU's thread */
+int inmate_vmm_attempt(enum inmate_attempt attempt); /* 0 or errno; ENOSYS: not known */
+/* Any attempt, by the thread of the first vCPU. */
+int inmate_vmm_attempt_by_vcpu(enum inmate_attempt attempt);

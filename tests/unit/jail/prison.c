@@ -48,7 +48,8 @@ status prison_spawn(struct prison *ret, enum jail_role role, int cgroup)
     assert_ok(ipc_pair(ends, &fault));
     struct jail_plan plan = {
         .role = role, .executable = prison_executable, .name = "inmate", .null = null, .log = 2,
-        .channel = ends[1], .empty_root = prison_empty_root, .filters = filters[role], .cgroup = cgroup};
+        .channel = ends[1], .empty_root = prison_empty_root, .filters = filters[role],
+        .cgroup = cgroup};
     char name[32];
     snprintf(name, sizeof name, "inmate-%s", jail_role_name(role));
     plan.name = name;

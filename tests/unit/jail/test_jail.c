@@ -379,7 +379,8 @@ static void a_caller_without_root_gets_jails_of_its_own_id(void **state)
         char path[128];
         prison_path(path, "silo/root");
         close(prison_empty_root);
-        good = good && jail_empty_root(&prison_empty_root, path, &fault) == OK && jail_holds(0, true);
+        good = good && jail_empty_root(&prison_empty_root, path, &fault) == OK
+            && jail_holds(0, true);
         rmdir(path);
         _exit(good ? 0 : 1);
     }
