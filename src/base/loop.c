@@ -28,6 +28,8 @@ struct loop {
     uint32_t timers, capacity;
     loop_on_time *turn_end;
     void *turn_end_context;
+    loop_on_time *before_wait, *after_wait;
+    void *wait_context;
 };
 
 status loop_create(struct loop **ret, struct fault *fault)
@@ -174,6 +176,13 @@ void loop_on_turn_end(struct loop *loop, loop_on_time *hook, void *context)
     loop->turn_end_context = context;
 }
 
+void loop_around_wait(struct loop *loop, loop_on_time *before, loop_on_time *after, void *context)
+{
+    loop->before_wait = before;
+    loop->after_wait = after;
+    loop->wait_context = context;
+}
+
 static void fire_due(struct loop *loop)
 {
     int64_t now = clock_monotonic_us();
@@ -197,9 +206,15 @@ static int wait_ms(const struct loop *loop, int timeout_ms)
 status loop_turn(struct loop *loop, int timeout_ms, struct fault *fault)
 {
     struct epoll_event events[EVENTS_PER_TURN];
-    int count = epoll_wait(loop->epoll, events, EVENTS_PER_TURN, wait_ms(loop, timeout_ms));
-    if (count < 0 && errno != EINTR)
-        return FAIL(INTERNAL, fault, "event loop: epoll_wait: %s", strerror(errno));
+    int wait = wait_ms(loop, timeout_ms);
+    if (loop->before_wait)
+        loop->before_wait(loop->wait_context);
+    int count = epoll_wait(loop->epoll, events, EVENTS_PER_TURN, wait);
+    int reason = errno;
+    if (loop->after_wait)
+        loop->after_wait(loop->wait_context);
+    if (count < 0 && reason != EINTR)
+        return FAIL(INTERNAL, fault, "event loop: epoll_wait: %s", strerror(reason));
     for (int i = 0; i < count; i++) {
         struct loop_source *source = events[i].data.ptr;
         if (!source->removed)

@@ -43,6 +43,10 @@ void loop_timer_stop(struct loop *loop, struct loop_timer *timer); /* also when 
 
 void loop_on_turn_end(struct loop *loop, loop_on_time *hook, void *context);
 
+/* Called straight before and after the wait of each turn: for a thread that shares what its loop
+ * serves with others under a lock, and lets go of it only while nothing is to be done. */
+void loop_around_wait(struct loop *loop, loop_on_time *before, loop_on_time *after, void *context);
+
 /* Runs until loop_stop. INTERNAL when epoll itself fails. */
 MUST_CHECK status loop_run(struct loop *loop, struct fault *fault);
 MUST_CHECK status loop_turn(struct loop *loop, int timeout_ms, struct fault *fault);

@@ -65,6 +65,10 @@ void machine_go(struct machine *machine);
 void machine_end(struct machine *machine, enum sandbox_end end, const char *detail);
 struct machine *machine_free(struct machine *machine); /* returns NULL; joins the threads */
 
+/* From the device thread: when it returns every vCPU stands between two instructions, until
+ * machine_go. */
+void machine_hold(struct machine *machine);
+
 const struct guest_memory *machine_memory(const struct machine *machine);
 const struct machine_timeline *machine_timeline(const struct machine *machine);
 /* The newest of what the guest wrote to its console. */
