@@ -51,6 +51,7 @@ struct stats {
     _Atomic uint64_t handshakes_failed[STATS_HANDSHAKES];
     _Atomic uint64_t queued[STATS_QUEUES];
     _Atomic uint64_t wakes, wake_failures, parks, cells_awake, blanks_ready; /* the supervisor's */
+    _Atomic uint64_t sandboxes_alive, sandboxes_started, sandboxes_failed, monitors_ready;
     _Atomic uint64_t wake_us[STATS_BUCKETS];
     _Atomic uint64_t wake_us_sum;
     _Atomic uint64_t restarts;

@@ -53,6 +53,28 @@ static void print_refused(const struct json *document)
     }
 }
 
+/* Which wall can stand here, and why another cannot. */
+static void print_sandboxes(const struct json *sandboxes)
+{
+    const struct json *tiers = sandboxes ? json_member(sandboxes, "tiers") : NULL;
+    if (!sandboxes)
+        return;
+    printf("%-18s %lld of %lld alive, %lld MiB, %lld blank and ready\n", "sandboxes",
+           (long long)number_of(sandboxes, "alive"), (long long)number_of(sandboxes, "limit"),
+           (long long)number_of(sandboxes, "memory_mib"),
+           (long long)number_of(sandboxes, "blanks_ready"));
+    for (uint32_t i = 0; tiers && i < tiers->count; i++) {
+        const struct json *works = json_member(&tiers->items[i], "works");
+        printf("  %-16.*s ", SPAN_ARG(text_of(&tiers->items[i], "tier")));
+        if (works && works->kind == JSON_TRUE)
+            printf("works");
+        else
+            cli_put_text(text_of(&tiers->items[i], "reason"));
+        putchar('\n');
+    }
+    putchar('\n');
+}
+
 static void print_status(const struct json *document)
 {
     static const char *const lines[] = {"version", "kernel", "listen", "ops", "tls", "identity",
@@ -62,9 +84,10 @@ static void print_status(const struct json *document)
         cli_put_text(text_of(document, lines[i]));
         putchar('\n');
     }
-    printf("%-18s %lld awake, %lld blank and ready\n\n", "cells",
+    printf("%-18s %lld awake, %lld blank and ready\n", "cells",
            (long long)number_of(document, "cells_awake"),
            (long long)number_of(document, "blanks_ready"));
+    print_sandboxes(json_member(document, "sandboxes"));
     print_list(document, "services");
     print_list(document, "cells");
     print_refused(document);

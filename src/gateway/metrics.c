@@ -177,6 +177,14 @@ static void put_supervisor(struct buffer *out, const struct gateway *gateway)
               value(&stats->cells_awake));
     put_value(out, "bulkhead_blanks_ready", "gauge", "Blank cells waiting to become a tenant's.",
               value(&stats->blanks_ready));
+    put_value(out, "bulkhead_sandboxes_alive", "gauge", "Sandboxes that boot or run now.",
+              value(&stats->sandboxes_alive));
+    put_value(out, "bulkhead_sandboxes_started_total", "counter", "Sandboxes whose agent dialled.",
+              value(&stats->sandboxes_started));
+    put_value(out, "bulkhead_sandboxes_failed_total", "counter", "Sandboxes that never ran.",
+              value(&stats->sandboxes_failed));
+    put_value(out, "bulkhead_monitors_ready", "gauge", "Blank monitors waiting for a sandbox.",
+              value(&stats->monitors_ready));
     put_value(out, "bulkhead_restarts_total", "counter", "Services restarted after they ended.",
               value(&stats->restarts));
 }

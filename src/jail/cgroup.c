@@ -129,6 +129,68 @@ status jail_cgroup_make(int *ret, const struct jail_cgroups *cgroups, const char
     return OK;
 }
 
+static status open_group(int *ret, const struct jail_cgroups *cgroups, const char *name,
+                         struct fault *fault)
+{
+    if (cgroups->directory < 0 || !is_name(name))
+        return FAIL(UNAVAILABLE, fault, "cgroup %.48s: %.100s", name, cgroups->reason);
+    *ret = openat(cgroups->directory, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*ret < 0)
+        return FAIL(UNAVAILABLE, fault, "cgroup %s: %s", name, strerror(errno));
+    return OK;
+}
+
+status jail_cgroup_limit(const struct jail_cgroups *cgroups, const char *name,
+                         const struct jail_limits *limits, struct fault *fault)
+{
+    _cleanup_close_ int group = -1;
+    if (cgroups->directory < 0)
+        return OK;
+    TRY(open_group(&group, cgroups, name, fault));
+    return set_limits(group, limits, fault);
+}
+
+static bool number_at(uint64_t *ret, struct span text)
+{
+    uint64_t value = 0;
+    size_t digits = 0;
+    for (; digits < text.length && text.data[digits] >= '0' && text.data[digits] <= '9'; digits++)
+        if (__builtin_mul_overflow(value, 10, &value)
+            || __builtin_add_overflow(value, text.data[digits] - '0', &value))
+            return false;
+    *ret = value;
+    return digits > 0;
+}
+
+static bool number_of(uint64_t *ret, struct span text, struct span key)
+{
+    while (text.length > 0) {
+        size_t line = span_find(text, '\n');
+        if (key.length == 0)
+            return number_at(ret, text);
+        if (line > key.length && span_starts_with(text, key) && text.data[key.length] == ' ')
+            return number_at(ret, (struct span){text.data + key.length + 1, line - key.length - 1});
+        size_t taken = line < text.length ? line + 1 : line;
+        text = (struct span){text.data + taken, text.length - taken};
+    }
+    return false;
+}
+
+status jail_cgroup_number(uint64_t *ret, const struct jail_cgroups *cgroups, const char *name,
+                          const char *file, const char *key, struct fault *fault)
+{
+    uint8_t content[1024];
+    _cleanup_close_ int group = -1, open_file = -1;
+    TRY(open_group(&group, cgroups, name, fault));
+    open_file = openat(group, file, O_RDONLY | O_CLOEXEC);
+    ssize_t got = open_file < 0 ? -1 : read(open_file, content, sizeof content);
+    if (got < 0)
+        return FAIL(UNAVAILABLE, fault, "cgroup %s: %s: %s", name, file, strerror(errno));
+    if (!number_of(ret, (struct span){content, (size_t)got}, span_of_text(key)))
+        return FAIL(UNAVAILABLE, fault, "cgroup %s: %s: no number", name, file);
+    return OK;
+}
+
 void jail_cgroup_remove(const struct jail_cgroups *cgroups, const char *name)
 {
     if (cgroups->directory >= 0 && is_name(name))

@@ -23,11 +23,12 @@ static const struct {
     [CHILD_CONTROL] = {"control", "bulkhead-control", JAIL_CONTROL},
     [CHILD_GATEWAY] = {"gateway", "bulkhead-gateway", JAIL_GATEWAY},
     [CHILD_CELL] = {"cell", "bulkhead-cell", JAIL_CELL},
+    [CHILD_VMM] = {"vmm", "bulkhead-vmm", JAIL_VMM},
 };
 
 const char *child_name(char text[24], const struct child *child)
 {
-    bool numbered = child->kind == CHILD_GATEWAY || child->kind == CHILD_CELL;
+    bool numbered = child->kind >= CHILD_GATEWAY;
     if (numbered)
         snprintf(text, 24, "%s-%u", kinds[child->kind].name, child->index);
     else
@@ -41,7 +42,7 @@ uid_t child_uid(const struct child *child)
                                                   [CHILD_GATEWAY] = 10};
     if (child->supervisor->shared_id)
         return 0;
-    if (child->kind == CHILD_CELL)
+    if (child->kind == CHILD_CELL || child->kind == CHILD_VMM)
         return child->uid;
     uint32_t step = child->kind == CHILD_GATEWAY ? child->index : 0;
     return child->supervisor->options.uid_base + offsets[child->kind] + step;
@@ -114,8 +115,8 @@ static void verify(struct child *child, struct ipc_message *message)
     struct fault fault;
     struct cursor body = cursor_over(message->body);
     jail_cgroup_text(cgroup, sizeof cgroup, &child->supervisor->cgroups, child_name(name, child));
-    const bool cell = child->kind == CHILD_CELL;
-    if (child->state != (cell ? CHILD_CLOSING : CHILD_STARTING)
+    const bool blank_first = child->kind == CHILD_CELL || child->kind == CHILD_VMM;
+    if (child->state != (blank_first ? CHILD_CLOSING : CHILD_STARTING)
         || cursor_u32(&abi, &body, &fault) != OK || cursor_u8(&probe, &body, &fault) != OK
         || cursor_end(&body, &fault) != OK || message->fd_count || !probe) {
         child_fatal(child, "a JAILED message that is malformed, out of turn, or denies its jail");
@@ -129,8 +130,10 @@ static void verify(struct child *child, struct ipc_message *message)
         return;
     }
     child->state = CHILD_JAILED;
-    if (cell)
+    if (child->kind == CHILD_CELL)
         cell_verified(child);
+    else if (child->kind == CHILD_VMM)
+        monitor_verified(child);
 }
 
 static void receive(struct child *child)
@@ -182,12 +185,15 @@ static void on_exit_event(void *context, uint32_t events)
     struct child *child = context;
     struct fault fault;
     usage_look(child);
+    monitor_look(child);
     int code = -1; /* reaped by nobody else: an error of waitid itself is an end, too */
     if (jail_reap(&code, &child->jail, &fault) == AGAIN)
         return;
     receive(child); /* its last words may still be in the channel */
     if (child->kind == CHILD_CELL)
         cell_ended(child, code);
+    else if (child->kind == CHILD_VMM)
+        monitor_ended(child, code);
     else
         service_ended(child, code);
 }

@@ -1,5 +1,6 @@
 /* permits.c: what each kind of child may say, in which states, with how many descriptors, and who
  * handles it. What is not in its table ends the child. */
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/hex.h"
 #include "base/log.h"
@@ -355,6 +356,64 @@ static status on_cell_damage(struct child *child, struct ipc_message *message,
     return OK;
 }
 
+static status on_sandbox_start(struct child *child, struct ipc_message *message,
+                               struct cursor *body, struct fault *fault)
+{
+    uint8_t tenant[TENANT_ID_BYTES]; /* all zero: the operator's own */
+    struct sandbox_spec spec;
+    TRY(cursor_copy(tenant, body, TENANT_ID_BYTES, fault));
+    TRY(sandbox_spec_get(&spec, body, fault));
+    TRY(cursor_end(body, fault));
+    if (message->id == 0)
+        return FAIL(BAD_REQUEST, fault, "SANDBOX_START with id 0");
+    sandboxes_start(child->supervisor, message->id, tenant, &spec, take_fd(&message->fds[0]));
+    return OK;
+}
+
+static status on_sandbox_stop(struct child *child, struct ipc_message *message,
+                              struct cursor *body, struct fault *fault)
+{
+    uint64_t id;
+    TRY(cursor_u64(&id, body, fault));
+    TRY(cursor_end(body, fault));
+    if (message->id == 0)
+        return FAIL(BAD_REQUEST, fault, "SANDBOX_STOP with id 0");
+    sandboxes_stop(child->supervisor, id, message->id);
+    return OK;
+}
+
+static status on_vmm_blank(struct child *child, struct ipc_message *message, struct cursor *body,
+                           struct fault *fault)
+{
+    (void)message;
+    TRY(cursor_end(body, fault));
+    monitor_blank(child);
+    return OK;
+}
+
+static status on_vmm_running(struct child *child, struct ipc_message *message,
+                             struct cursor *body, struct fault *fault)
+{
+    (void)message;
+    uint64_t entered_us, dialled_us;
+    TRY(cursor_u64(&entered_us, body, fault));
+    TRY(cursor_u64(&dialled_us, body, fault));
+    TRY(cursor_end(body, fault));
+    return monitor_running(child, entered_us, dialled_us, fault);
+}
+
+static status on_vmm_ended(struct child *child, struct ipc_message *message, struct cursor *body,
+                           struct fault *fault)
+{
+    (void)message;
+    uint8_t end;
+    char detail[200];
+    TRY(cursor_u8(&end, body, fault));
+    TRY(cursor_text(detail, sizeof detail, body, "detail", fault));
+    TRY(cursor_end(body, fault));
+    return monitor_guest_ended(child, end, detail, fault);
+}
+
 static const struct permit kms_permits[] = {
     {MESSAGE_READY, CHILD_JAILED, CHILD_JAILED, 0, on_ready},
     {MESSAGE_REPLY, CHILD_JAILED, CHILD_PARKING, 0, on_kms_reply},
@@ -372,6 +431,8 @@ static const struct permit control_permits[] = {
     {MESSAGE_SILO_DISCARD, CHILD_JAILED, CHILD_SERVING, 0, on_silo_discard},
     {MESSAGE_STATUS, CHILD_SERVING, CHILD_SERVING, 0, on_status},
     {MESSAGE_PROVE, CHILD_SERVING, CHILD_SERVING, 1, on_prove},
+    {MESSAGE_SANDBOX_START, CHILD_SERVING, CHILD_SERVING, 1, on_sandbox_start},
+    {MESSAGE_SANDBOX_STOP, CHILD_SERVING, CHILD_SERVING, 0, on_sandbox_stop},
     {0}};
 
 static const struct permit gateway_permits[] = {
@@ -390,9 +451,16 @@ static const struct permit cell_permits[] = {
     {MESSAGE_CELL_DAMAGE, CHILD_JAILED, CHILD_PARKING, 0, on_cell_damage},
     {0}};
 
+static const struct permit vmm_permits[] = {
+    {MESSAGE_VMM_BLANK, CHILD_STARTING, CHILD_STARTING, 0, on_vmm_blank},
+    {MESSAGE_VMM_RUNNING, CHILD_JAILED, CHILD_JAILED, 0, on_vmm_running},
+    {MESSAGE_VMM_ENDED, CHILD_CLOSING, CHILD_SERVING, 0, on_vmm_ended},
+    {0}};
+
 static const struct permit *const tables[CHILD_KINDS] = {
     [CHILD_KMS] = kms_permits, [CHILD_CONTROL] = control_permits,
-    [CHILD_GATEWAY] = gateway_permits, [CHILD_CELL] = cell_permits};
+    [CHILD_GATEWAY] = gateway_permits, [CHILD_CELL] = cell_permits,
+    [CHILD_VMM] = vmm_permits};
 
 void permits_handle(struct child *child, struct ipc_message *message)
 {

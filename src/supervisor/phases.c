@@ -1,4 +1,5 @@
-/* phases.c: the orderly stop: gateways finish what is in flight, cells park, control and the kms go
+/* phases.c: the orderly stop: gateways finish what is in flight, cells park
+ * and sandboxes end, control and the kms go
  * last, because the others need them until then. Each phase has a deadline, then it is ended. */
 #include "base/log.h"
 #include "supervisor/supervisor.h"
@@ -14,6 +15,7 @@ static void on_deadline(void *context)
             jail_kill(&supervisor->services[i].jail);
     for (struct child *cell = supervisor->cells; cell; cell = cell->next)
         jail_kill(&cell->jail);
+    sandboxes_stop_all(supervisor, "the node stops");
 }
 
 static void stop_service(struct child *child)
@@ -34,14 +36,16 @@ static void enter(struct supervisor *supervisor, int phase)
     if (loop_timer_start(supervisor->loop, &supervisor->phase_timer, PHASE_DEADLINE_US,
                          on_deadline, supervisor, &fault) != OK)
         log_event(LOG_ERROR, "stop.timer", "%s", fault.detail);
-    if (phase == PHASE_STOP_GATEWAYS)
+    if (phase == PHASE_STOP_GATEWAYS) {
         for (uint32_t i = 0; i < supervisor->options.gateways; i++)
             stop_service(service_gateway(supervisor, i));
-    else if (phase == PHASE_STOP_CELLS)
+    } else if (phase == PHASE_STOP_CELLS) {
         cells_park_all(supervisor);
-    else
+        sandboxes_stop_all(supervisor, "the node stops");
+    } else {
         stop_service(phase == PHASE_STOP_CONTROL ? service_control(supervisor)
                                                  : service_kms(supervisor));
+    }
 }
 
 static bool finished(struct supervisor *supervisor)
@@ -52,7 +56,7 @@ static bool finished(struct supervisor *supervisor)
             if (service_gateway(supervisor, i)->state != CHILD_ABSENT)
                 return false;
         return true;
-    case PHASE_STOP_CELLS: return supervisor->cells == NULL;
+    case PHASE_STOP_CELLS: return !supervisor->cells && !sandboxes_any(supervisor);
     case PHASE_STOP_CONTROL: return service_control(supervisor)->state == CHILD_ABSENT;
     default: return service_kms(supervisor)->state == CHILD_ABSENT;
     }

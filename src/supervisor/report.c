@@ -18,7 +18,7 @@ static const char *const state_names[] = {"absent", "starting", "blank", "waking
                                           "serving", "stopping"};
 
 /* Read again at every call: a report is no memory of how things once were. */
-static void put_jail(struct json_writer *writer, struct child *child)
+void report_jail(struct json_writer *writer, struct child *child)
 {
     char cgroup[160], name[24];
     struct fault fault;
@@ -59,7 +59,7 @@ static void put_child(struct json_writer *writer, struct child *child)
         json_put_integer(writer, "pid", child->jail.pid);
         json_put_integer(writer, "up_seconds",
                          (clock_monotonic_us() - child->started_us) / 1000000);
-        put_jail(writer, child);
+        report_jail(writer, child);
     }
     json_close_object(writer);
 }
@@ -126,6 +126,7 @@ static void put_report(struct json_writer *writer, struct supervisor *supervisor
     }
     json_close_array(writer);
     put_refusals(writer, supervisor);
+    sandboxes_report(writer, supervisor);
     json_put_integer(writer, "cells_awake", awake);
     json_put_integer(writer, "blanks_ready", blanks);
     json_close_object(writer);

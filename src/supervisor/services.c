@@ -212,6 +212,7 @@ void service_ended(struct child *child, int exit_code)
     if (child->kind == CHILD_CONTROL) {
         cells_forget_requests(supervisor);
         prove_forget_request(supervisor);
+        sandboxes_forget_requests(supervisor);
     }
     if (!wanted && !supervisor->announced && ++supervisor->boot_failures >= BOOT_FAILURES_MAX
         && !supervisor->boot_failed) { /* such as a damaged registry: nothing a restart mends */
@@ -270,6 +271,7 @@ static void announce(struct supervisor *supervisor)
     fflush(stdout);
     tell_systemd("READY=1");
     log_event(LOG_INFO, "node.ready", "%s", supervisor->options.listen.text);
+    microvm_begin(supervisor);
 }
 
 static void kms_ready(struct supervisor *supervisor)

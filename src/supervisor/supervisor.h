@@ -16,18 +16,19 @@
 #include "supervisor/options.h"
 #include "supervisor/silos.h"
 #include "wire/messages.h"
+#include "wire/sandbox.h"
 #include "wire/usage.h"
 
-enum child_kind { CHILD_KMS, CHILD_CONTROL, CHILD_GATEWAY, CHILD_CELL, CHILD_KINDS };
+enum child_kind { CHILD_KMS, CHILD_CONTROL, CHILD_GATEWAY, CHILD_CELL, CHILD_VMM, CHILD_KINDS };
 
 enum child_state {
     CHILD_ABSENT,   /* a service between death and restart */
-    CHILD_STARTING, /* spawned; a cell: not yet blank */
-    CHILD_BLANK,    /* cells only: waiting for a tenant */
-    CHILD_CLOSING,  /* cells only: told which tenant, closing its jail */
-    CHILD_JAILED,   /* the jail was read back and holds */
-    CHILD_SERVING,
-    CHILD_PARKING,  /* cells: told to park; services: told to stop */
+    CHILD_STARTING, /* spawned; a cell, a monitor: not yet blank */
+    CHILD_BLANK,    /* cells: waiting for a tenant; monitors: for a sandbox */
+    CHILD_CLOSING,  /* cells, monitors: told which, closing its jail */
+    CHILD_JAILED,   /* the jail was read back and holds; monitors: told to run the guest */
+    CHILD_SERVING,  /* monitors: the guest's agent has dialled */
+    CHILD_PARKING,  /* cells: told to park; services: told to stop; monitors: the guest ended */
 };
 
 struct supervisor;
@@ -53,7 +54,7 @@ enum { CELL_RESTORED_MAX = 400 }; /* bytes of CELL_RESTORED */
 struct child {
     struct supervisor *supervisor;
     enum child_kind kind;
-    uint32_t index; /* of gateways; of cells: a running number, for its cgroup's name */
+    uint32_t index; /* of gateways; of cells, monitors: a running number, for the cgroup's name */
     enum child_state state;
     struct jail_child jail;
     struct jail_report report;
@@ -84,6 +85,8 @@ struct child {
     int64_t wake_started_us, damage_logged_us;
     struct cell_usage usage;
     struct child *next; /* of the list it is on */
+
+    struct sandbox *sandbox; /* monitors only: what it runs; NULL: it is blank */
 };
 
 /* Sealed copies of certificate chain and private key; generation 0: none, and both -1. */
@@ -113,6 +116,34 @@ struct refusal {
 
 enum { REFUSALS_KEPT = 64, BOOT_FAILURES_MAX = 5 };
 enum { CELL_POSTURE_MAX = 2 * CHARTER_MAX + KIB(2) }; /* bytes of what a cell is woken with */
+
+/* Whether microVMs work here: sandbox_probe.c. */
+enum microvm_state { MICROVM_UNKNOWN, MICROVM_PROBING, MICROVM_WORKS, MICROVM_BROKEN };
+
+enum { SANDBOX_REASON_TEXT = 120, IMAGE_IDENTITY_TEXT = 160 };
+
+struct microvm {
+    enum microvm_state state;
+    int probe_end;                    /* ours, of the probe's stream; -1 */
+    struct sandbox *probe;            /* the one that is booting to find out */
+    int64_t found_us;                 /* wall */
+    int64_t again_us;                 /* monotonic: BROKEN is only believed until then; 0: for good */
+    char image[IMAGE_IDENTITY_TEXT];  /* that it was found with */
+    char reason[SANDBOX_REASON_TEXT]; /* "" while it works */
+};
+
+struct sandboxes {
+    struct sandbox *list;   /* each from its start to its end */
+    struct child *monitors; /* blank and at work */
+    uint64_t next_id;
+    uint32_t monitors_made, count;
+    int directory, images; /* DATA/sandboxes, DATA/images */
+    int images_changed;    /* inotify */
+    struct loop_source *images_source;
+    struct loop_timer advance_timer, refill_timer, look_timer;
+    struct microvm microvm;
+    bool slots[SANDBOXES_MAX]; /* taken: a uid of its own each */
+};
 
 enum { PHASE_BOOT, PHASE_RUN, PHASE_STOP_GATEWAYS, PHASE_STOP_CELLS, PHASE_STOP_CONTROL,
        PHASE_STOP_KMS };
@@ -148,6 +179,7 @@ struct supervisor {
     struct prove *prove; /* the battery at work, if any */
     struct tls tls;
     struct prices prices; /* of the price file in force */
+    struct sandboxes sandboxes;
 };
 
 /* Every event names what happened to the child; the tables in child.c and permits.c call these. */
@@ -205,6 +237,34 @@ void cell_attach(struct child *cell, uint32_t gateway); /* a relay between the t
 void cells_forget_requests(struct supervisor *supervisor); /* control, which asked, has ended */
 void cell_answer_waiters(struct child *cell, status code, const char *detail);
 
+/* sandboxes.c: from SANDBOX_START to SANDBOX_GONE */
+MUST_CHECK status sandboxes_open(struct supervisor *supervisor, struct fault *fault);
+/* Takes the stream. */
+void sandboxes_start(struct supervisor *supervisor, uint32_t request,
+                     const uint8_t tenant[TENANT_ID_BYTES], const struct sandbox_spec *spec,
+                     int stream);
+void sandboxes_stop(struct supervisor *supervisor, uint64_t id, uint32_t request);
+/* Ends all of them, blank monitors too; false when none is left. */
+bool sandboxes_stop_all(struct supervisor *supervisor, const char *why);
+bool sandboxes_any(const struct supervisor *supervisor);
+/* control, which asked for them and counts them, has ended: they end. */
+void sandboxes_forget_requests(struct supervisor *supervisor);
+/* sandbox_monitor.c */
+void monitors_refill(struct supervisor *supervisor);
+void monitor_blank(struct child *monitor);
+void monitor_verified(struct child *monitor);
+MUST_CHECK status monitor_running(struct child *monitor, uint64_t entered_us, uint64_t dialled_us,
+                                  struct fault *fault);
+/* BAD_REQUEST for an end that is not the monitor's to know. */
+MUST_CHECK status monitor_guest_ended(struct child *monitor, uint8_t end, const char *detail,
+                                      struct fault *fault);
+void monitor_look(struct child *monitor); /* at what it has used; also when it has ended */
+void monitor_ended(struct child *monitor, int exit_code);
+/* sandbox_probe.c */
+void microvm_begin(struct supervisor *supervisor); /* once, when the node is ready */
+/* sandbox_report.c */
+void sandboxes_report(struct json_writer *writer, struct supervisor *supervisor);
+
 /* permits.c: the tables of what each kind of child may say in which state */
 void permits_handle(struct child *child, struct ipc_message *message);
 
@@ -213,6 +273,7 @@ void permits_handle(struct child *child, struct ipc_message *message);
 bool admin_operator_is_there(const struct supervisor *supervisor);
 MUST_CHECK status admin_listen(struct supervisor *supervisor, struct fault *fault);
 void report_status(struct child *control, uint32_t request);
+void report_jail(struct json_writer *writer, struct child *child); /* as the kernel says now */
 void prove_start(struct supervisor *supervisor, uint32_t request, struct cursor *body,
                  struct ipc_message *message);
 void prove_advance(struct child *cell); /* a hostile cell is blank, or its jail was verified */

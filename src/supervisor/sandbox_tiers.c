@@ -1,0 +1,47 @@
+/* sandbox_tiers.c: which walls this node can put around a sandbox.
+ *
+ * The seam of the tiers below microvm: a runner is a process of its own that speaks the monitor's
+ * side of the protocol (VMM_BLANK, FD, START, STREAM, JAILED, GO, RUNNING, ENDED) with its child
+ * kind, its executable and its jail; instead of KVM, kernel, initramfs and root it is handed the
+ * tree of the image as a detached read-only mount, instead of the scratch disk a directory, and the
+ * stream is what the agent of the container is born with. Limits, slots, lifetime, ends and the
+ * report are what they are for a monitor. Until there is one these tiers say that they are not
+ * available. */
+#include "supervisor/sandboxes.h"
+
+#include <string.h>
+
+status tier_works(struct supervisor *supervisor, enum sandbox_tier tier, const char *image,
+                  struct fault *fault)
+{
+    switch (tier) {
+    case SANDBOX_MICROVM:
+        return microvm_works(supervisor, image, fault);
+    case SANDBOX_GVISOR:
+    case SANDBOX_CONTAINER:
+        return FAIL(FORBIDDEN_POLICY, fault, "not available: this version has no runner for it");
+    }
+    return FAIL(BAD_FIELD, fault, "not a tier");
+}
+
+static void add_reason(struct buffer *text, enum sandbox_tier tier, const char *reason)
+{
+    buffer_printf(text, "%s%s: %s", text->length > 0 ? "; " : "", sandbox_tier_name(tier), reason);
+}
+
+status tier_choose(enum sandbox_tier *ret, struct supervisor *supervisor,
+                   const struct sandbox_spec *spec, struct fault *fault)
+{
+    uint8_t storage[512];
+    struct buffer reasons = buffer_over(storage, sizeof storage);
+    for (int tier = SANDBOX_MICROVM; tier >= spec->weakest; tier--) {
+        struct fault why = {0};
+        status works = tier_works(supervisor, (enum sandbox_tier)tier, spec->image, &why);
+        if (works == OK)
+            *ret = (enum sandbox_tier)tier;
+        if (works == OK || works == AGAIN)
+            return works;
+        add_reason(&reasons, (enum sandbox_tier)tier, why.detail);
+    }
+    return FAIL(FORBIDDEN_POLICY, fault, "%.*s", SPAN_ARG(buffer_span(&reasons)));
+}

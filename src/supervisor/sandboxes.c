@@ -1,0 +1,363 @@
+/* sandboxes.c: from SANDBOX_START to SANDBOX_GONE. */
+#include "supervisor/sandboxes.h"
+
+#include "base/clock.h"
+#include "base/hex.h"
+#include "base/log.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { STOPS_MAX = 64 };
+
+status sandboxes_open(struct supervisor *supervisor, struct fault *fault)
+{
+    struct sandboxes *sandboxes = &supervisor->sandboxes;
+    sandboxes->microvm.probe_end = -1;
+    /* ids of an earlier run, in the ledger and in people's notes, are not met again */
+    sandboxes->next_id = (uint64_t)clock_wall_us() / 1000;
+    return images_open(&sandboxes->images, &sandboxes->directory, supervisor, fault);
+}
+
+void sandboxes_count(struct supervisor *supervisor)
+{
+    struct sandboxes *sandboxes = &supervisor->sandboxes;
+    struct stats *stats = &supervisor->stats->slots[0];
+    uint64_t alive = 0, blanks = 0;
+    sandboxes->count = 0;
+    for (const struct sandbox *sandbox = sandboxes->list; sandbox; sandbox = sandbox->next) {
+        sandboxes->count++;
+        alive += !sandbox->probe && sandbox->monitor;
+    }
+    for (const struct child *monitor = sandboxes->monitors; monitor; monitor = monitor->next)
+        blanks += monitor->state == CHILD_BLANK;
+    stats_set(&stats->sandboxes_alive, alive);
+    stats_set(&stats->monitors_ready, blanks);
+}
+
+struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_spec *spec,
+                            int stream)
+{
+    struct sandbox *sandbox = calloc(1, sizeof *sandbox);
+    if (!sandbox) {
+        close(stream);
+        return NULL;
+    }
+    *sandbox = (struct sandbox){.supervisor = supervisor, .spec = *spec, .stream = stream,
+                                .id = supervisor->sandboxes.next_id++, .slot = SANDBOX_NO_SLOT,
+                                .begun_us = clock_monotonic_us(), .code = UNAVAILABLE,
+                                .next = supervisor->sandboxes.list};
+    supervisor->sandboxes.list = sandbox;
+    sandboxes_count(supervisor);
+    sandboxes_advance_later(supervisor);
+    return sandbox;
+}
+
+static void answer(const struct sandbox *sandbox, uint32_t request, status code,
+                   const char *detail)
+{
+    child_reply(service_control(sandbox->supervisor), request, code, detail);
+}
+
+/* ---- the way in ---- */
+
+/* What a caller handed in travels on as it is: anything but a stream of bytes between two processes
+ * of this host could do more to the monitor than speak. */
+static bool is_stream(int fd)
+{
+    int type = 0, domain = 0;
+    socklen_t length = sizeof type;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length))
+        return false;
+    length = sizeof domain;
+    return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) && type == SOCK_STREAM
+        && domain == AF_UNIX;
+}
+
+static status may_start(const struct supervisor *supervisor, int stream, struct fault *fault)
+{
+    if (supervisor->phase > PHASE_RUN)
+        return FAIL(UNAVAILABLE, fault, "stopping");
+    if (supervisor->sandboxes.count >= SANDBOXES_MAX)
+        return FAIL(QUOTA_EXCEEDED, fault, "sandboxes: this node runs at most %d", SANDBOXES_MAX);
+    if (!is_stream(stream))
+        return FAIL(BAD_REQUEST, fault, "stream: must be one end of a pair of Unix stream "
+                    "sockets");
+    return OK;
+}
+
+void sandboxes_start(struct supervisor *supervisor, uint32_t request,
+                     const uint8_t tenant[TENANT_ID_BYTES], const struct sandbox_spec *spec,
+                     int stream)
+{
+    char identity[IMAGE_IDENTITY_TEXT];
+    struct fault fault;
+    struct sandbox *sandbox = NULL;
+    status may = may_start(supervisor, stream, &fault);
+    if (may == OK)
+        may = image_identity(identity, supervisor, spec->image, &fault);
+    if (may != OK)
+        close(stream);
+    else
+        sandbox = sandbox_new(supervisor, spec, stream);
+    if (!sandbox) {
+        child_reply(service_control(supervisor), request, may == OK ? UNAVAILABLE : may,
+                    may == OK ? "out of memory" : fault.detail);
+        return;
+    }
+    memcpy(sandbox->tenant, tenant, TENANT_ID_BYTES);
+    sandbox->request = request;
+}
+
+static bool stream_is_shut(const struct sandbox *sandbox)
+{
+    struct pollfd stream = {.fd = sandbox->stream};
+    return poll(&stream, 1, 0) > 0 && stream.revents & (POLLHUP | POLLERR | POLLNVAL);
+}
+
+static void advance(struct sandbox *sandbox)
+{
+    struct supervisor *supervisor = sandbox->supervisor;
+    struct fault fault;
+    if (stream_is_shut(sandbox)) {
+        sandbox_end(sandbox, SANDBOX_CLOSED, UNAVAILABLE, "who asked for it is gone");
+        return;
+    }
+    status works = OK;
+    sandbox->tier = SANDBOX_MICROVM;
+    if (!sandbox->probe)
+        works = tier_choose(&sandbox->tier, supervisor, &sandbox->spec, &fault);
+    if (works == AGAIN)
+        return;
+    if (works != OK) {
+        sandbox_end(sandbox, SANDBOX_FAILED, works, fault.detail);
+        return;
+    }
+    struct child *monitor = monitor_take(supervisor);
+    if (monitor)
+        monitor_assume(monitor, sandbox);
+}
+
+static void advance_all(void *context)
+{
+    struct supervisor *supervisor = context;
+    struct sandbox *next;
+    for (struct sandbox *at = supervisor->sandboxes.list; at; at = next) {
+        next = at->next; /* looking at one takes no other off the list */
+        if (at->at == SANDBOX_WAITING)
+            advance(at);
+    }
+    monitors_refill(supervisor);
+}
+
+void sandboxes_advance_later(struct supervisor *supervisor)
+{
+    struct fault fault;
+    struct loop_timer *timer = &supervisor->sandboxes.advance_timer;
+    if (timer->due_us == 0
+        && loop_timer_start(supervisor->loop, timer, 0, advance_all, supervisor, &fault) != OK)
+        log_event(LOG_ERROR, "sandboxes.timer", "%s", fault.detail);
+}
+
+/* ---- running ---- */
+
+static void on_lifetime(void *context)
+{
+    sandbox_end(context, SANDBOX_LIFETIME, UNAVAILABLE, "its time was over");
+}
+
+void sandbox_runs(struct sandbox *sandbox)
+{
+    struct supervisor *supervisor = sandbox->supervisor;
+    uint8_t storage[64];
+    struct buffer reply = buffer_over(storage, sizeof storage);
+    struct fault fault;
+    sandbox->at = SANDBOX_RUNNING;
+    if (sandbox->probe) {
+        sandbox_end(sandbox, SANDBOX_CLOSED, OK, "");
+        return;
+    }
+    if (loop_timer_start(supervisor->loop, &sandbox->lifetime,
+                         (int64_t)sandbox->spec.lifetime_s * 1000 * 1000, on_lifetime, sandbox,
+                         &fault) != OK) {
+        sandbox_end(sandbox, SANDBOX_FAILED, UNAVAILABLE, fault.detail);
+        return;
+    }
+    if (sandbox->request == 0)
+        return; /* it is being ended */
+    reply_put_head(&reply, OK, NULL);
+    buffer_put_u64(&reply, sandbox->id);
+    buffer_put_u8(&reply, (uint8_t)sandbox->tier);
+    child_send(service_control(supervisor), MESSAGE_REPLY, sandbox->request, buffer_span(&reply),
+               NULL, 0);
+    sandbox->request = 0;
+    sandbox->told = true;
+    stats_add(&supervisor->stats->slots[0].sandboxes_started, 1);
+}
+
+/* ---- the way out ---- */
+
+void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, const char *detail)
+{
+    if (sandbox->end == 0) {
+        sandbox->end = end;
+        sandbox->code = code;
+        snprintf(sandbox->detail, sizeof sandbox->detail, "%s", detail);
+    }
+    loop_timer_stop(sandbox->supervisor->loop, &sandbox->lifetime);
+    if (!sandbox->monitor) {
+        sandbox_gone(sandbox);
+        return;
+    }
+    monitor_look(sandbox->monitor);
+    jail_kill(&sandbox->monitor->jail);
+}
+
+static void tell_gone(const struct sandbox *sandbox)
+{
+    uint8_t storage[64 + SANDBOX_REASON_TEXT];
+    struct buffer body = buffer_over(storage, sizeof storage);
+    buffer_put_u64(&body, sandbox->id);
+    buffer_put_u8(&body, (uint8_t)sandbox->end);
+    buffer_put_u64(&body, sandbox->cpu_us);
+    buffer_put_u64(&body, sandbox->peak_kib);
+    buffer_put_u64(&body, (uint64_t)(clock_monotonic_us() - sandbox->begun_us));
+    buffer_put_text_field(&body, sandbox->detail);
+    child_send(service_control(sandbox->supervisor), MESSAGE_SANDBOX_GONE, 0, buffer_span(&body),
+               NULL, 0);
+}
+
+static void log_gone(const struct sandbox *sandbox)
+{
+    char tenant[TENANT_ID_TEXT];
+    const bool ours = sandbox->end == SANDBOX_FAILED || sandbox->end == SANDBOX_HOSTILE;
+    hex_encode(tenant, SPAN_OF(sandbox->tenant));
+    log_event(ours && !sandbox->probe ? LOG_WARN : LOG_INFO,
+              sandbox->probe ? "probe.gone" : "sandbox.gone",
+              "%llu of tenant %s, %s: %s%s%s", (unsigned long long)sandbox->id, tenant,
+              sandbox_tier_name(sandbox->tier), sandbox_end_name(sandbox->end),
+              sandbox->detail[0] ? ", " : "", sandbox->detail);
+}
+
+static void unlink_sandbox(struct sandbox *sandbox)
+{
+    struct sandbox **at = &sandbox->supervisor->sandboxes.list;
+    while (*at != sandbox)
+        at = &(*at)->next;
+    *at = sandbox->next;
+}
+
+/* The detail of a failure, for who waits: why, and what it was that ended. */
+static void answer_failed(struct sandbox *sandbox)
+{
+    char detail[SANDBOX_REASON_TEXT + 64];
+    if (sandbox->at != SANDBOX_WAITING)
+        snprintf(detail, sizeof detail, "the sandbox ended while it booted (%s): %s",
+                 sandbox_end_name(sandbox->end), sandbox->detail);
+    else
+        snprintf(detail, sizeof detail, "%s", sandbox->detail);
+    answer(sandbox, sandbox->request, sandbox->code == OK ? UNAVAILABLE : sandbox->code, detail);
+    stats_add(&sandbox->supervisor->stats->slots[0].sandboxes_failed, 1);
+}
+
+void sandbox_gone(struct sandbox *sandbox)
+{
+    struct supervisor *supervisor = sandbox->supervisor;
+    log_gone(sandbox);
+    unlink_sandbox(sandbox);
+    loop_timer_stop(supervisor->loop, &sandbox->lifetime);
+    if (sandbox->stream >= 0)
+        close(sandbox->stream);
+    if (sandbox->slot != SANDBOX_NO_SLOT)
+        supervisor->sandboxes.slots[sandbox->slot] = false;
+    sandboxes_count(supervisor);
+    if (sandbox->probe)
+        microvm_probed(sandbox);
+    if (sandbox->told)
+        tell_gone(sandbox);
+    else if (sandbox->request)
+        answer_failed(sandbox);
+    while (sandbox->stops) {
+        struct waiter *stop = sandbox->stops;
+        sandbox->stops = stop->next;
+        answer(sandbox, stop->request, OK, NULL);
+        free(stop);
+    }
+    free(sandbox);
+    sandboxes_advance_later(supervisor);
+}
+
+static struct sandbox *find(const struct supervisor *supervisor, uint64_t id)
+{
+    struct sandbox *sandbox = supervisor->sandboxes.list;
+    while (sandbox && (sandbox->id != id || sandbox->probe))
+        sandbox = sandbox->next;
+    return sandbox;
+}
+
+static bool add_stop(struct sandbox *sandbox, uint32_t request)
+{
+    uint32_t count = 0;
+    for (const struct waiter *at = sandbox->stops; at; at = at->next)
+        count++;
+    struct waiter *stop = count < STOPS_MAX ? malloc(sizeof *stop) : NULL;
+    if (!stop)
+        return false;
+    *stop = (struct waiter){.request = request, .next = sandbox->stops};
+    sandbox->stops = stop;
+    return true;
+}
+
+void sandboxes_stop(struct supervisor *supervisor, uint64_t id, uint32_t request)
+{
+    struct sandbox *sandbox = find(supervisor, id);
+    if (!sandbox) {
+        child_reply(service_control(supervisor), request, OK, NULL);
+    } else if (add_stop(sandbox, request)) {
+        sandbox_end(sandbox, SANDBOX_CLOSED, UNAVAILABLE, "stopped");
+    } else {
+        answer(sandbox, request, UNAVAILABLE, "too many wait for the end of this sandbox");
+    }
+}
+
+static void end_all(struct supervisor *supervisor, const char *why, bool probes)
+{
+    struct sandbox *next;
+    for (struct sandbox *at = supervisor->sandboxes.list; at; at = next) {
+        next = at->next;
+        if (probes || !at->probe)
+            sandbox_end(at, SANDBOX_CLOSED, UNAVAILABLE, why);
+    }
+}
+
+bool sandboxes_stop_all(struct supervisor *supervisor, const char *why)
+{
+    end_all(supervisor, why, true);
+    for (struct child *at = supervisor->sandboxes.monitors; at; at = at->next)
+        jail_kill(&at->jail);
+    return sandboxes_any(supervisor);
+}
+
+bool sandboxes_any(const struct supervisor *supervisor)
+{
+    return supervisor->sandboxes.list || supervisor->sandboxes.monitors;
+}
+
+/* The next control knows none of them: nobody would count them against a quota or write their end
+ * into the ledger. */
+void sandboxes_forget_requests(struct supervisor *supervisor)
+{
+    for (struct sandbox *at = supervisor->sandboxes.list; at; at = at->next) {
+        at->request = 0;
+        at->told = false;
+        while (at->stops) {
+            struct waiter *stop = at->stops;
+            at->stops = stop->next;
+            free(stop);
+        }
+    }
+    end_all(supervisor, "control ended", false);
+}

@@ -1,0 +1,127 @@
+/* sandboxes.h: one sandbox inside the supervisor, and the parts it is made of. For sandboxes.c and
+ * the sandbox_*.c beside it.
+ *
+ * A sandbox waits until it is known what works here and until a blank monitor is there; then it has
+ * the monitor, a slot (a uid of its own) and descriptors; the monitor boots, runs and ends. Its slot
+ * is free again when the monitor has been reaped. Nothing of it has a name on disk. */
+#pragma once
+
+#include "supervisor/supervisor.h"
+
+enum sandbox_at { SANDBOX_WAITING, SANDBOX_BOOTING, SANDBOX_RUNNING };
+
+#define SANDBOX_NO_SLOT UINT32_MAX
+
+enum { SANDBOX_UID_OFFSET = 100 }; /* of the first slot's uid, above uid_base */
+static_assert(SANDBOX_UID_OFFSET + SANDBOXES_MAX <= 1000, "tenants' uids begin there");
+
+struct sandbox {
+    struct supervisor *supervisor;
+    struct sandbox *next;
+    struct child *monitor;  /* NULL while it waits */
+    struct waiter *stops;   /* control's SANDBOX_STOPs */
+    uint64_t id;
+    int64_t begun_us, entered_us, dialled_us; /* begun: monotonic; the others: since VMM_START */
+    struct loop_timer lifetime;
+    uint64_t cpu_us, peak_kib;
+    uint32_t request;       /* of control, while it is not answered; 0: answered, or nobody asks */
+    uint32_t slot;
+    int stream;             /* until the monitor has it; -1 */
+    enum sandbox_at at;
+    enum sandbox_tier tier; /* that runs it */
+    enum sandbox_end end;   /* decided by us; 0: not */
+    enum sandbox_end said;  /* what the monitor said; 0: nothing */
+    status code;            /* what control is told where it never ran */
+    bool told;              /* control knows its id: it is owed a SANDBOX_GONE */
+    bool probe;             /* it only boots to find out whether that works */
+    uint8_t tenant[TENANT_ID_BYTES];
+    char detail[SANDBOX_REASON_TEXT];
+    struct sandbox_spec spec;
+};
+
+/* ---- sandboxes.c ---- */
+
+/* NULL: no memory. On the list, waiting; takes the stream. */
+struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_spec *spec,
+                            int stream);
+/* Ends it: what has not run is gone at once, for the other the exit of its monitor does the rest.
+ * The first end counts. code: for who still waits to hear that it runs. */
+void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, const char *detail);
+/* Its monitor is reaped, or it never had one: tells, and frees it. */
+void sandbox_gone(struct sandbox *sandbox);
+void sandbox_runs(struct sandbox *sandbox); /* its agent has dialled */
+/* At the end of this turn: whoever waits is looked at. */
+void sandboxes_advance_later(struct supervisor *supervisor);
+void sandboxes_count(struct supervisor *supervisor);
+
+/* ---- sandbox_monitor.c ---- */
+
+/* A blank, or NULL: then one is on its way, or starting one failed (said in the log). */
+struct child *monitor_take(struct supervisor *supervisor);
+/* Gives it the sandbox: from here on the end of the monitor is the end of the sandbox. */
+void monitor_assume(struct child *monitor, struct sandbox *sandbox);
+uint32_t monitors_coming(const struct supervisor *supervisor); /* blank, or not yet blank */
+
+/* ---- sandbox_files.c ---- */
+
+struct image_files {
+    int kernel, initramfs, root, scratch; /* read-only */
+};
+
+/* DATA/images and DATA/sandboxes, made where they are absent. */
+MUST_CHECK status images_open(int *ret_images, int *ret_sandboxes,
+                              const struct supervisor *supervisor, struct fault *fault);
+/* DATA/images/NAME. NOT_FOUND: no such image. FORBIDDEN_POLICY: something on the way to a file, or
+ * the file, may be changed by others than root and the owner of DATA, or is a link. */
+MUST_CHECK status image_open(struct image_files *ret, const struct supervisor *supervisor,
+                             const char *name, struct fault *fault);
+void image_close(struct image_files *files);
+/* Other for each build of an image: what was found out with one does not hold for another. */
+MUST_CHECK status image_identity(char text[IMAGE_IDENTITY_TEXT],
+                                 const struct supervisor *supervisor, const char *name,
+                                 struct fault *fault);
+/* An empty file without a name, of that owner. */
+MUST_CHECK status overlay_make(int *ret, const struct supervisor *supervisor, uid_t owner,
+                               struct fault *fault);
+
+/* ---- sandbox_tap.c ---- */
+
+/* An interface in the network namespace of that process, up, without an address, and no other way
+ * out of there. Non-blocking; frames begin with a virtio_net_hdr_v1 (12 bytes). It goes when the
+ * descriptor is closed. */
+MUST_CHECK status tap_make(int *ret, const struct jail_child *process, struct fault *fault);
+
+/* ---- sandbox_bounds.c ---- */
+
+/* cgroup and rlimits of the monitor for this sandbox. */
+MUST_CHECK status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
+                             struct fault *fault);
+/* By the kernel's account: why it was killed, where nobody of us killed it. false: no such bound. */
+bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,
+                   const struct sandbox *sandbox);
+
+/* ---- sandbox_tiers.c ---- */
+
+/* OK; AGAIN: it is being found out; FORBIDDEN_POLICY: no, with the reason. */
+MUST_CHECK status tier_works(struct supervisor *supervisor, enum sandbox_tier tier,
+                             const char *image, struct fault *fault);
+/* The strongest that works and is no weaker than weakest; the same results. */
+MUST_CHECK status tier_choose(enum sandbox_tier *ret, struct supervisor *supervisor,
+                              const struct sandbox_spec *spec, struct fault *fault);
+
+/* ---- sandbox_probe.c ---- */
+
+/* /dev/kvm, opened for one monitor. UNAVAILABLE with the reason as status shows it. */
+MUST_CHECK status kvm_open(int *ret, struct fault *fault);
+/* As tier_works; begins a probe where nothing is known. */
+MUST_CHECK status microvm_works(struct supervisor *supervisor, const char *image,
+                                struct fault *fault);
+/* The same without beginning one; NOT_FOUND: nothing is known. */
+MUST_CHECK status microvm_standing(const struct supervisor *supervisor, struct fault *fault);
+void microvm_probed(struct sandbox *probe); /* it has ended */
+
+/* ---- sandbox_verdict.c: what a probe found, in DATA/run, for as long as the host runs ---- */
+
+void verdict_keep(const struct supervisor *supervisor);
+/* Only what was found since this kernel booted. */
+bool verdict_recall(struct microvm *ret, const struct supervisor *supervisor);
