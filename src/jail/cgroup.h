@@ -35,8 +35,8 @@ MUST_CHECK status jail_cgroup_make(int *ret, const struct jail_cgroups *cgroups,
 /* Other limits for the group that jail_cgroup_make made. OK where there are no cgroups. */
 MUST_CHECK status jail_cgroup_limit(const struct jail_cgroups *cgroups, const char *name,
                                     const struct jail_limits *limits, struct fault *fault);
-/* A number of its file: of the line "key NUMBER", or with key NULL the first. UNAVAILABLE where there
- * is none, or no cgroups. */
+/* A number of its file: of the line "key NUMBER", or with key NULL the first. UNAVAILABLE where
+ * there is none, or no cgroups. */
 MUST_CHECK status jail_cgroup_number(uint64_t *ret, const struct jail_cgroups *cgroups,
                                      const char *name, const char *file, const char *key,
                                      struct fault *fault);

@@ -124,6 +124,7 @@ static void verify(struct child *child, struct ipc_message *message)
     }
     const struct jail_expectation expected = {
         .uid = child_uid(child), .gid = child_uid(child), .landlock_abi = abi, .cgroup = cgroup,
+        .threads = child->kind == CHILD_VMM ? monitor_threads(child) : 1,
         .groups_kept = child->supervisor->shared_id};
     if (jail_verify(&child->report, &child->jail, &expected, &fault) != OK) {
         unverified(child, fault.detail);

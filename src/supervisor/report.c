@@ -27,6 +27,7 @@ void report_jail(struct json_writer *writer, struct child *child)
     const struct jail_expectation expected = {
         .uid = child_uid(child), .gid = child_uid(child),
         .landlock_abi = child->report.landlock_abi, .cgroup = cgroup,
+        .threads = child->kind == CHILD_VMM ? monitor_threads(child) : 1,
         .groups_kept = child->supervisor->shared_id};
     status holds = child->state >= CHILD_JAILED
                  ? jail_verify(&report, &child->jail, &expected, &fault) : AGAIN;

@@ -9,22 +9,34 @@
 enum {
     OVERHEAD_MIB = 32,   /* the monitor's own; guest memory is no cache of files */
     OVERHEAD_SHARE = 32, /* and 1/32 of the guest's: page tables of both, the kernel's maps of it */
-    THREADS_MORE = 4,    /* than vCPUs */
+    STACK_MIB = 9,       /* of a thread, and its guard */
 };
 
-static status lower(const struct child *monitor, __rlimit_resource_t resource, const char *name,
-                    rlim_t wanted, struct fault *fault)
+/* What it can write is what its device has; a disk that its limit would cut is refused. */
+static status bound_files(const struct child *monitor, uint32_t disk_mib, struct fault *fault)
 {
-    struct rlimit old, fresh = {wanted, wanted};
-    if (prlimit(monitor->jail.pid, resource, NULL, &old))
-        return FAIL(UNAVAILABLE, fault, "%s of the monitor: %s", name, strerror(errno));
+    const rlim_t wanted = (rlim_t)disk_mib << 20;
+    const struct rlimit fresh = {wanted, wanted};
+    struct rlimit old;
+    if (prlimit(monitor->jail.pid, RLIMIT_FSIZE, NULL, &old))
+        return FAIL(UNAVAILABLE, fault, "bounds of the monitor: %s", strerror(errno));
     if (old.rlim_max < wanted)
-        return FAIL(UNAVAILABLE, fault, "%s: this node allows at most %llu", name,
-                    (unsigned long long)old.rlim_max);
-    if (prlimit(monitor->jail.pid, resource, &fresh, NULL))
-        return FAIL(UNAVAILABLE, fault, "%s of the monitor: %s", name, strerror(errno));
+        return FAIL(UNAVAILABLE, fault, "disk: at most %llu MiB on this node",
+                    (unsigned long long)old.rlim_max >> 20);
+    if (prlimit(monitor->jail.pid, RLIMIT_FSIZE, &fresh, NULL))
+        return FAIL(UNAVAILABLE, fault, "bounds of the monitor: %s", strerror(errno));
     return OK;
 }
+
+/* AddressSanitizer's shadow would count as its memory. */
+#ifndef __has_feature
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+static const bool data_bounded = false;
+#else
+static const bool data_bounded = true;
+#endif
 
 status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
                   struct fault *fault)
@@ -32,15 +44,17 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
     char name[24];
     uint64_t memory_mib = (uint64_t)spec->memory_mib + spec->memory_mib / OVERHEAD_SHARE
                         + OVERHEAD_MIB;
+    const uint32_t threads = spec->vcpus + 1;
+    const struct jail_bounds bounds = {
+        .data_bytes = data_bounded ? (memory_mib + (uint64_t)threads * STACK_MIB) << 20 : 0,
+        .cpu_seconds = spec->cpu_s, .threads = threads};
     const struct jail_limits limits = {.memory_max_bytes = memory_mib << 20,
                                        .cpu_percent = 100 * spec->vcpus, .cpu_weight = 100,
-                                       .pids_max = spec->vcpus + THREADS_MORE};
+                                       .pids_max = threads};
     TRY(jail_cgroup_limit(&monitor->supervisor->cgroups, child_name(name, monitor), &limits,
                           fault));
-    TRY(lower(monitor, RLIMIT_FSIZE, "disk", (rlim_t)spec->disk_mib << 20, fault));
-    if (spec->cpu_s > 0)
-        TRY(lower(monitor, RLIMIT_CPU, "CPU time", spec->cpu_s, fault));
-    return OK;
+    TRY(jail_bound(&monitor->jail, &bounds, fault));
+    return bound_files(monitor, spec->disk_mib, fault);
 }
 
 bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,

@@ -1,5 +1,5 @@
-/* sandbox_monitor.c: a bulkhead-vmm from its spawn to its end: blank, given a sandbox, its jail read
- * back, running its guest. What it may say in which state is a table in permits.c. */
+/* sandbox_monitor.c: a bulkhead-vmm from its spawn to its end: blank, given a sandbox, its jail
+ * read back, running its guest. What it may say in which state is a table in permits.c. */
 #define _GNU_SOURCE
 #include "supervisor/sandboxes.h"
 
@@ -221,6 +221,11 @@ void monitor_assume(struct child *monitor, struct sandbox *sandbox)
     status assumed = assume(monitor, sandbox, &fault);
     if (assumed != OK)
         sandbox_end(sandbox, SANDBOX_FAILED, assumed, fault.detail);
+}
+
+uint32_t monitor_threads(const struct child *monitor)
+{
+    return monitor->sandbox ? monitor->sandbox->spec.vcpus + 1 : 1;
 }
 
 void monitor_verified(struct child *monitor)

@@ -1,5 +1,5 @@
-/* sandbox_report.c: what `bulkhead status` shows of sandboxes: what works here and why not, and those
- * that are alive. */
+/* sandbox_report.c: what `bulkhead status` shows of sandboxes: what works here and why not, and
+ * those that are alive. */
 #include "supervisor/sandboxes.h"
 
 #include "base/clock.h"

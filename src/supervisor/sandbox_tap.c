@@ -15,8 +15,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-enum { HEAD_BYTES = 12 }; /* struct virtio_net_hdr_v1 */
-
 /* Without an address IPv4 does not answer; IPv6 would give itself one. */
 static status silence_ipv6(struct fault *fault)
 {
@@ -40,15 +38,12 @@ static status bring_up(struct ifreq *interface, struct fault *fault)
 
 static status make(int *ret, struct fault *fault)
 {
-    const int head = HEAD_BYTES;
-    struct ifreq interface = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
-                              .ifr_name = "guest"};
+    struct ifreq interface = {.ifr_flags = IFF_TAP | IFF_NO_PI, .ifr_name = "guest"};
     TRY(silence_ipv6(fault));
     _cleanup_close_ int tap = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (tap < 0)
         return FAIL(UNAVAILABLE, fault, "tap: /dev/net/tun: %s", strerror(errno));
-    if (ioctl(tap, TUNSETIFF, &interface) || ioctl(tap, TUNSETVNETHDRSZ, &head)
-        || ioctl(tap, TUNSETOFFLOAD, 0))
+    if (ioctl(tap, TUNSETIFF, &interface))
         return FAIL(UNAVAILABLE, fault, "tap: %s", strerror(errno));
     TRY(bring_up(&interface, fault));
     *ret = take_fd(&tap);

@@ -1,5 +1,5 @@
-/* sandbox_verdict.c: DATA/run/microvm.json: what a probe found. It holds for one boot of one kernel;
- * a negative one for one image. A file that is not as we write it counts for nothing. */
+/* sandbox_verdict.c: DATA/run/microvm.json: what a probe found. It holds for one boot of one
+ * kernel; a negative one for one image. A file that is not as we write it counts for nothing. */
 #define _GNU_SOURCE
 #include "supervisor/sandboxes.h"
 

@@ -2,8 +2,8 @@
  * the sandbox_*.c beside it.
  *
  * A sandbox waits until it is known what works here and until a blank monitor is there; then it has
- * the monitor, a slot (a uid of its own) and descriptors; the monitor boots, runs and ends. Its slot
- * is free again when the monitor has been reaped. Nothing of it has a name on disk. */
+ * the monitor, a slot (a uid of its own) and descriptors; the monitor boots, runs and ends. Its
+ * slot is free again when the monitor has been reaped. Nothing of it has a name on disk. */
 #pragma once
 
 #include "supervisor/supervisor.h"
@@ -87,8 +87,7 @@ MUST_CHECK status overlay_make(int *ret, const struct supervisor *supervisor, ui
 /* ---- sandbox_tap.c ---- */
 
 /* An interface in the network namespace of that process, up, without an address, and no other way
- * out of there. Non-blocking; frames begin with a virtio_net_hdr_v1 (12 bytes). It goes when the
- * descriptor is closed. */
+ * out of there. Non-blocking, plain frames. It goes when the descriptor is closed. */
 MUST_CHECK status tap_make(int *ret, const struct jail_child *process, struct fault *fault);
 
 /* ---- sandbox_bounds.c ---- */
@@ -96,7 +95,7 @@ MUST_CHECK status tap_make(int *ret, const struct jail_child *process, struct fa
 /* cgroup and rlimits of the monitor for this sandbox. */
 MUST_CHECK status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
                              struct fault *fault);
-/* By the kernel's account: why it was killed, where nobody of us killed it. false: no such bound. */
+/* By the kernel's account: which bound was over. false: none. */
 bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,
                    const struct sandbox *sandbox);
 

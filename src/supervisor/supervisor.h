@@ -127,7 +127,7 @@ struct microvm {
     int probe_end;                    /* ours, of the probe's stream; -1 */
     struct sandbox *probe;            /* the one that is booting to find out */
     int64_t found_us;                 /* wall */
-    int64_t again_us;                 /* monotonic: BROKEN is only believed until then; 0: for good */
+    int64_t again_us;                 /* monotonic: BROKEN is believed until then; 0: for good */
     char image[IMAGE_IDENTITY_TEXT];  /* that it was found with */
     char reason[SANDBOX_REASON_TEXT]; /* "" while it works */
 };
@@ -253,6 +253,7 @@ void sandboxes_forget_requests(struct supervisor *supervisor);
 void monitors_refill(struct supervisor *supervisor);
 void monitor_blank(struct child *monitor);
 void monitor_verified(struct child *monitor);
+uint32_t monitor_threads(const struct child *monitor); /* that one with this sandbox has */
 MUST_CHECK status monitor_running(struct child *monitor, uint64_t entered_us, uint64_t dialled_us,
                                   struct fault *fault);
 /* BAD_REQUEST for an end that is not the monitor's to know. */
