@@ -32,7 +32,8 @@ static const struct {
                       HTTP_CONNECTIONS_MAX + CELLS_AWAKE_MAX + 512, GIB, MIB(1), 0},
     [JAIL_CELL] = {"cell", "bulkhead-cell", 1024, GIB, MIB(1), 0},
     /* a blank does not know its guest: the supervisor lowers these (jail_bound) */
-    [JAIL_VMM] = {"vmm", "bulkhead-vmm", 1024, SANDBOX_MEMORY_MIB_MAX * MIB(1) + GIB, 0,
+    [JAIL_VMM] = {"vmm", "bulkhead-vmm", 1024,
+                  (rlim_t)SANDBOX_MEMORY_MIB_MAX * MIB(1) + GIB, 0,
                   SANDBOX_VCPUS_MAX + 1},
 };
 

@@ -80,6 +80,8 @@ enum vmm_fd {
     VMM_FD_SCRATCH,   /* raw image, read-only: what the second block device holds at first */
     VMM_FD_OVERLAY,   /* an empty file without a name: what is written to the second */
     VMM_FD_TAP,       /* of SANDBOX_NET_ISOLATED */
+    VMM_FD_TREE,      /* to a runner: the image's root as a directory */
+    VMM_FD_AGENT,     /* to a runner: the agent's program */
     VMM_FDS
 };
 

@@ -1,0 +1,101 @@
+#define _GNU_SOURCE
+#include "runner/runner.h"
+
+#include "base/cleanup.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+enum { PROC_TEXT = 4096 };
+
+struct sums {
+    uint64_t kib, ticks;
+    uint32_t processes;
+};
+
+static bool read_file(char text[PROC_TEXT], int proc, const char *pid, const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/%s", pid, name);
+    _cleanup_close_ int file = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = file < 0 ? -1 : read(file, text, PROC_TEXT - 1);
+    if (got <= 0)
+        return false;
+    text[got] = '\0';
+    return true;
+}
+
+/* The nth number of a line of numbers and words, from 0; 0 where there is none. */
+static uint64_t nth_number(const char *text, unsigned n)
+{
+    for (; n > 0; n--) {
+        while (*text && *text != ' ')
+            text++;
+        while (*text == ' ')
+            text++;
+    }
+    uint64_t value = 0;
+    for (; *text >= '0' && *text <= '9'; text++)
+        value = value * 10 + (uint64_t)(*text - '0');
+    return value;
+}
+
+/* Fields 14 to 17 of proc(5)'s stat, own and of reaped children; the name, the second field, may
+ * have blanks and brackets in it: the last bracket ends it. */
+static void add_ticks(struct sums *sums, const char *stat)
+{
+    const char *after = NULL;
+    for (const char *at = stat; *at; at++)
+        if (*at == ')')
+            after = at;
+    if (!after || after[1] != ' ')
+        return;
+    for (unsigned field = 11; field <= 14; field++)
+        sums->ticks += nth_number(after + 2, field);
+}
+
+static uint64_t number_of(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+    if (!at)
+        return 0;
+    for (at++; *at && (*at < '0' || *at > '9'); at++)
+        continue;
+    return nth_number(at, 0);
+}
+
+/* Pages that two processes have are counted twice: rather too much than too little. */
+static void add_process(struct sums *sums, int proc, const char *pid)
+{
+    char text[PROC_TEXT];
+    if (read_file(text, proc, pid, "stat"))
+        add_ticks(sums, text);
+    if (!read_file(text, proc, pid, "status"))
+        return;
+    sums->processes++;
+    sums->kib += number_of(text, "\nRssAnon:") + number_of(text, "\nRssShmem:");
+}
+
+void runner_look(struct runner_used *ret)
+{
+    struct sums sums = {0};
+    struct statvfs tree;
+    DIR *entries = opendir("/proc");
+    if (!entries)
+        return;
+    const struct dirent *entry;
+    while ((entry = readdir(entries)))
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+            add_process(&sums, dirfd(entries), entry->d_name);
+    closedir(entries);
+    uint64_t disk = 0;
+    if (statvfs(RUNNER_TREE, &tree) == 0)
+        disk = (uint64_t)(tree.f_blocks - tree.f_bfree) * tree.f_frsize;
+    *ret = (struct runner_used){
+        .memory_bytes = sums.kib * 1024 + disk,
+        .cpu_us = sums.ticks * (1000000 / (uint64_t)sysconf(_SC_CLK_TCK)),
+        .processes = sums.processes};
+}
