@@ -1,24 +1,14 @@
 #include "vmm/inside.h"
 
+#include <linux/virtio_config.h>
+#include <linux/virtio_mmio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
-
-enum { /* virtio-mmio registers that are special to us (virtio 1.2, 4.2.2) */
-    REGISTER_STATUS = 0x70, REGISTER_CONFIG = 0x100,
-};
 
 enum {
     KEYBOARD_RESET = 0xFE, PANIC_PANICKED = 1, SLEEP_ENABLE = 0x20, RESET_VALUE = 1,
     IOAPIC_BYTES = 0x100,
 };
-
-void machine_wake(struct machine *machine)
-{
-    uint64_t one = 1;
-    if (write(machine->wake, &one, sizeof one) < 0)
-        return; /* the counter is full: it will wake in any case */
-}
 
 static void signal_message(struct machine *machine, const struct ioapic_message *message)
 {
@@ -117,9 +107,23 @@ static void ioapic_access(struct machine *machine, uint64_t offset, uint8_t *byt
     pthread_mutex_unlock(&machine->lock);
 }
 
+/* What makes a device start, stop or change: its code may need memory, descriptors and timers, which
+ * a vCPU's thread has no right to. */
+static bool is_errand(uint32_t offset, const uint8_t *bytes, uint32_t size)
+{
+    if (offset >= VIRTIO_MMIO_CONFIG)
+        return true;
+    uint32_t value = value_of(bytes, size);
+    return offset == VIRTIO_MMIO_STATUS && (value == 0 || value & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
 static void window_access(struct machine *machine, struct virtio_device *device, uint32_t offset,
                           uint8_t *bytes, uint32_t size, bool write)
 {
+    if (write && is_errand(offset, bytes, size)) {
+        machine_write_there(machine, device, offset, bytes, size);
+        return;
+    }
     bool locked = !virtio_mmio_needs_no_lock(offset, size);
     if (locked)
         pthread_mutex_lock(&machine->lock);
@@ -129,8 +133,6 @@ static void window_access(struct machine *machine, struct virtio_device *device,
         virtio_mmio_read(device, offset, bytes, size);
     if (locked)
         pthread_mutex_unlock(&machine->lock);
-    if (write && (offset == REGISTER_STATUS || offset >= REGISTER_CONFIG))
-        machine_wake(machine); /* the device may have set a timer */
 }
 
 void bus_memory(struct machine *machine, uint64_t address, uint8_t *bytes, uint32_t size,

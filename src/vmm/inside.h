@@ -31,6 +31,14 @@ struct machine_device {
     struct machine_queue queues[VIRTIO_QUEUES_MAX];
 };
 
+/* A write of a vCPU's that changes what a device is at: the device thread does it in its stead. */
+struct machine_errand {
+    enum { ERRAND_NONE, ERRAND_ASKED, ERRAND_DONE } state;
+    uint32_t offset, size;
+    struct virtio_device *device;
+    uint8_t bytes[8];
+};
+
 struct machine {
     int kvm, vm, wake;
     uint32_t run_bytes;
@@ -48,11 +56,12 @@ struct machine {
     struct machine_device devices[MACHINE_DEVICES_MAX];
     uint32_t device_count, vcpu_count;
 
-    pthread_mutex_t gate; /* over the four below; taken last */
+    pthread_mutex_t gate; /* over the five below; taken last */
     pthread_cond_t turned;
     uint32_t still; /* vCPU threads that wait at the gate */
     bool refused;   /* one could not seal itself */
     struct fault refusal;
+    struct machine_errand errand;
     _Atomic int phase; /* enum machine_phase; read without the gate by running vCPUs */
 
     _Atomic int end_claimed, end; /* end: enum sandbox_end, after detail was written */
@@ -75,5 +84,7 @@ void bus_memory(struct machine *machine, uint64_t address, uint8_t *bytes, uint3
                 bool write);
 /* An edge on a line; under the lock. */
 void bus_interrupt(void *machine, uint32_t line);
-/* The device thread's loop is to look at its timers anew. */
-void machine_wake(struct machine *machine);
+
+/* machine.c. From a vCPU's thread: returns when the device thread has made this write. */
+void machine_write_there(struct machine *machine, struct virtio_device *device, uint32_t offset,
+                         const uint8_t *bytes, uint32_t size);

@@ -96,12 +96,57 @@ static void take_again(void *context)
     pthread_mutex_lock(&machine->lock);
 }
 
+static void wake(struct machine *machine)
+{
+    uint64_t one = 1;
+    if (write(machine->wake, &one, sizeof one) < 0)
+        return; /* the counter is full: it will wake in any case */
+}
+
+void machine_write_there(struct machine *machine, struct virtio_device *device, uint32_t offset,
+                         const uint8_t *bytes, uint32_t size)
+{
+    struct machine_errand *errand = &machine->errand;
+    assert(size <= sizeof errand->bytes);
+    pthread_mutex_lock(&machine->gate);
+    while (errand->state != ERRAND_NONE)
+        pthread_cond_wait(&machine->turned, &machine->gate);
+    *errand = (struct machine_errand){.state = ERRAND_ASKED, .device = device, .offset = offset,
+                                      .size = size};
+    memcpy(errand->bytes, bytes, size);
+    pthread_cond_broadcast(&machine->turned);
+    wake(machine);
+    while (errand->state != ERRAND_DONE)
+        pthread_cond_wait(&machine->turned, &machine->gate);
+    errand->state = ERRAND_NONE;
+    pthread_cond_broadcast(&machine->turned);
+    pthread_mutex_unlock(&machine->gate);
+}
+
+/* On the device thread, which holds the lock. */
+static void do_errand(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->gate);
+    struct machine_errand errand = machine->errand;
+    pthread_mutex_unlock(&machine->gate);
+    if (errand.state != ERRAND_ASKED)
+        return;
+    virtio_mmio_write(errand.device, errand.offset, errand.bytes, errand.size);
+    pthread_mutex_lock(&machine->gate);
+    machine->errand.state = ERRAND_DONE;
+    pthread_cond_broadcast(&machine->turned);
+    pthread_mutex_unlock(&machine->gate);
+}
+
 static void on_wake(void *context, uint32_t events)
 {
     struct machine *machine = context;
     uint64_t count;
     (void)events;
-    if (read(machine->wake, &count, sizeof count) < 0 || !machine->end || machine->told)
+    if (read(machine->wake, &count, sizeof count) < 0)
+        return;
+    do_errand(machine);
+    if (!machine->end || machine->told)
         return;
     machine->told = true;
     machine_hold(machine);
@@ -222,15 +267,34 @@ status machine_load(struct machine *machine, const struct machine_source *source
     return OK;
 }
 
-/* The threads stand at the gate, or one has refused. */
-static status await_threads(struct machine *machine, struct fault *fault)
+static uint32_t threads_of(const struct machine *machine)
 {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < machine->vcpu_count; i++)
+        count += machine->vcpus[i].has_thread;
+    return count;
+}
+
+/* Until every vCPU's thread stands at the gate. On its way there one may need the lock, or an
+ * errand done. */
+static void await_still(struct machine *machine)
+{
+    uint32_t threads = threads_of(machine);
+    let_go(machine);
     pthread_mutex_lock(&machine->gate);
-    while (machine->still < machine->vcpu_count)
-        pthread_cond_wait(&machine->turned, &machine->gate);
-    bool refused = machine->refused;
+    while (machine->still < threads) {
+        if (machine->errand.state != ERRAND_ASKED) {
+            pthread_cond_wait(&machine->turned, &machine->gate);
+            continue;
+        }
+        pthread_mutex_unlock(&machine->gate);
+        take_again(machine);
+        do_errand(machine);
+        let_go(machine);
+        pthread_mutex_lock(&machine->gate);
+    }
     pthread_mutex_unlock(&machine->gate);
-    return refused ? FAIL(INTERNAL, fault, "%s", machine->refusal.detail) : OK;
+    take_again(machine);
 }
 
 status machine_start(struct machine *machine, const struct machine_hooks *hooks,
@@ -239,7 +303,9 @@ status machine_start(struct machine *machine, const struct machine_hooks *hooks,
     machine->hooks = *hooks;
     for (uint32_t i = 0; i < machine->vcpu_count; i++)
         TRY(vcpu_start(&machine->vcpus[i], fault));
-    TRY(await_threads(machine, fault));
+    await_still(machine);
+    if (machine->refused)
+        return FAIL(INTERNAL, fault, "%s", machine->refusal.detail);
     machine->timeline.started = clock_monotonic_us();
     return OK;
 }
@@ -265,12 +331,7 @@ void machine_go(struct machine *machine)
 void machine_hold(struct machine *machine)
 {
     set_phase(machine, MACHINE_HELD);
-    let_go(machine); /* a vCPU may need the lock on its way */
-    pthread_mutex_lock(&machine->gate);
-    while (machine->still < machine->vcpu_count)
-        pthread_cond_wait(&machine->turned, &machine->gate);
-    pthread_mutex_unlock(&machine->gate);
-    take_again(machine);
+    await_still(machine);
 }
 
 void machine_end(struct machine *machine, enum sandbox_end end, const char *detail)
@@ -281,7 +342,7 @@ void machine_end(struct machine *machine, enum sandbox_end end, const char *deta
     snprintf(machine->end_detail.detail, sizeof machine->end_detail.detail, "%s", detail);
     machine->end = (int)end;
     atomic_compare_exchange_strong(&machine->phase, &running, MACHINE_HELD);
-    machine_wake(machine);
+    wake(machine);
 }
 
 static void free_device(struct machine *machine, struct machine_device *slot)
@@ -305,6 +366,7 @@ struct machine *machine_free(struct machine *machine)
     if (!machine)
         return NULL;
     set_phase(machine, MACHINE_STOPPED);
+    await_still(machine);
     let_go(machine);
     for (uint32_t i = 0; i < machine->vcpu_count; i++)
         vcpu_free(&machine->vcpus[i]);
