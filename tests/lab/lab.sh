@@ -133,7 +133,7 @@ for module in "${modules[@]}"; do put_module "$module"; done
 for file in ${files[@]+"${files[@]}"}; do put_file "$file"; done
 (cd "$root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$scratch/initrd"
 rm -rf "$root"
-timeout "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu "${LAB_CPU:-max}" -smp "$cpus" -m "$memory" \
+timeout "$limit" qemu-system-x86_64 -M q35 ${LAB_ACCEL:--accel tcg,thread=multi} -cpu "${LAB_CPU:-max}" -smp "$cpus" -m "$memory" \
     -nographic -no-reboot -nic none -kernel "$cache/kernel/vmlinuz" -initrd "$scratch/initrd" \
     -append "console=ttyS0 quiet panic=-1 ${LAB_APPEND:-}" </dev/null 2>&1 |
     tr -d '\r' | tee "$scratch/console" | sed -n '/=== lab: up/,/=== lab: exit/ { /=== lab:/!p }' || true
