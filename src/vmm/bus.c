@@ -107,8 +107,8 @@ static void ioapic_access(struct machine *machine, uint64_t offset, uint8_t *byt
     pthread_mutex_unlock(&machine->lock);
 }
 
-/* What makes a device start, stop or change: its code may need memory, descriptors and timers, which
- * a vCPU's thread has no right to. */
+/* What makes a device start, stop or change: its code may need memory, descriptors and timers,
+ * which a vCPU's thread has no right to. */
 static bool is_errand(uint32_t offset, const uint8_t *bytes, uint32_t size)
 {
     if (offset >= VIRTIO_MMIO_CONFIG)
