@@ -52,7 +52,7 @@ static void take_off(struct cli *cli, int at, int count)
 const char *cli_option(struct cli *cli, const char *name)
 {
     size_t length = strlen(name);
-    for (int i = 0; i < cli->argc; i++) {
+    for (int i = 0; i < cli->argc && strcmp(cli->argv[i], "--") != 0; i++) {
         char *word = cli->argv[i];
         if (strncmp(word, name, length) != 0 || (word[length] && word[length] != '='))
             continue;
@@ -60,7 +60,7 @@ const char *cli_option(struct cli *cli, const char *name)
             take_off(cli, i, 1);
             return word + length + 1;
         }
-        if (i + 1 >= cli->argc) {
+        if (i + 1 >= cli->argc || strcmp(cli->argv[i + 1], "--") == 0) {
             fprintf(stderr, "bulkhead: %s needs a value; see `bulkhead help`\n", name);
             exit(EXIT_USAGE);
         }
@@ -73,7 +73,7 @@ const char *cli_option(struct cli *cli, const char *name)
 
 bool cli_flag(struct cli *cli, const char *name)
 {
-    for (int i = 0; i < cli->argc; i++) {
+    for (int i = 0; i < cli->argc && strcmp(cli->argv[i], "--") != 0; i++) {
         if (strcmp(cli->argv[i], name) != 0)
             continue;
         take_off(cli, i, 1);

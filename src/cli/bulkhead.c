@@ -18,7 +18,7 @@ static const char help_text[] =
     "                  [--prices FILE]\n"
     "  bulkhead tenant create NAME [--tier standard|regulated] [--region R] [--retention DAYS]\n"
     "                  [--quota K=N]... [--audit strict] [--require-clearance]\n"
-    "                  [--token-lifetime 15m]\n"
+    "                  [--token-lifetime 15m] [--sandbox microvm|gvisor|container]\n"
     "  bulkhead tenant update NAME ...  the same; K=0, 0 or \"\" takes away what a tier allows to\n"
     "  bulkhead tenant update NAME --rotate-dek | --rotate-kek   all its backups until then are\n"
     "                  dead: make one afterwards\n"
@@ -38,6 +38,13 @@ static const char help_text[] =
     "  bulkhead revoke NAME|--platform --user U | --jti J | --token-file FILE|-\n"
     "  bulkhead revoke list NAME|--platform\n"
     "  bulkhead route  add NAME host|phone|customer VALUE | remove KIND VALUE | list [NAME]\n"
+    "  bulkhead sandbox run [--tenant NAME] [--image base] [--mem 128M] [--cpus 1] [--disk 256M]\n"
+    "                  [--timeout 30s] [--cpu-time 10s] [--processes N] [--net none|isolated]\n"
+    "                  [--tier microvm|gvisor|container] [--disk-rate 50M] [--disk-operations N]\n"
+    "                  [--net-rate 10M] [--net-packets N] [--user U] [--workdir D] [--env K=V]...\n"
+    "                  [--tty] [--verbose] [--report FILE] -- COMMAND...   its exit status is the\n"
+    "                  command's; 124 timeout, 125 the sandbox was refused or failed\n"
+    "  bulkhead sandbox ps | kill ID\n"
     "  bulkhead audit  export NAME [-o FILE] | tail NAME\n"
     "  bulkhead audit  verify FILE [--key K] [--checkpoint FILE] [--witness FILE]\n"
     "  bulkhead audit  witness FILE (--tenant NAME | --note FILE) [--key K]\n"
@@ -97,7 +104,7 @@ static const struct {
     {"serve", command_serve},     {"tenant", command_tenant},
     {"token", command_token},     {"audit", command_audit},
     {"issuer", command_issuer},   {"revoke", command_revoke},
-    {"route", command_route},
+    {"route", command_route},     {"sandbox", command_sandbox},
     {"receipt", command_receipt}, {"ledger", command_ledger},
     {"platform-key", command_platform_key},
     {"status", command_status},   {"prove", command_prove},

@@ -24,7 +24,7 @@ int cli_refused(const char *detail);
 int cli_usage(const char *detail);
 
 /* The value of `--name VALUE` (or --name=VALUE), taken off the line; NULL when absent. A word that
- * is missing is usage. */
+ * is missing is usage. What follows a word "--" is somebody else's line: not looked at. */
 const char *cli_option(struct cli *cli, const char *name);
 bool cli_flag(struct cli *cli, const char *name);
 /* The next plain word, taken off; NULL at the end. Unknown options are told by cli_end. */
@@ -80,6 +80,7 @@ int command_audit(struct cli *cli);
 int command_receipt(struct cli *cli);
 int command_ledger(struct cli *cli);
 int command_platform_key(struct cli *cli);
+int command_sandbox(struct cli *cli);
 int command_status(struct cli *cli);
 int command_prove(struct cli *cli);
 
