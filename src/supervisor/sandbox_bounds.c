@@ -9,6 +9,7 @@
 enum {
     OVERHEAD_MIB = 32,   /* the monitor's own; guest memory is no cache of files */
     OVERHEAD_SHARE = 32, /* and 1/32 of the guest's: page tables of both, the kernel's maps of it */
+    CPU_SECOND_AT_LEAST_US = 900 * 1000,
     STACK_MIB = 9,       /* of a thread, and its guard */
 };
 
@@ -68,8 +69,9 @@ bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,
         *ret = SANDBOX_MEMORY;
         return true;
     }
+    /* the limit counts by ticks, the account that we read exactly */
     if (sandbox->spec.cpu_s == 0
-        || sandbox->cpu_us < (uint64_t)sandbox->spec.cpu_s * 1000 * 1000)
+        || sandbox->cpu_us < (uint64_t)sandbox->spec.cpu_s * CPU_SECOND_AT_LEAST_US)
         return false;
     *ret = SANDBOX_CPU_TIME;
     return true;

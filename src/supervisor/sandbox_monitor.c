@@ -217,6 +217,7 @@ void monitor_assume(struct child *monitor, struct sandbox *sandbox)
     monitor->state = CHILD_CLOSING;
     sandbox->monitor = monitor;
     sandbox->at = SANDBOX_BOOTING;
+    loop_timer_stop(monitor->supervisor->loop, &sandbox->timer);
     sandboxes_count(monitor->supervisor);
     status assumed = assume(monitor, sandbox, &fault);
     if (assumed != OK)

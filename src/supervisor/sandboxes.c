@@ -11,7 +11,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STOPS_MAX = 64 };
+enum {
+    STOPS_MAX = 64,
+    WAIT_DEADLINE_US = 90 * 1000 * 1000, /* a probe and then a boot fit */
+};
 
 status sandboxes_open(struct supervisor *supervisor, struct fault *fault)
 {
@@ -38,9 +41,15 @@ void sandboxes_count(struct supervisor *supervisor)
     stats_set(&stats->monitors_ready, blanks);
 }
 
+static void on_waited(void *context)
+{
+    sandbox_end(context, SANDBOX_FAILED, UNAVAILABLE, "no monitor came in time");
+}
+
 struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_spec *spec,
                             int stream)
 {
+    struct fault fault;
     struct sandbox *sandbox = calloc(1, sizeof *sandbox);
     if (!sandbox) {
         close(stream);
@@ -50,6 +59,12 @@ struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_
                                 .id = supervisor->sandboxes.next_id++, .slot = SANDBOX_NO_SLOT,
                                 .begun_us = clock_monotonic_us(), .code = UNAVAILABLE,
                                 .next = supervisor->sandboxes.list};
+    if (loop_timer_start(supervisor->loop, &sandbox->timer, WAIT_DEADLINE_US, on_waited, sandbox,
+                         &fault) != OK) {
+        free(sandbox);
+        close(stream);
+        return NULL;
+    }
     supervisor->sandboxes.list = sandbox;
     sandboxes_count(supervisor);
     sandboxes_advance_later(supervisor);
@@ -180,7 +195,7 @@ void sandbox_runs(struct sandbox *sandbox)
         sandbox_end(sandbox, SANDBOX_CLOSED, OK, "");
         return;
     }
-    if (loop_timer_start(supervisor->loop, &sandbox->lifetime,
+    if (loop_timer_start(supervisor->loop, &sandbox->timer,
                          (int64_t)sandbox->spec.lifetime_s * 1000 * 1000, on_lifetime, sandbox,
                          &fault) != OK) {
         sandbox_end(sandbox, SANDBOX_FAILED, UNAVAILABLE, fault.detail);
@@ -207,7 +222,7 @@ void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, con
         sandbox->code = code;
         snprintf(sandbox->detail, sizeof sandbox->detail, "%s", detail);
     }
-    loop_timer_stop(sandbox->supervisor->loop, &sandbox->lifetime);
+    loop_timer_stop(sandbox->supervisor->loop, &sandbox->timer);
     if (!sandbox->monitor) {
         sandbox_gone(sandbox);
         return;
@@ -268,7 +283,7 @@ void sandbox_gone(struct sandbox *sandbox)
     struct supervisor *supervisor = sandbox->supervisor;
     log_gone(sandbox);
     unlink_sandbox(sandbox);
-    loop_timer_stop(supervisor->loop, &sandbox->lifetime);
+    loop_timer_stop(supervisor->loop, &sandbox->timer);
     if (sandbox->stream >= 0)
         close(sandbox->stream);
     if (sandbox->slot != SANDBOX_NO_SLOT)

@@ -22,7 +22,7 @@ struct sandbox {
     struct waiter *stops;   /* control's SANDBOX_STOPs */
     uint64_t id;
     int64_t begun_us, entered_us, dialled_us; /* begun: monotonic; the others: since VMM_START */
-    struct loop_timer lifetime;
+    struct loop_timer timer; /* while it waits; then its lifetime */
     uint64_t cpu_us, peak_kib;
     uint32_t request;       /* of control, while it is not answered; 0: answered, or nobody asks */
     uint32_t slot;
