@@ -1,10 +1,10 @@
 /* agent_session.h: the host's side of one command in a sandbox (docs/protocols.md, "Host and
  * agent").
  *
- * What comes from the guest is hostile: the agent in it may be anybody's by now. Frames are taken in
- * the one order that an honest agent has, each stream within the credit that was given, and all that
- * is kept is bounded; whatever else comes is BAD_REQUEST, and the caller closes the stream, which
- * ends the sandbox. Neither a descriptor nor a clock is in here: bytes in, bytes out. */
+ * What comes from the guest is hostile: the agent in it may be anybody's by now. Frames are taken
+ * in the one order that an honest agent has, each stream within the credit that was given, and all
+ * that is kept is bounded; whatever else comes is BAD_REQUEST, and the caller closes the stream,
+ * which ends the sandbox. Neither a descriptor nor a clock is in here: bytes in, bytes out. */
 #pragma once
 
 #include "wire/agent.h"

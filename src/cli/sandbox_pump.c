@@ -1,6 +1,6 @@
-/* sandbox_pump.c: four descriptors and the signals of this process against one session. Nothing here
- * waits for one of them alone, so none holds up another; the credit of the session is what slows
- * down the faster side. */
+/* sandbox_pump.c: four descriptors and the signals of this process against one session. Nothing
+ * here waits for one of them alone, so none holds up another; the credit of the session is what
+ * slows down the faster side. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "cli/sandbox.h"

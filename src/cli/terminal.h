@@ -1,5 +1,5 @@
-/* terminal.h: the operator's terminal while a program in a sandbox has it: raw, and given back as it
- * was at every way out of this process that can be caught. One at a time. */
+/* terminal.h: the operator's terminal while a program in a sandbox has it: raw, and given back as
+ * it was at every way out of this process that can be caught. One at a time. */
 #pragma once
 
 #include "base/status.h"

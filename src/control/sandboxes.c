@@ -1,8 +1,8 @@
 /* sandboxes.c: which sandboxes are alive, for whom and under which limits; how each ended.
  *
  * Nothing of it is durable but the ledger's entries: the supervisor ends every sandbox when control
- * ends, so whoever comes next begins with none. An entry is durable before the caller hears that its
- * sandbox runs, which is before it can send a command. */
+ * ends, so whoever comes next begins with none. An entry is durable before the caller hears that
+ * its sandbox runs, which is before it can send a command. */
 #include "base/cleanup.h"
 #include "base/hex.h"
 #include "base/log.h"

@@ -235,8 +235,8 @@ static void take_out(struct buffer *document, const char *gone)
     document->length -= length + 1;
 }
 
-/* Signed documents of the former form have neither quotas nor a tier of sandboxes, and are read with
- * those that a new tenant of their tier begins with. */
+/* Signed documents of the former form have neither quotas nor a tier of sandboxes, and are read
+ * with those that a new tenant of their tier begins with. */
 static void a_document_from_before_there_were_sandboxes_is_still_one(void **state)
 {
     (void)state;

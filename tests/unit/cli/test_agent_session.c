@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
-/* The host's side of a command in a sandbox, against a guest that says what no honest agent does. */
+/* The host's side of a command in a sandbox, against a guest that says what no honest agent
+ * does. */
 #include "cli/agent_session.h"
 
 #include <setjmp.h>

@@ -48,10 +48,11 @@ static void sizes_and_times_are_digits_and_one_letter(void **state)
 static void a_line_is_read_and_the_command_keeps_its_words(void **state)
 {
     (void)state;
-    assert_int_equal(read_line("--mem 1G --cpus=2 --disk 0 --timeout 5m --cpu-time 10s --processes 7 "
-                               "--net isolated --tier container --tenant acme --image tools "
-                               "--user 1000 --workdir /tmp --env A=1 --env B= --disk-rate 1M "
-                               "-- env --env C=3 --tty -- --mem 2M"), EXIT_DONE);
+    assert_int_equal(read_line("--mem 1G --cpus=2 --disk 0 --timeout 5m --cpu-time 10s "
+                               "--processes 7 --net isolated --tier container --tenant acme "
+                               "--image tools --user 1000 --workdir /tmp --env A=1 --env B= "
+                               "--disk-rate 1M -- env --env C=3 --tty -- --mem 2M"),
+                     EXIT_DONE);
     assert_true(run.spec.memory_mib == 1024 && run.spec.vcpus == 2 && run.spec.disk_mib == 0);
     assert_true(run.timeout_s == 300 && run.spec.cpu_s == 10 && run.spec.processes == 7);
     assert_true(run.exec.timeout_ms == 300000 && run.exec.processes == 7);

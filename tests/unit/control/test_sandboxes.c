@@ -345,8 +345,8 @@ static void arguments_that_are_wrong_are_refused_by_name(void **state)
         {"{\"timeout_seconds\":0}", "timeout_seconds"},
         {"{\"timeout_seconds\":86401}", "timeout_seconds"}, {"{\"cpu_seconds\":-1}", "cpu_seconds"},
         {"{\"disk_bytes_per_second\":-1}", "disk_bytes"}, {"{\"argv_sha256\":\"00\"}", "argv"},
-        {"{\"argv_sha256\":\"" "zz112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}",
-         "argv"},
+        {"{\"argv_sha256\":\"zz112233445566778899aabbccddeeff"
+         "00112233445566778899aabbccddeeff\"}", "argv"},
         {"{\"command\":\"ls\"}", "command"}, {"{\"tenant\":\"nobody\"}", "no tenant"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
