@@ -1,7 +1,7 @@
-/* The balloon (virtio 1.2, 5.5): pages that the guest has given up, or says are free, go back to the
- * host. What the guest names is a claim: memory_release checks it, and takes from the guest only what
- * is the guest's. Nothing is remembered of it: a page that is used again comes back zeroed, and the
- * sandbox's cgroup bounds the whole. */
+/* The balloon (virtio 1.2, 5.5): pages that the guest has given up, or says are free, go back to
+ * the host. What the guest names is a claim: memory_release checks it, and takes from the guest
+ * only what is the guest's. Nothing is remembered of it: a page that is used again comes back
+ * zeroed, and the sandbox's cgroup bounds the whole. */
 #define _GNU_SOURCE
 #include "vmm/virtio/devices.h"
 

@@ -123,8 +123,8 @@ static void on_rx_time(void *context)
     from_tap(context);
 }
 
-/* What the tap yields goes into net->packet. Returns the bytes of the frame; 0: one that is dropped;
- * -1: there is none. */
+/* What the tap yields goes into net->packet. Returns the bytes of the frame; 0: one that is
+ * dropped; -1: there is none. */
 static ssize_t read_frame(struct net *net)
 {
     ssize_t got;

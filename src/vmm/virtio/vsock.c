@@ -34,9 +34,7 @@ static void ask_notify(struct vsock *vsock, uint32_t queue, bool *asked, bool wa
 
 static void on_again(void *context)
 {
-    struct vsock *vsock = context;
-    vsock_settle(vsock);
-    vsock_run(vsock);
+    vsock_run(context);
 }
 
 static void run_again(struct vsock *vsock)
@@ -449,18 +447,9 @@ static void end_streams(struct vsock *vsock)
     vsock->refusal_count = 0;
 }
 
-void vsock_settle(struct vsock *vsock)
-{
-    if (!vsock->stale)
-        return;
-    vsock->stale = false;
-    end_streams(vsock);
-}
-
 void vsock_reset(struct virtio_device *device)
 {
     struct vsock *vsock = vsock_of(device);
-    vsock->stale = false;
     end_streams(vsock);
     vsock->transport_reset = true;
     vsock_run(vsock);
@@ -473,17 +462,16 @@ static void activate(struct virtio_device *device)
     vsock->transport_reset = false;           /* a driver that starts has no connections */
 }
 
-/* On a vCPU's thread, which may call nothing of the kernel's: descriptors are closed at the device
- * thread's next entry. */
 static void reset(struct virtio_device *device)
 {
-    vsock_of(device)->stale = true;
+    device->active = false; /* whatever a listener does now */
+    end_streams(vsock_of(device));
+    streams_finish(vsock_of(device));
 }
 
 static void notify(struct virtio_device *device, uint32_t queue)
 {
     (void)queue;
-    vsock_settle(vsock_of(device));
     vsock_run(vsock_of(device));
 }
 
@@ -512,7 +500,6 @@ static status load(struct virtio_device *device, struct cursor *from, struct fau
 {
     struct vsock *vsock = vsock_of(device);
     TRY(cursor_u32(&vsock->next_port, from, fault));
-    vsock_settle(vsock);
     vsock->transport_reset = true;
     vsock->rx_asked = vsock->tx_asked = false;
     ask_notify(vsock, VSOCK_RX, &vsock->rx_asked, true);

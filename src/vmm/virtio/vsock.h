@@ -69,7 +69,6 @@ struct vsock {
     uint32_t next_port;          /* ours, for the next stream that dials */
     uint32_t stream_count;       /* all behind are free */
     uint32_t next_stream;        /* that is served first in the next turn */
-    bool stale;                  /* the driver was reset: its streams are to be ended */
     bool transport_reset;        /* the guest is to be told */
     bool rx_asked, tx_asked;     /* for notifications */
     bool news;                   /* a listener is to hear, or a stream may be given back */
@@ -89,8 +88,6 @@ uint64_t streams_bytes(void);
 struct vsock *vsock_of(struct virtio_device *device);
 /* Everything that can be done now: packets both ways, then what listeners are to hear. */
 void vsock_run(struct vsock *vsock);
-/* After a reset of the driver: what is left of its streams is ended. First in every entry. */
-void vsock_settle(struct vsock *vsock);
 
 /* ---- vsock_stream.c ---- */
 

@@ -352,7 +352,6 @@ static void on_host(void *context, uint32_t events)
 {
     struct stream *stream = context;
     struct vsock *vsock = stream->vsock;
-    vsock_settle(vsock);
     if (stream->fd >= 0) {
         if (stream->state != STREAM_OVER && !(stream->host_shut & VIRTIO_VSOCK_SHUTDOWN_SEND))
             stream->readable = true;
@@ -398,7 +397,6 @@ status vsock_stream(struct virtio_device *device, int fd, uint32_t port, enum vm
                     const struct vsock_listener *listener, struct fault *fault)
 {
     struct vsock *vsock = vsock_of(device);
-    vsock_settle(vsock);
     status opened = open_stream(vsock, fd, port, how, listener, fault);
     if (opened != OK)
         close(fd);

@@ -593,9 +593,9 @@ static void test_driver_resets(void **state)
     int first = dialled(guest, GUEST_PORT, &open);
     int second = stream(guest, PORT, VMM_STREAM_ACCEPT, &waits);
     driver_reset(&guest->driver);
+    assert_int_equal(open.closed, 1);
     vsock_guest_start(guest);
     vsock_guest_fill(guest, 8);
-    assert_int_equal(open.closed, 1);
     assert_host_ended(first);
     assert_int_equal(waits.closed, 0);
     vsock_guest_say(guest, PORT, GUEST_PORT, VIRTIO_VSOCK_OP_REQUEST);
