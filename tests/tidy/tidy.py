@@ -14,7 +14,7 @@ FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 800
 LINE_COLUMNS_MAX = 100
 
-ROOMS = ['base', 'wire', 'crypt', 'authz', 'jail', 'store', 'silo', 'vmm', 'runner', 'kms', 'control', 'gateway', 'cell',
+ROOMS = ['base', 'wire', 'agent', 'crypt', 'authz', 'jail', 'store', 'silo', 'vmm', 'runner', 'kms', 'control', 'gateway', 'cell',
          'supervisor', 'prove', 'cli']
 
 # What a room may include although it is not lower.

@@ -1,0 +1,41 @@
+#define _GNU_SOURCE
+#include "agent/path.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+int path_openat(const char *path, int flags)
+{
+    return open(path, flags | O_CLOEXEC | O_NOCTTY);
+}
+
+status path_get(char ret[AGENT_PATH_MAX], struct cursor *cursor, const char *what,
+                struct fault *fault)
+{
+    TRY(cursor_text(ret, AGENT_PATH_MAX, cursor, what, fault));
+    if (ret[0] != '/')
+        return FAIL(BAD_FIELD, fault, "%s: an absolute path is wanted", what);
+    return OK;
+}
+
+status path_parent(int *ret, char name[PATH_NAME_SIZE], const char *path, struct fault *fault)
+{
+    char directory[AGENT_PATH_MAX];
+    struct span whole = span_of_text(path);
+    while (whole.length > 1 && whole.data[whole.length - 1] == '/')
+        whole.length--;
+    size_t slash = whole.length;
+    while (whole.data[slash - 1] != '/')
+        slash--;
+    struct span last = {whole.data + slash, whole.length - slash};
+    if (last.length == 0 || span_is(last, ".") || span_is(last, "..")
+        || !span_to_text(name, PATH_NAME_SIZE, last)
+        || !span_to_text(directory, sizeof directory, (struct span){whole.data, slash}))
+        return FAIL(BAD_FIELD, fault, "path: its last name is none that could be there");
+    int fd = path_openat(directory, O_RDONLY | O_DIRECTORY);
+    if (fd < 0)
+        return errno_status(errno, "directory", fault);
+    *ret = fd;
+    return OK;
+}
