@@ -51,6 +51,8 @@ static const char help_text[] =
     "  bulkhead receipt verify FILE [--key K]\n"
     "  bulkhead ledger export [-o FILE] | verify FILE [--key K] [--checkpoint FILE]\n"
     "  bulkhead platform-key      the public key that signs checkpoints and receipts\n"
+    "  bulkhead image build NAME [--packages DIR]   what sandboxes boot, from Debian's packages\n"
+    "  bulkhead image list\n"
     "  bulkhead status            processes and the jails that are really in force\n"
     "  bulkhead prove             the assume-breach battery against this running node\n"
     "\n"
@@ -107,6 +109,7 @@ static const struct {
     {"route", command_route},     {"sandbox", command_sandbox},
     {"receipt", command_receipt}, {"ledger", command_ledger},
     {"platform-key", command_platform_key},
+    {"image", command_image},
     {"status", command_status},   {"prove", command_prove},
     {"help", command_help},       {"--help", command_help},
     {"version", command_version}, {"--version", command_version},

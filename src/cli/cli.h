@@ -80,6 +80,7 @@ int command_audit(struct cli *cli);
 int command_receipt(struct cli *cli);
 int command_ledger(struct cli *cli);
 int command_platform_key(struct cli *cli);
+int command_image(struct cli *cli);
 int command_sandbox(struct cli *cli);
 int command_status(struct cli *cli);
 int command_prove(struct cli *cli);
