@@ -16,6 +16,7 @@ root_uuid=b01c4ead-0000-4000-8000-000000000001
 scratch_uuid=b01c4ead-0000-4000-8000-000000000002
 scratch_mib=16    # grows in the guest
 scratch_inodes=8192
+user=sandbox
 
 fail() {
     echo "recipe: $*" >&2
@@ -81,7 +82,7 @@ make_initramfs() {
         loaded="$loaded$(echo "$name" | tr - _) "
         objcopy --strip-debug -R .BTF -R .comment -R .note.gnu.build-id "$module" "$tree/lib/modules/$name.ko"
         chmod 644 "$tree/lib/modules/$name.ko"
-        echo "$name.ko" >>"$tree/etc/modules"
+        echo "/lib/modules/$name.ko" >>"$tree/etc/modules"
     done <"$HERE/modules"
     objcopy --strip-all "$AGENT" "$tree/init"
     chmod 755 "$tree/init"
@@ -91,10 +92,9 @@ make_initramfs() {
 
 make_root() {
     tree=$OUT/root
-    for folder in etc bin sbin usr/bin usr/sbin dev proc sys run mnt root var/log var/tmp tmp home/sandbox; do
-        mkdir -p "$tree/$folder"
-    done
-    printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'sandbox:x:1000:1000:sandbox:/home/sandbox:/bin/sh' \
+    (mkdir "$tree" && cd "$tree" && mkdir -p bin sbin usr/bin usr/sbin dev proc sys run mnt root tmp etc var/log \
+        var/tmp home/sandbox)
+    printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' "sandbox:x:1000:1000:sandbox:/home/$user:/bin/sh" \
         'nobody:x:65534:65534:nobody:/:/bin/false' >"$tree/etc/passwd"
     printf '%s\n' 'root:x:0:' 'tty:x:5:' 'sandbox:x:1000:' 'nogroup:x:65534:' >"$tree/etc/group"
     printf '%s\n' sandbox >"$tree/etc/hostname"

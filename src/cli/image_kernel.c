@@ -96,7 +96,7 @@ static status read_programs(struct cut *cut, struct span whole, struct fault *fa
         }
     }
     if (cut->count == 0 || !cut->has_notes)
-        return FAIL(BAD_REQUEST, fault, "kernel: no segment, or no note that says where PVH enters");
+        return FAIL(BAD_REQUEST, fault, "kernel: no segment, or no note of where PVH enters");
     return OK;
 }
 
