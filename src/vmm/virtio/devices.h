@@ -15,7 +15,7 @@ struct device_place { /* what every device needs */
 struct block_config {
     int base;     /* raw image, read-only; -1: zeros */
     int overlay;  /* what is written; an empty regular file; -1: the device is read-only */
-    uint64_t bytes; /* of the device, whole sectors; beyond base: zeros */
+    uint64_t bytes; /* of the device, whole sectors of 512; beyond base: zeros */
     struct sandbox_rate rate_bytes, rate_ops;
     char serial[20]; /* VIRTIO_BLK_T_GET_ID; without NUL when full */
 };
@@ -26,6 +26,7 @@ struct net_config {
     struct sandbox_rate rate_bytes, rate_packets; /* each way */
 };
 
+/* Takes the descriptors on success only; BAD_FIELD for one that is no regular file. */
 MUST_CHECK status block_create(struct virtio_device **ret, const struct block_config *config,
                                const struct device_place *place, struct fault *fault);
 MUST_CHECK status net_create(struct virtio_device **ret, const struct net_config *config,

@@ -49,7 +49,9 @@ void virtqueue_push(struct virtqueue *queue, const struct guest_memory *memory, 
                     uint32_t written);
 /* Does the driver want an interrupt for what was pushed since the last one? */
 bool virtqueue_interrupts(struct virtqueue *queue, const struct guest_memory *memory);
-/* Asks the driver to notify us, or not to bother. After switching it on, pop once more. */
+/* Asks the driver to notify us, or not to bother. After switching it on, pop once more. A device
+ * that offers VIRTIO_RING_F_EVENT_IDX must ask whenever it has found the queue empty: the driver
+ * then says nothing of its own accord. */
 void virtqueue_ask_notify(struct virtqueue *queue, const struct guest_memory *memory, bool wanted);
 
 /* Copies between a chain and our memory, from a byte offset on; fewer at the chain's end. */
