@@ -275,26 +275,6 @@ static void destroy(struct virtio_device *device)
     free(net);
 }
 
-static void bucket_save(const struct bucket *bucket, struct buffer *out)
-{
-    buffer_put_u64(out, bucket->tokens);
-    buffer_put_u64(out, bucket->burst);
-}
-
-/* Into one that was just made of its rate: no state can hold more than that. */
-static status bucket_load(struct bucket *bucket, struct cursor *from, struct fault *fault)
-{
-    uint64_t tokens, burst;
-    TRY(cursor_u64(&tokens, from, fault));
-    TRY(cursor_u64(&burst, from, fault));
-    if (tokens > bucket->rate.size || burst > bucket->rate.one_time_burst)
-        return FAIL(CORRUPT, fault, "net: more tokens than the rate allows");
-    bucket->tokens = tokens;
-    bucket->burst = burst;
-    bucket->last_us = clock_monotonic_us();
-    return OK;
-}
-
 static void save(const struct virtio_device *device, struct buffer *out)
 {
     const struct net *net = (const struct net *)(const void *)device;
@@ -308,11 +288,12 @@ static void save(const struct virtio_device *device, struct buffer *out)
 static status load(struct virtio_device *device, struct cursor *from, struct fault *fault)
 {
     struct net *net = net_of(device);
+    int64_t now_us = clock_monotonic_us();
     TRY(cursor_copy(net->address, from, MAC_BYTES, fault));
-    TRY(bucket_load(&net->rx.bytes, from, fault));
-    TRY(bucket_load(&net->rx.packets, from, fault));
-    TRY(bucket_load(&net->tx.bytes, from, fault));
-    TRY(bucket_load(&net->tx.packets, from, fault));
+    TRY(bucket_load(&net->rx.bytes, from, now_us, fault));
+    TRY(bucket_load(&net->rx.packets, from, now_us, fault));
+    TRY(bucket_load(&net->tx.bytes, from, now_us, fault));
+    TRY(bucket_load(&net->tx.packets, from, now_us, fault));
     net->rx_asked = net->tx_asked = false;
     ask_notify(net, RX, &net->rx_asked, true);
     ask_notify(net, TX, &net->tx_asked, true);
