@@ -2,19 +2,26 @@
  * development, and beside a peer in bench/vmm.
  *
  *   bench-vmm-boot --kernel VMLINUX [--initramfs FILE] [--append TEXT] [--memory MIB] [--vcpus N]
+ *                  [--root IMAGE] [--scratch IMAGE] [--disk MIB] [--vsock]
  *                  [--console] [--map] [--huge] [--seconds N] [--until-mark N]
  *
  * The guest's console goes to stdout, the figures as one line of JSON to stderr: microseconds
- * since the start of this program. A guest marks a moment by writing a byte to port 0x3F0. The
- * exit status is 0 when the guest switched itself off or the mark was reached, else 1. */
+ * since the start of this program. A guest marks a moment by writing a byte to port 0x3F0; that its
+ * agent dialled is "dialled", and ends the run with --until-dialled. --root, --disk (scratch is what
+ * it holds at first, in a nameless file) and --vsock add the devices of a sandbox. The exit status
+ * is 0 when the guest switched itself off or the mark was reached, else 1. */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "vmm/machine.h"
+#include "vmm/virtio/devices.h"
 
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MARK_PORT = 0x3F0, MARKS_MAX = 16, MIB_BYTES = 1 << 20 };
@@ -26,7 +33,10 @@ struct boot {
     struct machine *machine;
     struct loop_timer deadline;
     int64_t begun, seconds, marks[MARKS_MAX];
-    int until_mark;
+    int64_t dialled;
+    int until_mark, root, scratch, agent;
+    uint64_t disk_bytes;
+    bool vsock, until_dialled;
     enum sandbox_end end;
     char append[1024], detail[200];
 };
@@ -63,6 +73,14 @@ static void on_deadline(void *context)
     machine_end(boot->machine, SANDBOX_LIFETIME, "its time was over");
 }
 
+static void on_dialled(void *context)
+{
+    struct boot *boot = context;
+    boot->dialled = clock_monotonic_us();
+    if (boot->until_dialled)
+        machine_end(boot->machine, SANDBOX_SHUTDOWN, "the agent dialled");
+}
+
 static void print_us(const char *name, int64_t at, int64_t begun)
 {
     if (at)
@@ -80,6 +98,7 @@ static void report(const struct boot *boot)
     print_us("started", times->started, boot->begun);
     print_us("entered", times->entered, boot->begun);
     print_us("first_exit", times->first_exit, boot->begun);
+    print_us("dialled", boot->dialled, boot->begun);
     for (int i = 0; i < MARKS_MAX; i++) {
         char name[16];
         snprintf(name, sizeof name, "mark_%d", i);
@@ -114,7 +133,9 @@ static const struct option options[] = {
     {"vcpus", required_argument, NULL, 'v'},  {"console", no_argument, NULL, 'c'},
     {"map", no_argument, NULL, 'p'},          {"huge", no_argument, NULL, 'h'},
     {"seconds", required_argument, NULL, 's'}, {"until-mark", required_argument, NULL, 'u'},
-    {0}};
+    {"root", required_argument, NULL, 'r'},   {"scratch", required_argument, NULL, 't'},
+    {"disk", required_argument, NULL, 'd'},   {"vsock", no_argument, NULL, 'o'},
+    {"until-dialled", no_argument, NULL, 'l'}, {0}};
 
 static void parse(struct boot *boot, int argc, char **argv)
 {
@@ -131,6 +152,11 @@ static void parse(struct boot *boot, int argc, char **argv)
         case 'h': boot->config.huge_pages = true; break;
         case 's': boot->seconds = number(optarg); break;
         case 'u': boot->until_mark = (int)number(optarg); break;
+        case 'r': boot->root = open_or_exit(optarg); break;
+        case 't': boot->scratch = open_or_exit(optarg); break;
+        case 'd': boot->disk_bytes = (uint64_t)number(optarg) * MIB_BYTES; break;
+        case 'o': boot->vsock = true; break;
+        case 'l': boot->vsock = boot->until_dialled = true; break;
         default: exit(2);
         }
     }
@@ -138,6 +164,55 @@ static void parse(struct boot *boot, int argc, char **argv)
         return;
     fprintf(stderr, "--kernel is needed\n");
     exit(2);
+}
+
+static struct device_place next_place(struct boot *boot)
+{
+    return (struct device_place){.host = machine_host(boot->machine), .loop = boot->loop,
+                                 .line = machine_next_line(boot->machine)};
+}
+
+static status add_disk(struct boot *boot, const struct block_config *config, struct fault *fault)
+{
+    struct device_place place = next_place(boot);
+    struct virtio_device *device;
+    TRY(block_create(&device, config, &place, fault));
+    return machine_add(boot->machine, device, fault);
+}
+
+static status add_disks(struct boot *boot, struct fault *fault)
+{
+    struct stat file;
+    if (boot->root >= 0 && fstat(boot->root, &file) == 0)
+        TRY(add_disk(boot, &(struct block_config){.base = boot->root, .overlay = -1,
+                                                  .bytes = (uint64_t)file.st_size, .serial = "root"},
+                     fault));
+    if (!boot->disk_bytes)
+        return OK;
+    int overlay = memfd_create("overlay", MFD_CLOEXEC);
+    return add_disk(boot, &(struct block_config){.base = boot->scratch, .overlay = overlay,
+                                                 .bytes = boot->disk_bytes, .serial = "scratch"},
+                    fault);
+}
+
+static status add_sandbox_devices(struct boot *boot, struct fault *fault)
+{
+    const struct vsock_listener listener = {.accepted = on_dialled, .context = boot};
+    struct virtio_device *vsock, *device;
+    int ends[2];
+    struct device_place place = next_place(boot);
+    TRY(vsock_create(&vsock, SANDBOX_GUEST_CID, &place, fault));
+    TRY(machine_add(boot->machine, vsock, fault));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
+        return FAIL(INTERNAL, fault, "socketpair");
+    boot->agent = ends[0];
+    TRY(vsock_stream(vsock, ends[1], SANDBOX_AGENT_PORT, VMM_STREAM_ACCEPT, &listener, fault));
+    place = next_place(boot);
+    TRY(rng_create(&device, &place, fault));
+    TRY(machine_add(boot->machine, device, fault));
+    place = next_place(boot);
+    TRY(balloon_create(&device, &place, fault));
+    return machine_add(boot->machine, device, fault);
 }
 
 static status run(struct boot *boot, struct fault *fault)
@@ -150,6 +225,9 @@ static status run(struct boot *boot, struct fault *fault)
         return FAIL(UNAVAILABLE, fault, "/dev/kvm cannot be opened");
     TRY(machine_open(&boot->machine, kvm, fault));
     TRY(machine_build(boot->machine, &boot->config, boot->loop, fault));
+    TRY(add_disks(boot, fault));
+    if (boot->vsock)
+        TRY(add_sandbox_devices(boot, fault));
     TRY(machine_load(boot->machine, &boot->source, fault));
     TRY(machine_start(boot->machine, &hooks, fault));
     TRY(loop_timer_start(boot->loop, &boot->deadline, boot->seconds * 1000000, on_deadline, boot,
@@ -163,6 +241,7 @@ int main(int argc, char **argv)
     static struct boot boot = {
         .config = {.memory_bytes = (uint64_t)128 * MIB_BYTES, .vcpus = 1},
         .source = {.kernel = -1, .initramfs = -1}, .seconds = 60, .until_mark = -1,
+        .root = -1, .scratch = -1, .agent = -1,
         .append = "console=ttyS0 reboot=k panic=-1"};
     struct fault fault;
     boot.begun = clock_monotonic_us();
