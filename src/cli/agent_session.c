@@ -151,7 +151,9 @@ static status take_frame(struct agent_session *session, const struct agent_frame
         return take_started(session, frame->payload, fault);
     if (!running && frame->type == AGENT_DONE)
         return take_refused(session, frame->payload, fault);
-    if (running && frame->type >= AGENT_DATA && frame->type <= AGENT_CREDIT)
+    /* input does not wait for the command to begin, so neither does its credit */
+    if (frame->type == AGENT_CREDIT || (running && frame->type >= AGENT_DATA
+                                        && frame->type < AGENT_CREDIT))
         return take_piece(session, frame, fault);
     if (running && frame->type == AGENT_EXITED)
         return take_exited(session, frame->payload, fault);

@@ -290,6 +290,14 @@ static void input_stays_within_the_credit_given(void **state)
     uint32_t sent = 0;
     run(world);
     (void)drink(world, AGENT_IN);
+    begin(world, AGENT_EXEC_STDIN); /* input does not wait for the command to begin */
+    say_hello(world);
+    must_hear(world);
+    agent_session_input(&world->session, SPAN("four"));
+    agent_put_credit(&world->said, ID, AGENT_IN, 4);
+    say_started(world);
+    must_hear(world);
+    (void)drink(world, AGENT_IN);
     for (size_t room; (room = agent_session_input_room(&world->session)) > 0;) {
         agent_session_input(&world->session, (struct span){bytes, room});
         sent += (uint32_t)room;
