@@ -81,6 +81,8 @@ static void dial_again(void *context)
         loop_stop(agent->loop);
 }
 
+static bool announced; /* the runner of a container hears, by a byte on 1, that HELLO was said */
+
 /* ---- turns ---- */
 
 static void on_turn_end(void *context)
@@ -111,6 +113,8 @@ static status serve(struct agent *agent, int connection, struct fault *fault)
         dial_again(agent);
     else
         TRY(session_open(agent, connection, fault));
+    if (announced && write(STDOUT_FILENO, "", 1) != 1)
+        return FAIL(UNAVAILABLE, fault, "nobody hears that it runs");
     return loop_run(agent->loop, fault);
 }
 
@@ -121,7 +125,7 @@ static status move_connection(int *ret, const char *word, struct fault *fault)
     errno = 0;
     unsigned long number = word ? strtoul(word, &end, 10) : 0;
     if (word && (*word == '\0' || *end != '\0' || number > INT32_MAX || errno))
-        return FAIL(BAD_FIELD, fault, "usage: bulkhead-agent [FD]");
+        return FAIL(BAD_FIELD, fault, "usage: bulkhead-agent [[--stream] FD]");
     int moved = fcntl((int)number, F_DUPFD_CLOEXEC, 3);
     if (moved < 0)
         return errno_status(errno, "connection", fault);
@@ -139,10 +143,12 @@ int main(int count, char **words)
 {
     struct fault fault;
     struct agent agent = {.trees = &trees, .connection = -1, .signals = -1};
+    announced = count == 3 && strcmp(words[1], "--stream") == 0;
+    const char *number = count > 1 ? words[count - 1] : NULL;
     int connection = -1;
     agent.guest = getpid() == 1 && count > 0 && strcmp(words[0], "/init") == 0;
     status done = agent.guest ? init_guest(&fault)
-                              : move_connection(&connection, count > 1 ? words[1] : NULL, &fault);
+                              : move_connection(&connection, number, &fault);
     if (done == OK) {
         init_protect(agent.guest);
         done = serve(&agent, connection, &fault);
