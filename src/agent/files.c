@@ -247,7 +247,8 @@ static status make_one(int parent, const char *name, uint32_t mode, struct fault
     struct stat about;
     if (mkdirat(parent, name, 0700))
         return errno_status(errno, "make", fault);
-    _cleanup_close_ int made = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_close_ int made =
+        openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (made < 0 || fstat(parent, &about)
         || (geteuid() == 0 && fchown(made, about.st_uid, about.st_gid)) || fchmod(made, mode))
         return errno_status(errno, "make", fault);

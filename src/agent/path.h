@@ -1,5 +1,5 @@
 /* path.h: the files of the guest, by absolute paths that the host names. Links on the way are
- * followed, as the guest's root sees them; the last name is by read, append, list and watch alone. */
+ * followed, as the guest's root sees them; the last name only by read, append, list and watch. */
 #pragma once
 
 #include "agent/agent.h"

@@ -41,7 +41,7 @@ enum agent_type {
     AGENT_CREDIT = 0x32,     /* u8 channel, u32 bytes (not 0) more that the sender will take */
 
     /* agent -> host */
-    AGENT_STARTED = 0x40,    /* of EXEC: u32 pid; of PORT_OPEN, FILE_READ, FILE_WRITE: begun */
+    AGENT_STARTED = 0x40,    /* of EXEC: u32 pid; of what else has streams or events: begun */
     AGENT_EXITED = 0x41,     /* of EXEC, the last of its id: how, code, usage */
     AGENT_DONE = 0x42,       /* of all others, the last of their id: u16 status, text detail, result */
     AGENT_EVENT = 0x43,      /* of FILE_WATCH */
