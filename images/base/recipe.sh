@@ -28,9 +28,9 @@ package() {
     file=$(find "$PACKAGES" -maxdepth 1 -name "$1_*.deb" | sort -V | tail -n 1)
     if [ -z "$file" ]; then
         # the index may be older than the archive, and only root can renew it
-        (cd "$PACKAGES" && apt-get download -qq "$1" >&2) || {
-            [ "$(id -u)" != 0 ] || apt-get update -qq >&2 || true
-            (cd "$PACKAGES" && apt-get download -qq "$1" >&2)
+        (cd "$PACKAGES" && apt-get download -qq -o Acquire::Retries=0 "$1" >&2) || {
+            [ "$(id -u)" != 0 ] || apt-get update -qq -o Acquire::Retries=0 >&2 || true
+            (cd "$PACKAGES" && apt-get download -qq -o Acquire::Retries=0 "$1" >&2)
         } || fail "package $1 cannot be fetched; without a network, put it into $PACKAGES"
         file=$(find "$PACKAGES" -maxdepth 1 -name "$1_*.deb" | sort -V | tail -n 1)
     fi
