@@ -1,6 +1,6 @@
 /* hostile_driver.h: a driver made of the fuzzer's bytes, between walls that nobody may touch: it
- * starts a device as an honest one does and then writes whatever it likes wherever it likes. For the
- * targets of virtio devices; each adds what its device has beyond queues. */
+ * starts a device as an honest one does and then writes whatever it likes wherever it likes. For
+ * the targets of virtio devices; each adds what its device has beyond queues. */
 #pragma once
 
 #include "driver.h"

@@ -92,18 +92,22 @@ static void start_timer(struct net *net, struct loop_timer *timer, int64_t after
 }
 
 /* A frame of so many bytes may pass now; else the timer comes when it may. */
-static bool take_rate(struct net *net, struct rate *rate, uint64_t bytes, loop_on_time *on_time)
+static bool is_due(struct net *net, struct rate *rate, uint64_t bytes, int64_t now_us,
+                   loop_on_time *on_time)
 {
-    int64_t now_us = clock_monotonic_us();
-    if (!bucket_take(&rate->packets, 1, now_us)) {
-        start_timer(net, &rate->timer, bucket_wait_us(&rate->packets, 1, now_us), on_time);
-        return false;
-    }
-    if (bucket_take(&rate->bytes, bytes, now_us))
-        return true;
-    bucket_give_back(&rate->packets, 1);
-    start_timer(net, &rate->timer, bucket_wait_us(&rate->bytes, bytes, now_us), on_time);
-    return false;
+    int64_t packets_us = bucket_wait_us(&rate->packets, 1, now_us);
+    int64_t bytes_us = bucket_wait_us(&rate->bytes, bytes, now_us);
+    int64_t wait_us = packets_us > bytes_us ? packets_us : bytes_us;
+    if (wait_us > 0)
+        start_timer(net, &rate->timer, wait_us, on_time);
+    return wait_us == 0;
+}
+
+/* To be called when it is due: then there are tokens. */
+static void spend(struct rate *rate, uint64_t bytes, int64_t now_us)
+{
+    (void)bucket_take(&rate->packets, 1, now_us);
+    (void)bucket_take(&rate->bytes, bytes, now_us);
 }
 
 /* ---- from the tap ---- */
@@ -136,34 +140,33 @@ static ssize_t read_frame(struct net *net)
     return got < ETH_HLEN || got > ETH_FRAME_LEN ? 0 : got;
 }
 
-/* False: nothing more now. */
+/* False: nothing more now. How long the next frame is nobody knows yet: it must be due whatever its
+ * length. */
 static bool receive(struct net *net)
 {
-    if (!take_rate(net, &net->rx, ETH_FRAME_LEN, on_rx_time)) {
+    int64_t now_us = clock_monotonic_us();
+    if (!is_due(net, &net->rx, ETH_FRAME_LEN, now_us, on_rx_time)
+        || !next_chain(net, RX, &net->rx_asked)) {
         arm(net, false);
         return false;
     }
-    ssize_t got = -1;
-    bool has_buffer = next_chain(net, RX, &net->rx_asked);
-    if (has_buffer && net->chain.in_bytes < BUFFER_BYTES_MIN) {
+    if (net->chain.in_bytes < BUFFER_BYTES_MIN) {
         virtio_fail(&net->device);
         return false;
     }
-    if (has_buffer)
-        got = read_frame(net);
-    bucket_give_back(&net->rx.bytes, (uint64_t)(ETH_FRAME_LEN - (got > 0 ? got : 0)));
-    if (got < 0)
-        bucket_give_back(&net->rx.packets, 1);
-    if (got > 0) {
-        net->packet.head = (struct virtio_net_hdr_v1){.num_buffers = 1};
-        uint32_t bytes = HEAD_BYTES + (uint32_t)got;
-        virtqueue_write(&net->chain, 0, &net->packet, bytes);
-        virtio_push(&net->device, RX, net->chain.head, bytes);
-    } else if (has_buffer) {
+    arm(net, true);
+    ssize_t got = read_frame(net);
+    if (got >= 0)
+        spend(&net->rx, (uint64_t)got, now_us);
+    if (got <= 0) {
         virtqueue_unpop(&net->device.queues[RX]);
+        return got == 0;
     }
-    arm(net, has_buffer);
-    return got >= 0;
+    net->packet.head = (struct virtio_net_hdr_v1){.num_buffers = 1};
+    uint32_t bytes = HEAD_BYTES + (uint32_t)got;
+    virtqueue_write(&net->chain, 0, &net->packet, bytes);
+    virtio_push(&net->device, RX, net->chain.head, bytes);
+    return true;
 }
 
 static void from_tap(struct net *net)
@@ -227,10 +230,13 @@ static void to_tap(struct net *net)
     int frames = 0;
     for (; frames < TURN_FRAMES && next_chain(net, TX, &net->tx_asked); frames++) {
         uint32_t bytes = net->chain.out_bytes; /* junk costs what a frame does */
-        if (!take_rate(net, &net->tx, bytes < ETH_FRAME_LEN ? bytes : ETH_FRAME_LEN, on_tx_time)) {
+        uint64_t cost = bytes < ETH_FRAME_LEN ? bytes : ETH_FRAME_LEN;
+        int64_t now_us = clock_monotonic_us();
+        if (!is_due(net, &net->tx, cost, now_us, on_tx_time)) {
             virtqueue_unpop(&net->device.queues[TX]);
             break;
         }
+        spend(&net->tx, cost, now_us);
         send_chain(net);
         virtio_push(&net->device, TX, net->chain.head, 0);
     }
