@@ -7,9 +7,9 @@
  *
  * The guest's console goes to stdout, the figures as one line of JSON to stderr: microseconds
  * since the start of this program. A guest marks a moment by writing a byte to port 0x3F0; that its
- * agent dialled is "dialled", and ends the run with --until-dialled. --root, --disk (scratch is what
- * it holds at first, in a nameless file) and --vsock add the devices of a sandbox. The exit status
- * is 0 when the guest switched itself off or the mark was reached, else 1. */
+ * agent dialled is "dialled", and ends the run with --until-dialled. --root, --disk (scratch is
+ * what it holds at first; writes go to a nameless file) and --vsock add a sandbox's devices. The
+ * exit status is 0 when the guest switched itself off or the mark was reached, else 1. */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "vmm/machine.h"
@@ -185,8 +185,8 @@ static status add_disks(struct boot *boot, struct fault *fault)
     struct stat file;
     if (boot->root >= 0 && fstat(boot->root, &file) == 0)
         TRY(add_disk(boot, &(struct block_config){.base = boot->root, .overlay = -1,
-                                                  .bytes = (uint64_t)file.st_size, .serial = "root"},
-                     fault));
+                                                  .serial = "root",
+                                                  .bytes = (uint64_t)file.st_size}, fault));
     if (!boot->disk_bytes)
         return OK;
     int overlay = memfd_create("overlay", MFD_CLOEXEC);
