@@ -1,7 +1,7 @@
 /* test_hostile.c: a whole machine with every device, and the guest of tests/guests/hostile.c in it:
  * it attacks, the monitor lives, and honest work is done in between. Also in the lab, where this
- * program is sanitized. HOSTILE_GUEST: the path of the guest; HOSTILE_ROUNDS: how often. 77: there
- * is no /dev/kvm. */
+ * program is sanitized. HOSTILE_GUEST: the path of the guest; HOSTILE_ROUNDS: how often each
+ * random attack; HOSTILE_SEEDS: how many guests. 77: there is no /dev/kvm. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "vmm/machine.h"
@@ -184,10 +184,10 @@ static void attack_with(const char *command_line)
 
 static void every_device_outlives_its_attacks(void **state)
 {
-    const char *rounds = getenv("HOSTILE_ROUNDS");
+    const char *rounds = getenv("HOSTILE_ROUNDS"), *seeds = getenv("HOSTILE_SEEDS");
     char command_line[64];
     (void)state;
-    for (int seed = 1; seed <= 3; seed++) {
+    for (int seed = 1; seed <= (seeds ? atoi(seeds) : 1); seed++) {
         snprintf(command_line, sizeof command_line, "seed=%d rounds=%s", seed * 7919,
                  rounds ? rounds : "20");
         attack_with(command_line);
