@@ -2,6 +2,8 @@
 
 __extension__ typedef unsigned __int128 wide; /* tokens x us do not fit 64 bits */
 
+#define WAIT_US_MAX (INT64_MAX / 2) /* what a caller adds to the time of day does not wrap */
+
 static bool unlimited(const struct bucket *bucket)
 {
     return bucket->rate.size == 0 || bucket->rate.refill_ms == 0;
@@ -83,7 +85,9 @@ int64_t bucket_wait_us(const struct bucket *bucket, uint64_t count, int64_t now_
     wide parts = missing * period_us(bucket) - bucket->fraction;
     wide us = (parts + bucket->rate.size - 1) / bucket->rate.size;
     uint64_t passed = elapsed_us(bucket, now_us);
-    return us <= passed ? 0 : us - passed > INT64_MAX ? INT64_MAX : (int64_t)(us - passed);
+    if (us <= passed)
+        return 0;
+    return us - passed < WAIT_US_MAX ? (int64_t)(us - passed) : WAIT_US_MAX;
 }
 
 void bucket_save(const struct bucket *bucket, struct buffer *out)
