@@ -4,6 +4,8 @@
 
 #include "wire/sandbox.h"
 
+enum { BUCKET_WAIT_MAX_US = 1000 * 1000 * 1000 };
+
 struct bucket { /* serialisable but for last_us, which load sets anew */
     struct sandbox_rate rate;
     uint64_t tokens, burst;
@@ -18,7 +20,8 @@ struct bucket bucket_of(const struct sandbox_rate *rate, int64_t now_us);
 bool bucket_take(struct bucket *bucket, uint64_t count, int64_t now_us);
 /* What bucket_take gave and nobody used. */
 void bucket_give_back(struct bucket *bucket, uint64_t count);
-/* Microseconds until count tokens could be there; 0: now. */
+/* Microseconds until count tokens could be there; 0: now. Never more than BUCKET_WAIT_MAX_US, so
+ * that it can be added to a time; who waited so long asks again. */
 int64_t bucket_wait_us(const struct bucket *bucket, uint64_t count, int64_t now_us);
 
 void bucket_save(const struct bucket *bucket, struct buffer *out);
