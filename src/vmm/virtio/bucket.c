@@ -2,8 +2,6 @@
 
 __extension__ typedef unsigned __int128 wide; /* tokens x us do not fit 64 bits */
 
-#define WAIT_US_MAX (INT64_MAX / 2) /* what a caller adds to the time of day does not wrap */
-
 static bool unlimited(const struct bucket *bucket)
 {
     return bucket->rate.size == 0 || bucket->rate.refill_ms == 0;
@@ -87,11 +85,7 @@ int64_t bucket_wait_us(const struct bucket *bucket, uint64_t count, int64_t now_
     uint64_t passed = elapsed_us(bucket, now_us);
     if (us <= passed)
         return 0;
-<<<<<<< HEAD
-    return us - passed < WAIT_US_MAX ? (int64_t)(us - passed) : WAIT_US_MAX;
-=======
     return us - passed < BUCKET_WAIT_MAX_US ? (int64_t)(us - passed) : BUCKET_WAIT_MAX_US;
->>>>>>> c502b21 (Fuzzing of virtio devices: random registers and rings, an honest driver in between, and what the kernel is asked to touch; a bucket's wait can be added to a time)
 }
 
 void bucket_save(const struct bucket *bucket, struct buffer *out)
