@@ -5,11 +5,6 @@
 #include <fcntl.h>
 #include <string.h>
 
-int path_openat(const char *path, int flags)
-{
-    return open(path, flags | O_CLOEXEC | O_NOCTTY);
-}
-
 status path_get(char ret[AGENT_PATH_MAX], struct cursor *cursor, const char *what,
                 struct fault *fault)
 {
