@@ -164,6 +164,7 @@ static void make_root(void)
     root = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CHECK(root >= 0);
     atexit(remove_root);
+    signal(SIGPIPE, SIG_IGN); /* as init_protect has it */
     fill_root();
 }
 
