@@ -11,6 +11,7 @@ enum {
     OVERHEAD_SHARE = 32, /* and 1/32 of the guest's: page tables of both, the kernel's maps of it */
     CPU_SECOND_AT_LEAST_US = 900 * 1000,
     STACK_MIB = 9,       /* of a thread, and its guard */
+    KVM_THREADS = 1,     /* of the kernel's, counted in the cgroup of who makes a VM */
 };
 
 /* What it can write is what its device has; a disk that its limit would cut is refused. */
@@ -51,7 +52,7 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
         .cpu_seconds = spec->cpu_s, .threads = threads};
     const struct jail_limits limits = {.memory_max_bytes = memory_mib << 20,
                                        .cpu_percent = 100 * spec->vcpus, .cpu_weight = 100,
-                                       .pids_max = threads};
+                                       .pids_max = threads + KVM_THREADS};
     TRY(jail_cgroup_limit(&monitor->supervisor->cgroups, child_name(name, monitor), &limits,
                           fault));
     TRY(jail_bound(&monitor->jail, &bounds, fault));
