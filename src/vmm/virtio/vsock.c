@@ -169,13 +169,15 @@ static uint32_t peer_credit(const struct stream *stream)
     return under_way < stream->peer_window ? stream->peer_window - under_way : 0;
 }
 
-/* Buffers of the guest for the next read, at most stream->batch. Returns how many. */
+/* Buffers of the guest for the next read: as many as the last ones took, and one where it most
+ * likely finds nothing. Returns how many. */
 static uint32_t gather(size_t *ret_places, struct stream *stream, uint32_t credit)
 {
     struct vsock *vsock = stream->vsock;
     uint32_t count = 0;
     size_t places = 0;
-    while (count < stream->batch && credit) {
+    uint32_t most = stream->drained ? 1 : stream->batch;
+    while (count < most && credit) {
         struct landing *landing = &vsock->landings[count];
         if (!(count ? pop_landing(landing, vsock) : first_landing(landing, vsock)))
             break;
@@ -220,7 +222,11 @@ static void send_gathered(struct stream *stream, uint32_t count, uint32_t bytes)
     for (uint32_t i = used; i < count; i++)
         virtqueue_unpop(&vsock->device.queues[VSOCK_RX]);
     bool filled = used == count;
-    stream->batch = (uint8_t)(!filled ? used + 1 : count * 2 > LANDINGS ? LANDINGS : count * 2);
+    if (!filled && used)
+        stream->batch = (uint8_t)(used + 1);
+    else if (filled && !stream->drained)
+        stream->batch = (uint8_t)(count * 2 > LANDINGS ? LANDINGS : count * 2);
+    stream->drained = !filled;
 }
 
 /* One read from the host straight into the guest's buffers. Returns how many it took; 0: it is

@@ -44,6 +44,7 @@ struct stream {
     uint8_t guest_shut, host_shut; /* VIRTIO_VSOCK_SHUTDOWN_*: what is over on either side */
     uint8_t batch;                 /* buffers of the guest that the next read may fill */
     bool readable;                 /* since the last EAGAIN */
+    bool drained;                  /* the last read left room: EAGAIN is next, most likely */
     bool blocked;                  /* the host takes nothing: EPOLLOUT will tell */
     bool asked;                    /* for credit, since there was some */
 };

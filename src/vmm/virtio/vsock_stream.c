@@ -355,6 +355,7 @@ static void on_host(void *context, uint32_t events)
     if (stream->fd >= 0) {
         if (stream->state != STREAM_OVER && !(stream->host_shut & VIRTIO_VSOCK_SHUTDOWN_SEND))
             stream->readable = true;
+        stream->drained = false;
         if (events & (EPOLLHUP | EPOLLERR)) {
             hear(stream, HEAR_CLOSED);
             stream_host_shut(stream, VIRTIO_VSOCK_SHUTDOWN_RCV);
