@@ -3,7 +3,7 @@
  *
  *   bench-vmm-boot --kernel VMLINUX [--initramfs FILE] [--append TEXT] [--memory MIB] [--vcpus N]
  *                  [--root IMAGE] [--scratch IMAGE] [--disk MIB] [--vsock]
- *                  [--console] [--map] [--huge] [--seconds N] [--until-mark N]
+ *                  [--console] [--preload] [--huge] [--seconds N] [--until-mark N]
  *
  * The guest's console goes to stdout, the figures as one line of JSON to stderr: microseconds
  * since the start of this program. A guest marks a moment by writing a byte to port 0x3F0; that its
@@ -36,7 +36,7 @@ struct boot {
     int64_t dialled;
     int until_mark, root, scratch, agent;
     uint64_t disk_bytes;
-    bool vsock, until_dialled;
+    bool vsock, until_dialled, preload;
     enum sandbox_end end;
     char append[1024], detail[200];
 };
@@ -93,6 +93,7 @@ static void report(const struct boot *boot)
     fprintf(stderr, "{\"end\": \"%s\", \"detail\": \"%s\"", sandbox_end_name(boot->end),
             boot->detail);
     print_us("opened", times->opened, boot->begun);
+    print_us("preloaded", times->preloaded, boot->begun);
     print_us("built", times->built, boot->begun);
     print_us("loaded", times->loaded, boot->begun);
     print_us("started", times->started, boot->begun);
@@ -131,7 +132,7 @@ static const struct option options[] = {
     {"kernel", required_argument, NULL, 'k'}, {"initramfs", required_argument, NULL, 'i'},
     {"append", required_argument, NULL, 'a'}, {"memory", required_argument, NULL, 'm'},
     {"vcpus", required_argument, NULL, 'v'},  {"console", no_argument, NULL, 'c'},
-    {"map", no_argument, NULL, 'p'},          {"huge", no_argument, NULL, 'h'},
+    {"preload", no_argument, NULL, 'p'},      {"huge", no_argument, NULL, 'h'},
     {"seconds", required_argument, NULL, 's'}, {"until-mark", required_argument, NULL, 'u'},
     {"root", required_argument, NULL, 'r'},   {"scratch", required_argument, NULL, 't'},
     {"disk", required_argument, NULL, 'd'},   {"vsock", no_argument, NULL, 'o'},
@@ -148,7 +149,7 @@ static void parse(struct boot *boot, int argc, char **argv)
         case 'm': boot->config.memory_bytes = (uint64_t)number(optarg) * MIB_BYTES; break;
         case 'v': boot->config.vcpus = (uint32_t)number(optarg); break;
         case 'c': boot->config.console = true; break;
-        case 'p': boot->source.map_kernel = true; break;
+        case 'p': boot->preload = true; break;
         case 'h': boot->config.huge_pages = true; break;
         case 's': boot->seconds = number(optarg); break;
         case 'u': boot->until_mark = (int)number(optarg); break;
@@ -224,6 +225,8 @@ static status run(struct boot *boot, struct fault *fault)
     if (kvm < 0)
         return FAIL(UNAVAILABLE, fault, "/dev/kvm cannot be opened");
     TRY(machine_open(&boot->machine, kvm, fault));
+    if (boot->preload)
+        TRY(machine_preload(boot->machine, boot->source.kernel, boot->source.initramfs, fault));
     TRY(machine_build(boot->machine, &boot->config, boot->loop, fault));
     TRY(add_disks(boot, fault));
     if (boot->vsock)

@@ -3,6 +3,7 @@
 
 #include "vmm/machine.h"
 #include "vmm/serial.h"
+#include "vmm/x86_64/boot.h"
 #include "vmm/x86_64/cpuid.h"
 #include "vmm/x86_64/ioapic.h"
 
@@ -46,6 +47,7 @@ struct machine {
     struct machine_hooks hooks;
     struct machine_timeline timeline;
     struct guest_memory memory;
+    struct boot_image image;
     struct virtio_host host;
     struct loop *loop;
     struct loop_source *wake_source;

@@ -179,6 +179,23 @@ static status make_interrupts(struct machine *machine, struct fault *fault)
     return OK;
 }
 
+status machine_preload(struct machine *machine, int kernel, int initramfs, struct fault *fault)
+{
+    assert(!machine->memory.count);
+    TRY(memory_begin(&machine->memory, fault));
+    TRY(boot_load(&machine->image, &machine->memory, kernel, initramfs, fault));
+    machine->timeline.preloaded = clock_monotonic_us();
+    return OK;
+}
+
+static status make_memory(struct machine *machine, struct fault *fault)
+{
+    const struct machine_config *config = &machine->config;
+    if (machine->memory.count)
+        return memory_settle(&machine->memory, config->memory_bytes, config->huge_pages, fault);
+    return memory_create(&machine->memory, config->memory_bytes, config->huge_pages, fault);
+}
+
 status machine_build(struct machine *machine, const struct machine_config *config,
                      struct loop *loop, struct fault *fault)
 {
@@ -186,7 +203,7 @@ status machine_build(struct machine *machine, const struct machine_config *confi
         return FAIL(BAD_FIELD, fault, "vcpus: 1 to %d", SANDBOX_VCPUS_MAX);
     machine->config = *config;
     machine->loop = loop;
-    TRY(memory_create(&machine->memory, config->memory_bytes, config->huge_pages, fault));
+    TRY(make_memory(machine, fault));
     TRY(register_memory(machine, fault));
     TRY(make_interrupts(machine, fault));
     for (uint32_t i = 0; i < config->vcpus; i++)
@@ -254,15 +271,14 @@ status machine_add(struct machine *machine, struct virtio_device *device, struct
 status machine_load(struct machine *machine, const struct machine_source *source,
                     struct fault *fault)
 {
-    const struct boot_source boot = {.kernel = source->kernel, .initramfs = source->initramfs,
-                                     .command_line = source->command_line,
-                                     .map = source->map_kernel};
     const struct acpi_machine tables = {.vcpus = machine->config.vcpus,
                                         .devices = machine->device_count,
                                         .console = machine->config.console};
-    uint64_t entry;
-    TRY(boot_load(&entry, &machine->memory, &boot, &tables, fault));
-    TRY(vcpu_enter_at(&machine->vcpus[0], entry, fault));
+    if (!machine->image.entry)
+        TRY(boot_load(&machine->image, &machine->memory, source->kernel, source->initramfs,
+                      fault));
+    TRY(boot_describe(&machine->memory, &machine->image, source->command_line, &tables, fault));
+    TRY(vcpu_enter_at(&machine->vcpus[0], machine->image.entry, fault));
     machine->timeline.loaded = clock_monotonic_us();
     return OK;
 }

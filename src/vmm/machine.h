@@ -5,8 +5,8 @@
  * access to a register. A guest's exits are hostile input: a port or an address that nothing
  * listens to reads as ones and ignores writes.
  *
- * Order: open, build, add devices, load, start (threads are made and sealed), go; then the loop
- * runs until `ended` is called; free. */
+ * Order: open, perhaps preload, build, add devices, load, start (threads are made and sealed), go;
+ * then the loop runs until `ended` is called; free. */
 #pragma once
 
 #include "base/loop.h"
@@ -24,9 +24,8 @@ struct machine_config {
 };
 
 struct machine_source { /* descriptors are borrowed, and not needed after machine_load */
-    int kernel, initramfs; /* initramfs -1: none */
+    int kernel, initramfs; /* initramfs -1: none; of no account after machine_preload */
     const char *command_line;
-    bool map_kernel;
 };
 
 struct machine_hooks { /* each but ended may be NULL */
@@ -43,11 +42,15 @@ struct machine_hooks { /* each but ended may be NULL */
 
 /* Where the time went; monotonic us, 0: has not happened. */
 struct machine_timeline {
-    int64_t opened, built, loaded, started, entered, first_exit, ended;
+    int64_t opened, preloaded, built, loaded, started, entered, first_exit, ended;
 };
 
 /* kvm: /dev/kvm, taken. UNAVAILABLE with what the kernel lacks. */
 MUST_CHECK status machine_open(struct machine **ret, int kvm, struct fault *fault);
+/* Loads both before the guest's size is known: what costs most, done while nobody waits. Between
+ * open and build, at most once. */
+MUST_CHECK status machine_preload(struct machine *machine, int kernel, int initramfs,
+                                  struct fault *fault);
 MUST_CHECK status machine_build(struct machine *machine, const struct machine_config *config,
                                 struct loop *loop, struct fault *fault);
 /* What a device is made with; line of the next device to be added. */

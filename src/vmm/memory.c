@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "vmm/memory.h"
 
+#include "base/limits.h"
 #include "vmm/x86_64/layout.h"
 
 #include <errno.h>
@@ -8,14 +9,14 @@
 #include <sys/mman.h>
 
 /* The mapping begins at a 2 MiB border of ours as it does of the guest's: else neither side could
- * use pages of that size. */
+ * use pages of that size. Nothing of it can be touched yet. */
 static uint8_t *reserve(uint64_t bytes)
 {
     uint64_t wanted = bytes + GUEST_HUGE_PAGE;
     if (wanted < bytes || wanted > SIZE_MAX / 2)
         return NULL;
-    uint8_t *base = mmap(NULL, wanted, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *base = mmap(NULL, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                         0);
     if (base == MAP_FAILED)
         return NULL;
     uint64_t before = (GUEST_HUGE_PAGE - ((uintptr_t)base & (GUEST_HUGE_PAGE - 1)))
@@ -26,33 +27,80 @@ static uint8_t *reserve(uint64_t bytes)
     return base + before;
 }
 
-status memory_create(struct guest_memory *ret, uint64_t bytes, bool huge_pages,
-                     struct fault *fault)
+/* The first bytes of what is reserved become the guest's. */
+static status commit(struct guest_memory *memory, uint64_t bytes, struct fault *fault)
+{
+    uint8_t *base = memory->regions[0].base;
+    if (mprotect(base, bytes, PROT_READ | PROT_WRITE) || madvise(base, bytes, MADV_DONTDUMP))
+        return FAIL(OUT_OF_SPACE, fault, "guest memory: %s", strerror(errno));
+    uint64_t low = bytes < GUEST_HOLE ? bytes : GUEST_HOLE;
+    memory->count = 1;
+    memory->regions[0] = (struct memory_region){.address = 0, .size = low, .base = base};
+    if (bytes > low)
+        memory->regions[memory->count++] = (struct memory_region){
+            .address = GUEST_HIGH, .size = bytes - low, .base = base + low};
+    return OK;
+}
+
+static status begin(struct guest_memory *ret, uint64_t reserved, uint64_t bytes,
+                    struct fault *fault)
+{
+    struct guest_memory memory = {.count = 1, .reserved = reserved};
+    memory.regions[0].base = reserve(reserved);
+    if (!memory.regions[0].base)
+        return FAIL(OUT_OF_SPACE, fault, "guest memory: mmap: %s", strerror(errno));
+    status committed = commit(&memory, bytes, fault);
+    if (committed != OK)
+        memory_free(&memory);
+    else
+        *ret = memory;
+    return committed;
+}
+
+status memory_begin(struct guest_memory *ret, struct fault *fault)
+{
+    return begin(ret, (uint64_t)SANDBOX_MEMORY_MIB_MAX * MIB(1), MEMORY_EARLY_BYTES, fault);
+}
+
+static status check_size(uint64_t bytes, struct fault *fault)
 {
     if (bytes < GUEST_LOADED || bytes % GUEST_PAGE)
         return FAIL(BAD_FIELD, fault, "guest memory: whole pages, 1 MiB at least");
-    uint8_t *base = reserve(bytes);
-    if (!base)
-        return FAIL(OUT_OF_SPACE, fault, "guest memory: mmap: %s", strerror(errno));
-    uint64_t low = bytes < GUEST_HOLE ? bytes : GUEST_HOLE;
-    if (madvise(base, bytes, MADV_DONTDUMP)
-        || (huge_pages && madvise(base, bytes, MADV_HUGEPAGE) && errno != EINVAL)) {
-        int reason = errno;
-        munmap(base, bytes);
-        return FAIL(INTERNAL, fault, "guest memory: madvise: %s", strerror(reason));
-    }
-    *ret = (struct guest_memory){.count = 1, .huge_pages = huge_pages};
-    ret->regions[0] = (struct memory_region){.address = 0, .size = low, .base = base};
-    if (bytes > low)
-        ret->regions[ret->count++] = (struct memory_region){
-            .address = GUEST_HIGH, .size = bytes - low, .base = base + low};
+    return OK;
+}
+
+static void advise(struct guest_memory *memory, uint64_t bytes, bool huge_pages)
+{
+    memory->huge_pages = huge_pages
+        && madvise(memory->regions[0].base, bytes, MADV_HUGEPAGE) == 0; /* where there are any */
+}
+
+status memory_settle(struct guest_memory *memory, uint64_t bytes, bool huge_pages,
+                     struct fault *fault)
+{
+    TRY(check_size(bytes, fault));
+    if (bytes > memory->reserved)
+        return FAIL(OUT_OF_SPACE, fault, "guest memory: more than was reserved");
+    TRY(commit(memory, bytes, fault));
+    munmap(memory->regions[0].base + bytes, memory->reserved - bytes);
+    memory->reserved = bytes;
+    advise(memory, bytes, huge_pages);
+    return OK;
+}
+
+status memory_create(struct guest_memory *ret, uint64_t bytes, bool huge_pages,
+                     struct fault *fault)
+{
+    TRY(check_size(bytes, fault));
+    TRY(begin(ret, bytes, bytes, fault));
+    advise(ret, bytes, huge_pages);
     return OK;
 }
 
 void memory_free(struct guest_memory *memory)
 {
-    for (uint32_t i = 0; i < memory->count; i++)
-        munmap(memory->regions[i].base, memory->regions[i].size);
+    if (memory->reserved)
+        munmap(memory->regions[0].base, memory->reserved);
     *memory = (struct guest_memory){0};
 }
 

@@ -202,7 +202,7 @@ static status load(struct monitor *monitor, struct fault *fault)
     const struct machine_source source = {.kernel = monitor->fds[VMM_FD_KERNEL],
                                           .initramfs = monitor->fds[VMM_FD_INITRAMFS],
                                           .command_line = line};
-    if (source.kernel < 0)
+    if (!monitor->had[VMM_FD_KERNEL])
         return FAIL(BAD_REQUEST, fault, "VMM_FD_KERNEL has not come");
     TRY(machine_load(monitor->machine, &source, fault));
     cleanup_close(&monitor->fds[VMM_FD_KERNEL]);
@@ -222,6 +222,18 @@ static status build(struct monitor *monitor, struct fault *fault)
     return load(monitor, fault);
 }
 
+/* A blank that is given these early makes its VM and loads its kernel while nobody waits. */
+static status preload(struct monitor *monitor, struct fault *fault)
+{
+    int *kernel = &monitor->fds[VMM_FD_KERNEL], *initramfs = &monitor->fds[VMM_FD_INITRAMFS];
+    if (!monitor->machine || *kernel < 0 || *initramfs < 0)
+        return OK;
+    TRY(machine_preload(monitor->machine, *kernel, *initramfs, fault));
+    cleanup_close(kernel);
+    cleanup_close(initramfs);
+    return OK;
+}
+
 /* ---- the order of things ---- */
 
 static status take_fd_message(struct monitor *monitor, struct ipc_message *message,
@@ -232,13 +244,15 @@ static status take_fd_message(struct monitor *monitor, struct ipc_message *messa
     TRY(ipc_need_fds(message, 1, fault));
     TRY(cursor_u8(&kind, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
-    if (kind < VMM_FD_KVM || kind >= VMM_FDS || monitor->had[kind])
+    if (kind < VMM_FD_KVM || kind > VMM_FD_TAP || monitor->had[kind])
         return FAIL(BAD_REQUEST, fault, "VMM_FD: no such kind, or again: %u", kind);
     monitor->had[kind] = true;
-    if (kind == VMM_FD_KVM) /* the VM is made while nobody waits for it */
-        return machine_open(&monitor->machine, take_fd(&message->fds[0]), fault);
+    if (kind == VMM_FD_KVM) {
+        TRY(machine_open(&monitor->machine, take_fd(&message->fds[0]), fault));
+        return preload(monitor, fault);
+    }
     monitor->fds[kind] = take_fd(&message->fds[0]);
-    return OK;
+    return kind == VMM_FD_KERNEL || kind == VMM_FD_INITRAMFS ? preload(monitor, fault) : OK;
 }
 
 static status take_start(struct monitor *monitor, struct ipc_message *message,
@@ -350,13 +364,25 @@ static void release(struct monitor *monitor)
     free(monitor->storage);
 }
 
+/* What is on its way to us would, unread, cut off what we have said. */
+static void drain(struct monitor *monitor)
+{
+    struct ipc_message message;
+    struct fault fault;
+    while (ipc_receive(&message, monitor->supervisor, monitor->storage, &fault) == OK)
+        ipc_message_close(&message);
+}
+
 static status run(struct monitor *monitor, struct fault *fault)
 {
     status prepared = prepare(monitor, fault);
     if (prepared == CLOSED)
         return CLOSED;
-    if (prepared != OK)
-        return tell_ended(monitor, SANDBOX_FAILED, fault->detail, fault);
+    if (prepared != OK) {
+        status told = tell_ended(monitor, SANDBOX_FAILED, fault->detail, fault);
+        drain(monitor);
+        return told;
+    }
     TRY(loop_run(monitor->loop, fault));
     if (monitor->result != OK)
         *fault = monitor->fault;

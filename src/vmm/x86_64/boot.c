@@ -60,29 +60,24 @@ static status file_bytes(uint64_t *ret, int fd, const char *what, struct fault *
     return OK;
 }
 
-/* Whole pages of the segment come from the file's pages and are copied when the guest writes. */
-static status map_pages(uint64_t *ret_bytes, const struct guest_memory *memory, int fd,
-                        const struct vmlinux_segment *segment, struct fault *fault)
+/* A kernel touches most of its own pages and all of its time: the fewer and larger they are, the
+ * better. What the host cannot give so it gives otherwise. */
+static void ask_huge(const struct guest_memory *memory, uint64_t from, uint64_t to)
 {
-    uint64_t bytes = segment->file_bytes & ~(GUEST_PAGE - 1);
-    *ret_bytes = 0;
-    if (bytes == 0 || segment->offset % GUEST_PAGE || segment->address % GUEST_PAGE)
-        return OK;
-    void *at = memory_at(memory, segment->address, bytes);
-    if (!at || mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
-                    (off_t)segment->offset) == MAP_FAILED)
-        return FAIL(INTERNAL, fault, "kernel: mmap: %s", strerror(errno));
-    *ret_bytes = bytes;
-    return OK;
+    uint64_t first = (from + GUEST_HUGE_PAGE - 1) & ~(GUEST_HUGE_PAGE - 1);
+    uint64_t bytes = to > first ? (to - first) & ~(GUEST_HUGE_PAGE - 1) : 0;
+    void *at = memory_at(memory, first, bytes);
+    if (at)
+        madvise(at, bytes, MADV_HUGEPAGE);
 }
 
-static status load_kernel(uint64_t *ret_entry, uint64_t *ret_end,
-                          const struct guest_memory *memory, int fd, bool map,
-                          struct fault *fault)
+static status load_kernel(struct boot_image *ret, uint64_t *ret_begin,
+                          const struct guest_memory *memory, int fd, struct fault *fault)
 {
     uint8_t head[VMLINUX_HEAD_BYTES], notes[VMLINUX_NOTES_BYTES_MAX];
     struct vmlinux kernel;
     uint64_t size;
+    uint32_t entry;
     TRY(file_bytes(&size, fd, "kernel", fault));
     ssize_t count = pread(fd, head, sizeof head, 0);
     if (count < 0)
@@ -92,34 +87,48 @@ static status load_kernel(uint64_t *ret_entry, uint64_t *ret_end,
     if (pread(fd, notes, kernel.notes_bytes, (off_t)kernel.notes_offset)
         != (ssize_t)kernel.notes_bytes)
         return FAIL(INTERNAL, fault, "kernel: its notes cannot be read");
-    uint32_t entry;
     TRY(vmlinux_entry(&entry, &kernel, (struct span){notes, kernel.notes_bytes}, fault));
+    const struct vmlinux_segment *last = &kernel.segment[kernel.segments - 1];
+    *ret_begin = kernel.segment[0].address;
+    *ret = (struct boot_image){.entry = entry, .end = last->address + last->memory_bytes};
+    ask_huge(memory, *ret_begin, ret->end);
     for (uint32_t i = 0; i < kernel.segments; i++) {
         const struct vmlinux_segment *segment = &kernel.segment[i];
-        uint64_t mapped = 0;
-        if (map)
-            TRY(map_pages(&mapped, memory, fd, segment, fault));
-        TRY(load_bytes(memory, fd, segment->offset + mapped, segment->address + mapped,
-                       segment->file_bytes - mapped, fault));
-        *ret_end = segment->address + segment->memory_bytes;
+        TRY(load_bytes(memory, fd, segment->offset, segment->address, segment->file_bytes,
+                       fault));
     }
-    *ret_entry = entry;
     return OK;
 }
 
-/* At the top of the RAM below the hole, where no kernel grows to. */
-static status load_initramfs(struct start_module *ret, const struct guest_memory *memory, int fd,
-                             uint64_t kernel_end, struct fault *fault)
+/* Below the kernel where there is room, else behind it: in both cases where it can lie before the
+ * guest's size is known. */
+static status load_initramfs(struct boot_image *image, uint64_t kernel_begin,
+                             const struct guest_memory *memory, int fd, struct fault *fault)
 {
-    uint64_t size, top = memory->regions[0].size;
+    uint64_t size;
     TRY(file_bytes(&size, fd, "initramfs", fault));
-    if (size == 0 || kernel_end > top || size > top - kernel_end)
-        return FAIL(BAD_REQUEST, fault, "initramfs: does not fit the guest's memory");
-    uint64_t address = (top - size) & ~(GUEST_PAGE - 1);
-    if (address < kernel_end)
-        return FAIL(BAD_REQUEST, fault, "initramfs: does not fit the guest's memory");
+    uint64_t address = (image->end + GUEST_PAGE - 1) & ~(GUEST_PAGE - 1);
+    if (size <= kernel_begin - GUEST_LOADED)
+        address = (kernel_begin - size) & ~(GUEST_PAGE - 1);
+    if (size == 0 || !memory_at(memory, address, size))
+        return FAIL(BAD_REQUEST, fault, "initramfs: empty, or does not fit the guest's memory");
     TRY(load_bytes(memory, fd, 0, address, size, fault));
-    *ret = (struct start_module){.address = address, .bytes = size};
+    image->initramfs = address;
+    image->initramfs_bytes = size;
+    if (image->end < address + size)
+        image->end = address + size;
+    return OK;
+}
+
+status boot_load(struct boot_image *ret, const struct guest_memory *memory, int kernel,
+                 int initramfs, struct fault *fault)
+{
+    struct boot_image image;
+    uint64_t begin;
+    TRY(load_kernel(&image, &begin, memory, kernel, fault));
+    if (initramfs >= 0)
+        TRY(load_initramfs(&image, begin, memory, initramfs, fault));
+    *ret = image;
     return OK;
 }
 
@@ -158,24 +167,21 @@ static status put_tables(const struct guest_memory *memory, const struct acpi_ma
     return acpi_build(&tables, machine, fault);
 }
 
-status boot_load(uint64_t *ret_entry, struct guest_memory *memory,
-                 const struct boot_source *source, const struct acpi_machine *machine,
-                 struct fault *fault)
+status boot_describe(const struct guest_memory *memory, const struct boot_image *image,
+                     const char *command_line, const struct acpi_machine *machine,
+                     struct fault *fault)
 {
     struct start_info info = {.magic = START_MAGIC, .version = 1, .rsdp = GUEST_TABLES,
                               .command_line = GUEST_COMMAND_LINE,
                               .map_address = GUEST_START_INFO + START_MAP};
+    struct start_module module = {.address = image->initramfs, .bytes = image->initramfs_bytes};
     struct map_entry map[MAP_ENTRIES_MAX];
-    struct start_module module;
-    uint64_t entry, kernel_end = 0;
-    size_t line_bytes = strlen(source->command_line) + 1;
+    size_t line_bytes = strlen(command_line) + 1;
     if (line_bytes > GUEST_COMMAND_LINE_BYTES / 2) /* what Linux reads */
         return FAIL(BAD_REQUEST, fault, "boot: the command line is too long");
-    if (memory->regions[0].size <= GUEST_LOADED)
-        return FAIL(BAD_REQUEST, fault, "boot: the guest has too little memory");
-    TRY(load_kernel(&entry, &kernel_end, memory, source->kernel, source->map, fault));
-    if (source->initramfs >= 0) {
-        TRY(load_initramfs(&module, memory, source->initramfs, kernel_end, fault));
+    if (memory->regions[0].size <= GUEST_LOADED || image->end > memory->regions[0].size)
+        return FAIL(BAD_REQUEST, fault, "boot: the guest has too little memory for its kernel");
+    if (module.bytes) {
         info.modules = 1;
         info.modules_address = GUEST_START_INFO + START_MODULES;
         TRY(put(memory, info.modules_address, &module, sizeof module, fault));
@@ -183,10 +189,8 @@ status boot_load(uint64_t *ret_entry, struct guest_memory *memory,
     info.map_entries = memory_map(map, memory);
     TRY(put(memory, info.map_address, map, info.map_entries * sizeof *map, fault));
     TRY(put(memory, GUEST_START_INFO, &info, sizeof info, fault));
-    TRY(put(memory, GUEST_COMMAND_LINE, source->command_line, line_bytes, fault));
-    TRY(put_tables(memory, machine, fault));
-    *ret_entry = entry;
-    return OK;
+    TRY(put(memory, GUEST_COMMAND_LINE, command_line, line_bytes, fault));
+    return put_tables(memory, machine, fault);
 }
 
 static struct kvm_segment flat(uint8_t type, uint16_t selector)

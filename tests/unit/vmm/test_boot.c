@@ -156,29 +156,29 @@ static void test_entry_notes(void **state)
 
 /* ---- what is loaded ---- */
 
-static void load_both(bool map, const char *line, status wanted)
+static void load_with(const char *line, off_t initramfs_bytes, uint64_t initramfs_at,
+                      status wanted)
 {
     static const uint8_t code[0x3000] = {0x90, [0x2FFF] = 0x91};
-    struct guest_memory memory;
-    struct fault fault;
-    uint64_t entry;
-    int initramfs = memfd_create("initramfs", MFD_CLOEXEC);
-    assert_int_equal(pwrite(initramfs, "cpio", 4, 0x1000), 4);
-    struct boot_source source = {.kernel = flat_kernel(code, sizeof code), .map = map,
-                                 .initramfs = initramfs, .command_line = line};
     const struct acpi_machine machine = {.vcpus = 1};
+    struct guest_memory memory;
+    struct boot_image image;
+    struct fault fault;
+    int initramfs = memfd_create("initramfs", MFD_CLOEXEC);
+    int kernel = flat_kernel(code, sizeof code);
+    assert_int_equal(pwrite(initramfs, "cpio", 4, initramfs_bytes - 4), 4);
     assert_int_equal(memory_create(&memory, MEMORY_BYTES, false, &fault), OK);
-    assert_int_equal(boot_load(&entry, &memory, &source, &machine, &fault), wanted);
-    if (wanted == OK) {
-        const uint8_t *at = memory_at(&memory, GUEST_LOADED, sizeof code);
-        assert_int_equal(entry, GUEST_LOADED);
-        assert_int_equal(at[0], 0x90);
-        assert_int_equal(at[0x2FFF], 0x91);
-        assert_int_equal(at[0x3000], 0);
-        const char *end = memory_at(&memory, MEMORY_BYTES - 0x1000, 4);
-        assert_memory_equal(end, "cpio", 4);
-    }
-    close(source.kernel);
+    assert_int_equal(boot_load(&image, &memory, kernel, initramfs, &fault), OK);
+    assert_int_equal(image.entry, GUEST_LOADED);
+    assert_int_equal(image.initramfs, initramfs_at);
+    assert_int_equal(image.end, initramfs_at + (uint64_t)initramfs_bytes);
+    assert_int_equal(boot_describe(&memory, &image, line, &machine, &fault), wanted);
+    const uint8_t *at = memory_at(&memory, GUEST_LOADED, sizeof code);
+    assert_int_equal(at[0], 0x90);
+    assert_int_equal(at[0x2FFF], 0x91);
+    const char *end = memory_at(&memory, image.end - 4, 4);
+    assert_memory_equal(end, "cpio", 4);
+    close(kernel);
     close(initramfs);
     memory_free(&memory);
 }
@@ -187,35 +187,64 @@ static void test_load(void **state)
 {
     char line[4096];
     (void)state;
-    load_both(false, "quiet", OK);
-    load_both(true, "quiet", OK);
+    load_with("quiet", 0x1004, 0x103000, OK);
+    load_with("quiet", MEMORY_BYTES - 0x103000, 0x103000, OK); /* to the last byte */
     memset(line, 'x', sizeof line);
     line[2047] = 0;
-    load_both(false, line, OK);
+    load_with(line, 4, 0x103000, OK);
     line[2047] = 'x';
     line[2048] = 0;
-    load_both(false, line, BAD_REQUEST);
+    load_with(line, 4, 0x103000, BAD_REQUEST);
 }
 
 static void test_large_initramfs(void **state)
 {
-    static const uint8_t code[] = {0x90};
+    static const uint8_t code[0x3000] = {0x90};
     struct guest_memory memory;
+    struct boot_image image;
     struct fault fault;
-    uint64_t entry;
-    struct boot_source source = {.kernel = flat_kernel(code, sizeof code), .command_line = ""};
+    int initramfs = memfd_create("initramfs", MFD_CLOEXEC);
+    int kernel = flat_kernel(code, sizeof code);
+    (void)state;
+    assert_int_equal(memory_create(&memory, MEMORY_BYTES, false, &fault), OK);
+    const off_t sizes[] = {0, MEMORY_BYTES - 0x103000 + 1, MEMORY_BYTES, INT64_MAX};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_int_equal(ftruncate(initramfs, sizes[i]), 0);
+        assert_int_equal(boot_load(&image, &memory, kernel, initramfs, &fault), BAD_REQUEST);
+    }
+    close(initramfs);
+    close(kernel);
+    memory_free(&memory);
+}
+
+/* Loaded before its size is known, then made smaller than what was loaded, or larger. */
+static void test_preloaded(void **state)
+{
+    static const uint8_t code[] = {0x90};
     const struct acpi_machine machine = {.vcpus = 1};
     (void)state;
-    source.initramfs = memfd_create("initramfs", MFD_CLOEXEC);
-    assert_int_equal(memory_create(&memory, MEMORY_BYTES, false, &fault), OK);
-    const off_t sizes[] = {0, MEMORY_BYTES, MEMORY_BYTES - (off_t)GUEST_LOADED, INT64_MAX};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        assert_int_equal(ftruncate(source.initramfs, sizes[i]), 0);
-        assert_int_equal(boot_load(&entry, &memory, &source, &machine, &fault), BAD_REQUEST);
+    for (int round = 0; round < 3; round++) {
+        const uint64_t sizes[] = {GUEST_LOADED + 0x2000, 64 << 20, GUEST_HIGH + 0x10000000};
+        struct guest_memory memory;
+        struct boot_image image;
+        struct fault fault;
+        int kernel = flat_kernel(code, sizeof code), initramfs = memfd_create("i", MFD_CLOEXEC);
+        assert_int_equal(pwrite(initramfs, "cpio", 4, 0x1800), 4);
+        assert_int_equal(memory_begin(&memory, &fault), OK);
+        assert_int_equal(boot_load(&image, &memory, kernel, initramfs, &fault), OK);
+        assert_int_equal(memory_settle(&memory, sizes[round], false, &fault), OK);
+        assert_int_equal(boot_describe(&memory, &image, "", &machine, &fault),
+                         round == 0 ? BAD_REQUEST : OK);
+        assert_int_equal(memory.count, round == 2 ? 2 : 1);
+        uint64_t low = memory.regions[0].size;
+        assert_non_null(memory_at(&memory, low - 1, 1));
+        assert_null(memory_at(&memory, low, 1));
+        *(uint8_t *)memory_at(&memory, low - 1, 1) = 1; /* it is there */
+        assert_memory_equal(memory_at(&memory, GUEST_LOADED, 1), code, 1);
+        close(kernel);
+        close(initramfs);
+        memory_free(&memory);
     }
-    close(source.initramfs);
-    close(source.kernel);
-    memory_free(&memory);
 }
 
 /* ---- guest memory ---- */
@@ -484,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_good_kernel),      cmocka_unit_test(test_hostile_kernels),
         cmocka_unit_test(test_too_many_segments), cmocka_unit_test(test_entry_notes),
         cmocka_unit_test(test_load),             cmocka_unit_test(test_large_initramfs),
+        cmocka_unit_test(test_preloaded),
         cmocka_unit_test(test_memory_bounds),    cmocka_unit_test(test_memory_release),
         cmocka_unit_test(test_tables),           cmocka_unit_test(test_tables_that_do_not_fit),
         cmocka_unit_test(test_dsdt_by_iasl),     cmocka_unit_test(test_ioapic),
