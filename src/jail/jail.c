@@ -35,6 +35,7 @@ static const struct {
     [JAIL_VMM] = {"vmm", "bulkhead-vmm", 1024,
                   (rlim_t)SANDBOX_MEMORY_MIB_MAX * MIB(1) + GIB, 0,
                   SANDBOX_VCPUS_MAX + 1},
+    [JAIL_RUNNER] = {"runner", "bulkhead-runner", 0, 0, 0, 0}, /* bounds itself */
 };
 
 enum {
@@ -210,7 +211,7 @@ static status set_undumpable(struct fault *fault)
 
 status jail_blank(enum jail_role role, struct fault *fault)
 {
-    assert((unsigned)role < JAIL_ROLES && !blank.begun);
+    assert((unsigned)role < JAIL_RUNNER && !blank.begun);
     blank.begun = true;
     TRY(set_undumpable(fault));
     TRY(enter_root(fault));

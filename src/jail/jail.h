@@ -25,7 +25,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum jail_role { JAIL_KMS, JAIL_CONTROL, JAIL_GATEWAY, JAIL_CELL, JAIL_VMM, JAIL_ROLES };
+/* All but the last lock themselves in. A runner hands its namespaces to a container's runtime,
+ * which builds the inner walls: it has an id and namespaces of its own, but mounts too; see
+ * verify.h. */
+enum jail_role {
+    JAIL_KMS, JAIL_CONTROL, JAIL_GATEWAY, JAIL_CELL, JAIL_VMM, JAIL_RUNNER, JAIL_ROLES
+};
 
 const char *jail_role_name(enum jail_role role); /* "kms"; "unknown" outside the enum */
 
@@ -59,8 +64,8 @@ struct jail_proof {
 };
 
 /* jail_close in two steps, for the role that has threads (JAIL_VMM): all but the final filter; then
- * the threads are made (SANDBOX_VCPUS_MAX at most), which inherit the rest; then each thread puts on
- * its own filter. The filters of both threads forbid making another. Only the main thread may ask
+ * the threads are made (SANDBOX_VCPUS_MAX at most), which inherit the rest; then each thread puts
+ * on its own filter. The filters of both threads forbid making another. Only the main thread may ask
  * malloc for memory: another would map an arena of its own. */
 MUST_CHECK status jail_enter(struct jail_proof *ret, enum jail_role role,
                              const struct jail_directory *directories, size_t count,

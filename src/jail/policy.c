@@ -334,7 +334,7 @@ status jail_filters(int *ret, enum jail_role role, struct fault *fault)
     struct filters_head head = {.role = role};
     if (file < 0 || write(file, &head, sizeof head) != sizeof head)
         return FAIL(INTERNAL, fault, "seccomp: memfd: %s", strerror(errno));
-    int stages = role == JAIL_VMM ? JAIL_STAGES : JAIL_STAGE_VCPU;
+    int stages = role == JAIL_RUNNER ? 0 : role == JAIL_VMM ? JAIL_STAGES : JAIL_STAGE_VCPU;
     for (int stage = 0; stage < stages; stage++)
         TRY(compile(&head.instructions[stage], file, role, (enum jail_stage)stage, fault));
     if (pwrite(file, &head, sizeof head, 0) != sizeof head

@@ -39,7 +39,10 @@ struct jail_expectation {
     bool groups_kept;       /* only after jail_become_root: the caller's groups cannot be dropped */
 };
 
-/* FORBIDDEN_POLICY naming the first thing that is not as it must be; ret is then filled as far as
+/* Of a runner: ids, maps, namespaces, no_new_privs, core dumps and cgroup; its capabilities are
+ * those of its own user namespace, and its filters and Landlock would be its runtime's as well.
+ *
+ * FORBIDDEN_POLICY naming the first thing that is not as it must be; ret is then filled as far as
  * it was read, for the log. CLOSED when the process has ended. */
 MUST_CHECK status jail_verify(struct jail_report *ret, const struct jail_child *child,
                               const struct jail_expectation *expected, struct fault *fault);

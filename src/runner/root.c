@@ -76,7 +76,20 @@ static status write_config(enum sandbox_tier tier, const struct sandbox_spec *sp
     return OK;
 }
 
-static status copy_image(const struct sandbox_spec *spec, int tree, int agent, struct fault *fault)
+/* runsc lays a RAM disk without a bound over an empty /tmp. */
+static status keep_tmp(int to, struct fault *fault)
+{
+    if (mkdirat(to, "tmp", 01777) && errno != EEXIST)
+        return refused("/tmp", fault);
+    _cleanup_close_ int file = openat(to, "tmp/.bulkhead",
+                                      O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0400);
+    if (file < 0)
+        return refused("/tmp", fault);
+    return OK;
+}
+
+static status copy_image(enum sandbox_tier tier, const struct sandbox_spec *spec, int tree,
+                         int agent, struct fault *fault)
 {
     char options[64];
     uint32_t mib = spec->disk_mib > TREE_MIB_MIN ? spec->disk_mib : TREE_MIB_MIN;
@@ -88,6 +101,8 @@ static status copy_image(const struct sandbox_spec *spec, int tree, int agent, s
     if (to < 0 || own < 0)
         return refused("the sandbox's disk", fault);
     TRY(runner_copy_tree(to, tree, fault));
+    if (tier == SANDBOX_GVISOR)
+        TRY(keep_tmp(to, fault));
     return runner_copy_file(own, &RUNNER_AGENT[1], agent, 0555, fault);
 }
 
@@ -121,7 +136,7 @@ status runner_root(enum sandbox_tier tier, const struct sandbox_spec *spec, int 
     TRY(bind_system(tier, fault));
     if (mount("proc", NEW "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
         return refused("a /proc of its own", fault);
-    TRY(copy_image(spec, tree, agent, fault));
+    TRY(copy_image(tier, spec, tree, agent, fault));
     TRY(write_config(tier, spec, fault));
     return enter(fault);
 }

@@ -27,9 +27,10 @@ status runner_copy_file(int to_directory, const char *name, int from, mode_t mod
 {
     _cleanup_close_ int file =
         openat(to_directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    off_t at = 0; /* a descriptor that others have too keeps its own */
     ssize_t sent = file < 0 ? -1 : 1;
     while (sent > 0)
-        sent = sendfile(file, from, NULL, 1 << 20);
+        sent = sendfile(file, from, &at, 1 << 20);
     if (sent < 0 || fchmod(file, mode & 0777))
         return refused(name, fault);
     return OK;

@@ -19,7 +19,8 @@
 #include "wire/sandbox.h"
 #include "wire/usage.h"
 
-enum child_kind { CHILD_KMS, CHILD_CONTROL, CHILD_GATEWAY, CHILD_CELL, CHILD_VMM, CHILD_KINDS };
+enum child_kind { CHILD_KMS, CHILD_CONTROL, CHILD_GATEWAY, CHILD_CELL, CHILD_VMM, CHILD_RUNNER,
+                  CHILD_KINDS };
 
 enum child_state {
     CHILD_ABSENT,   /* a service between death and restart */

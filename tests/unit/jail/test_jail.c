@@ -41,7 +41,7 @@ static void this_kernel_has_all_that_is_mandatory(void **state)
 static void a_blank_finds_nothing_around_it(void **state)
 {
     (void)state;
-    for (int role = 0; role < JAIL_ROLES; role++) {
+    for (int role = 0; role < JAIL_RUNNER; role++) {
         struct prison prison = prison_blank((enum jail_role)role);
         assert_int_equal(prison.found, 0);
         assert_int_equal(prison_release(&prison), 0);
@@ -51,7 +51,7 @@ static void a_blank_finds_nothing_around_it(void **state)
 static void a_closed_jail_verifies_for_every_role(void **state)
 {
     (void)state;
-    for (int role = 0; role < JAIL_ROLES; role++) {
+    for (int role = 0; role < JAIL_RUNNER; role++) {
         struct prison prison = prison_jailed((enum jail_role)role);
         struct jail_expectation expected = prison_expectation(&prison);
         struct jail_report report;
@@ -250,7 +250,7 @@ static void only_control_makes_memfds(void **state)
 static void what_nobody_may_do_kills_in_every_role(void **state)
 {
     (void)state;
-    for (int role = 0; role < JAIL_ROLES; role++)
+    for (int role = 0; role < JAIL_RUNNER; role++)
         for (int what = TRY_SOCKET; what < ATTEMPTS; what++)
             assert_killed_by((enum jail_role)role, (enum inmate_attempt)what);
     assert_killed_by(JAIL_CELL, TRY_MAKE_DEVICE_NODE);

@@ -32,7 +32,7 @@ static struct buffer dump_of(enum jail_role role)
 static void every_list_is_the_reviewed_one(void **state)
 {
     (void)state;
-    for (int role = 0; role < JAIL_ROLES; role++) {
+    for (int role = 0; role < JAIL_RUNNER; role++) {
         char path[512];
         static char text[KIB(64)];
         snprintf(path, sizeof path, "%s/%s.txt", folder, jail_role_name((enum jail_role)role));
@@ -117,7 +117,7 @@ static void closing_is_over_after_the_final_stage(void **state)
     (void)state;
     static const char *const calls[] = {"setresuid", "setresgid", "capset", "prctl", "seccomp",
                                         "landlock_create_ruleset", "landlock_restrict_self"};
-    for (int role = 0; role < JAIL_ROLES; role++)
+    for (int role = 0; role < JAIL_RUNNER; role++)
         for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
             assert_true(lists((enum jail_role)role, JAIL_STAGE_BLANK, calls[i]));
             assert_false(lists((enum jail_role)role, JAIL_STAGE_FINAL, calls[i]));
@@ -127,7 +127,7 @@ static void closing_is_over_after_the_final_stage(void **state)
 static void the_programs_come_in_a_file_that_cannot_be_changed(void **state)
 {
     (void)state;
-    for (int role = 0; role < JAIL_ROLES; role++) {
+    for (int role = 0; role < JAIL_RUNNER; role++) {
         struct fault fault;
         struct filters_head head;
         struct stat info;
