@@ -16,7 +16,7 @@
 
 static const char *const executable_names[CHILD_KINDS] = {
     "bulkhead-kms", "bulkhead-control", "bulkhead-gateway", "bulkhead-cell",
-    "bulkhead-vmm"};
+    "bulkhead-vmm", "bulkhead-runner"};
 
 static status system_fault(const char *what, struct fault *fault)
 {
@@ -35,11 +35,12 @@ static status open_executables(struct supervisor *supervisor, struct fault *faul
     _cleanup_close_ int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     for (int kind = 0; kind < CHILD_KINDS; kind++) {
         int fd = openat(directory, executable_names[kind], O_RDONLY | O_CLOEXEC);
-        if (fd < 0 && kind != CHILD_VMM) /* without it there are no microVMs, which status says */
+        if (fd < 0 && kind < CHILD_VMM) /* without the others a tier is not there; status says so */
             return system_fault(executable_names[kind], fault);
         supervisor->executables[kind] = fd;
         TRY(jail_filters(&supervisor->filters[kind], (enum jail_role)kind, fault));
     }
+    supervisor->sandboxes.agent = openat(directory, "bulkhead-agent", O_RDONLY | O_CLOEXEC);
     supervisor->hostile_executable = openat(directory, "bulkhead-hostile", O_RDONLY | O_CLOEXEC);
     return OK;
 }

@@ -24,6 +24,7 @@ static const struct {
     [CHILD_GATEWAY] = {"gateway", "bulkhead-gateway", JAIL_GATEWAY},
     [CHILD_CELL] = {"cell", "bulkhead-cell", JAIL_CELL},
     [CHILD_VMM] = {"vmm", "bulkhead-vmm", JAIL_VMM},
+    [CHILD_RUNNER] = {"runner", "bulkhead-runner", JAIL_RUNNER},
 };
 
 const char *child_name(char text[24], const struct child *child)
@@ -42,7 +43,7 @@ uid_t child_uid(const struct child *child)
                                                   [CHILD_GATEWAY] = 10};
     if (child->supervisor->shared_id)
         return 0;
-    if (child->kind == CHILD_CELL || child->kind == CHILD_VMM)
+    if (child->kind == CHILD_CELL || child_runs_sandbox(child))
         return child->uid;
     uint32_t step = child->kind == CHILD_GATEWAY ? child->index : 0;
     return child->supervisor->options.uid_base + offsets[child->kind] + step;
@@ -115,7 +116,7 @@ static void verify(struct child *child, struct ipc_message *message)
     struct fault fault;
     struct cursor body = cursor_over(message->body);
     jail_cgroup_text(cgroup, sizeof cgroup, &child->supervisor->cgroups, child_name(name, child));
-    const bool blank_first = child->kind == CHILD_CELL || child->kind == CHILD_VMM;
+    const bool blank_first = child->kind == CHILD_CELL || child_runs_sandbox(child);
     if (child->state != (blank_first ? CHILD_CLOSING : CHILD_STARTING)
         || cursor_u32(&abi, &body, &fault) != OK || cursor_u8(&probe, &body, &fault) != OK
         || cursor_end(&body, &fault) != OK || message->fd_count || !probe) {
@@ -133,7 +134,7 @@ static void verify(struct child *child, struct ipc_message *message)
     child->state = CHILD_JAILED;
     if (child->kind == CHILD_CELL)
         cell_verified(child);
-    else if (child->kind == CHILD_VMM)
+    else if (child_runs_sandbox(child))
         monitor_verified(child);
 }
 
@@ -193,7 +194,7 @@ static void on_exit_event(void *context, uint32_t events)
     receive(child); /* its last words may still be in the channel */
     if (child->kind == CHILD_CELL)
         cell_ended(child, code);
-    else if (child->kind == CHILD_VMM)
+    else if (child_runs_sandbox(child))
         monitor_ended(child, code);
     else
         service_ended(child, code);

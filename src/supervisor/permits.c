@@ -460,7 +460,7 @@ static const struct permit vmm_permits[] = {
 static const struct permit *const tables[CHILD_KINDS] = {
     [CHILD_KMS] = kms_permits, [CHILD_CONTROL] = control_permits,
     [CHILD_GATEWAY] = gateway_permits, [CHILD_CELL] = cell_permits,
-    [CHILD_VMM] = vmm_permits};
+    [CHILD_VMM] = vmm_permits, [CHILD_RUNNER] = vmm_permits};
 
 void permits_handle(struct child *child, struct ipc_message *message)
 {

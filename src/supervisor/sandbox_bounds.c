@@ -12,6 +12,9 @@ enum {
     CPU_SECOND_AT_LEAST_US = 900 * 1000,
     STACK_MIB = 9,       /* of a thread, and its guard */
     KVM_THREADS = 1,     /* of the kernel's, counted in the cgroup of who makes a VM */
+    GVISOR_OVERHEAD_MIB = 256, /* four Go programs */
+    GVISOR_THREADS = 520, /* of all of them */
+    RUNNER_PROCESSES = 8, /* runner, crun, agent */
 };
 
 /* What it can write is what its device has; a disk that its limit would cut is refused. */
@@ -57,6 +60,22 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
                           fault));
     TRY(jail_bound(&monitor->jail, &bounds, fault));
     return bound_files(monitor, spec->disk_mib, fault);
+}
+
+/* Its disk is memory too, and not on top: both together are what its memory is. */
+status bounds_set_runner(const struct child *runner, const struct sandbox *sandbox,
+                         struct fault *fault)
+{
+    char name[24];
+    const bool gvisor = sandbox->tier == SANDBOX_GVISOR;
+    const uint64_t memory_mib = (uint64_t)sandbox->spec.memory_mib
+                              + (gvisor ? GVISOR_OVERHEAD_MIB : OVERHEAD_MIB);
+    const struct jail_limits limits = {
+        .memory_max_bytes = memory_mib << 20, .cpu_percent = 100 * sandbox->spec.vcpus,
+        .cpu_weight = 100,
+        .pids_max = sandbox->spec.processes + (gvisor ? GVISOR_THREADS : RUNNER_PROCESSES)};
+    return jail_cgroup_limit(&runner->supervisor->cgroups, child_name(name, runner), &limits,
+                             fault);
 }
 
 bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,

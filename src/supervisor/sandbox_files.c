@@ -122,6 +122,15 @@ status image_identity(char text[IMAGE_IDENTITY_TEXT], const struct supervisor *s
     return OK;
 }
 
+status image_tree(int *ret, const struct supervisor *supervisor, const char *name,
+                  struct fault *fault)
+{
+    _cleanup_close_ int image = -1, tree = -1;
+    TRY(open_image(&image, supervisor, name, fault));
+    TRY(open_directory(&tree, supervisor, image, "tree", fault));
+    return jail_detached(ret, tree, false, fault);
+}
+
 /* ---- the overlay ---- */
 
 static const char overlay_name[] = "overlay"; /* for the instant in which it has one */

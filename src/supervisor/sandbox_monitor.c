@@ -24,24 +24,24 @@ enum {
 
 /* ---- blanks ---- */
 
-uint32_t monitors_coming(const struct supervisor *supervisor)
+uint32_t monitors_coming(const struct supervisor *supervisor, enum child_kind kind)
 {
     uint32_t count = 0;
     for (const struct child *at = supervisor->sandboxes.monitors; at; at = at->next)
-        count += at->state <= CHILD_BLANK && !at->sandbox;
+        count += at->kind == kind && at->state <= CHILD_BLANK && !at->sandbox;
     return count;
 }
 
-static bool spawn(struct supervisor *supervisor)
+static bool spawn(struct supervisor *supervisor, enum child_kind kind)
 {
     struct sandboxes *sandboxes = &supervisor->sandboxes;
     struct fault fault;
     struct child *monitor = calloc(1, sizeof *monitor);
     if (!monitor)
         return false;
-    *monitor = (struct child){.supervisor = supervisor, .kind = CHILD_VMM, .channel = -1,
+    *monitor = (struct child){.supervisor = supervisor, .kind = kind, .channel = -1,
                               .kms_end = -1, .index = ++sandboxes->monitors_made};
-    if (child_spawn(monitor, supervisor->executables[CHILD_VMM], &fault) != OK) {
+    if (child_spawn(monitor, supervisor->executables[kind], &fault) != OK) {
         log_event(LOG_ERROR, "monitor.spawn", "%s", fault.detail);
         free(monitor);
         return false;
@@ -66,28 +66,31 @@ static void refill_later(struct supervisor *supervisor, int64_t after_us)
 }
 
 /* One for each sandbox that only waits for one, and some to spare where they are of use. */
-static uint32_t wanted(const struct supervisor *supervisor)
+static uint32_t wanted(const struct supervisor *supervisor, enum child_kind kind)
 {
-    const struct microvm *microvm = &supervisor->sandboxes.microvm;
-    bool works = microvm->state == MICROVM_WORKS;
-    uint32_t count = works ? BLANK_MONITORS : 0;
+    bool spare = kind == CHILD_VMM && supervisor->sandboxes.microvm.state == MICROVM_WORKS;
+    uint32_t count = spare ? BLANK_MONITORS : 0;
     for (const struct sandbox *at = supervisor->sandboxes.list; at; at = at->next)
-        count += at->at == SANDBOX_WAITING && (at->probe || works);
+        count += at->at == SANDBOX_WAITING && at->wants == kind;
     return count;
 }
 
 void monitors_refill(struct supervisor *supervisor)
 {
-    if (supervisor->phase > PHASE_RUN || supervisor->executables[CHILD_VMM] < 0
-        || monitors_coming(supervisor) >= wanted(supervisor))
-        return;
-    refill_later(supervisor, spawn(supervisor) ? 0 : REFILL_RETRY_US); /* one a turn */
+    for (int kind = CHILD_VMM; kind <= CHILD_RUNNER; kind++) {
+        if (supervisor->phase > PHASE_RUN || supervisor->executables[kind] < 0
+            || monitors_coming(supervisor, (enum child_kind)kind)
+                   >= wanted(supervisor, (enum child_kind)kind))
+            continue;
+        bool spawned = spawn(supervisor, (enum child_kind)kind); /* one a turn */
+        refill_later(supervisor, spawned ? 0 : REFILL_RETRY_US);
+    }
 }
 
-struct child *monitor_take(struct supervisor *supervisor)
+struct child *monitor_take(struct supervisor *supervisor, enum child_kind kind)
 {
     for (struct child *at = supervisor->sandboxes.monitors; at; at = at->next)
-        if (at->state == CHILD_BLANK && !at->sandbox)
+        if (at->kind == kind && at->state == CHILD_BLANK && !at->sandbox)
             return at;
     return NULL;
 }
@@ -155,9 +158,10 @@ static status send_image(struct child *monitor, const struct sandbox_spec *spec,
     return OK;
 }
 
-static status send_files(struct child *monitor, const struct sandbox_spec *spec,
+static status send_files(struct child *monitor, const struct sandbox *sandbox,
                          struct fault *fault)
 {
+    const struct sandbox_spec *spec = &sandbox->spec;
     _cleanup_close_ int kvm = -1, overlay = -1, tap = -1;
     TRY(kvm_open(&kvm, fault));
     send_fd(monitor, VMM_FD_KVM, kvm);
@@ -180,7 +184,9 @@ static void send_start(struct child *monitor, const struct sandbox *sandbox)
     struct buffer body = buffer_over(storage, sizeof storage);
     const uint8_t mac[6] = {0x02, 0xb1, 0x4b, 0, (uint8_t)(sandbox->slot >> 8),
                             (uint8_t)sandbox->slot};
-    sandbox_spec_put(&body, &sandbox->spec);
+    struct sandbox_spec spec = sandbox->spec;
+    spec.weakest = (uint8_t)sandbox->tier; /* what a runner is to be */
+    sandbox_spec_put(&body, &spec);
     buffer_put(&body, SPAN_OF(mac));
     assert(!body.failed);
     child_send(monitor, MESSAGE_VMM_START, 0, buffer_span(&body), NULL, 0);
@@ -201,8 +207,13 @@ static status assume(struct child *monitor, struct sandbox *sandbox, struct faul
     TRY(take_slot(sandbox, fault));
     monitor->uid = monitor->supervisor->options.uid_base + SANDBOX_UID_OFFSET + sandbox->slot;
     TRY(jail_map(&monitor->jail, child_uid(monitor), child_uid(monitor), fault));
-    TRY(bounds_set(monitor, &sandbox->spec, fault));
-    TRY(send_files(monitor, &sandbox->spec, fault));
+    if (monitor->kind == CHILD_RUNNER) {
+        TRY(bounds_set_runner(monitor, sandbox, fault));
+        TRY(runner_send_files(monitor, sandbox, fault));
+    } else {
+        TRY(bounds_set(monitor, &sandbox->spec, fault));
+        TRY(send_files(monitor, sandbox, fault));
+    }
     send_start(monitor, sandbox);
     send_stream(monitor, sandbox);
     return set_timer(monitor, sandbox->probe ? PROBE_DEADLINE_US : BOOT_DEADLINE_US,
@@ -251,8 +262,10 @@ status monitor_running(struct child *monitor, uint64_t entered_us, uint64_t dial
 }
 
 /* Time, CPU time and memory are bounds of ours: whether one was over is not its word. */
-static bool may_say(uint8_t end)
+static bool may_say(enum child_kind kind, uint8_t end)
 {
+    if (kind == CHILD_RUNNER && (end == SANDBOX_CPU_TIME || end == SANDBOX_MEMORY))
+        return true; /* it has not run a byte of the guest, and looks where no cgroup does */
     return end >= SANDBOX_SHUTDOWN && end < SANDBOX_ENDS && end != SANDBOX_LIFETIME
         && end != SANDBOX_CPU_TIME && end != SANDBOX_MEMORY;
 }
@@ -261,7 +274,7 @@ status monitor_guest_ended(struct child *monitor, uint8_t end, const char *detai
                            struct fault *fault)
 {
     struct sandbox *sandbox = monitor->sandbox;
-    if (!may_say(end) || !span_is_plain_text(span_of_text(detail)))
+    if (!may_say(monitor->kind, end) || !span_is_plain_text(span_of_text(detail)))
         return FAIL(BAD_REQUEST, fault, "VMM_ENDED: what no monitor may say (%u)", end);
     monitor_look(monitor);
     sandbox->said = (enum sandbox_end)end;
@@ -272,19 +285,27 @@ status monitor_guest_ended(struct child *monitor, uint8_t end, const char *detai
 
 /* ---- its end ---- */
 
+static uint64_t whole_us(const struct rusage *rusage)
+{
+    return (uint64_t)(rusage->ru_utime.tv_sec + rusage->ru_stime.tv_sec) * 1000000
+         + (uint64_t)(rusage->ru_utime.tv_usec + rusage->ru_stime.tv_usec);
+}
+
 void monitor_look(struct child *monitor)
 {
     siginfo_t info = {0};
     struct rusage rusage;
     struct jail_used used = {0};
-    if (monitor->kind != CHILD_VMM || !monitor->sandbox)
+    if (!child_runs_sandbox(monitor) || !monitor->sandbox)
         return;
     struct sandbox *sandbox = monitor->sandbox;
     jail_read_used(&used, &monitor->jail);
     /* VmHWM is gone when a process has ended; what waits to be reaped has its rusage */
     if (syscall(SYS_waitid, P_PIDFD, monitor->jail.pidfd, &info, WEXITED | WNOHANG | WNOWAIT,
-                &rusage) == 0 && info.si_pid != 0 && rusage.ru_maxrss > 0)
+                &rusage) == 0 && info.si_pid != 0 && rusage.ru_maxrss > 0) {
         used.peak_kib = (uint64_t)rusage.ru_maxrss;
+        used.cpu_us = whole_us(&rusage); /* of a runner: with all that it has reaped */
+    }
     if (used.cpu_us > sandbox->cpu_us)
         sandbox->cpu_us = used.cpu_us;
     if (used.peak_kib > sandbox->peak_kib)
@@ -327,13 +348,13 @@ static void judge(struct sandbox *sandbox, const struct child *monitor, int exit
 }
 
 /* Where even the blanks die, nobody waits for one. */
-static void refuse_waiting(struct supervisor *supervisor, const char *detail)
+static void refuse_waiting(struct supervisor *supervisor, enum child_kind kind,
+                           const char *detail)
 {
     struct sandbox *next;
     for (struct sandbox *at = supervisor->sandboxes.list; at; at = next) {
         next = at->next;
-        if (at->at == SANDBOX_WAITING && (at->probe || supervisor->sandboxes.microvm.state
-                                                       == MICROVM_WORKS))
+        if (at->at == SANDBOX_WAITING && at->wants == kind)
             sandbox_end(at, SANDBOX_FAILED, UNAVAILABLE, detail);
     }
 }
@@ -347,7 +368,7 @@ static void blank_ended(struct child *monitor, int exit_code)
     describe_death(detail, monitor, exit_code);
     log_event(LOG_ERROR, "monitor.died", "blank vmm-%u: exit %d, %s", monitor->index, exit_code,
               detail);
-    refuse_waiting(supervisor, detail);
+    refuse_waiting(supervisor, monitor->kind, detail);
 }
 
 void monitor_ended(struct child *monitor, int exit_code)

@@ -167,6 +167,12 @@ static void look(void *context)
     status works = microvm_works(supervisor, first_image, &fault);
     if (works != OK && works != AGAIN)
         log_event(LOG_INFO, "microvm.standing", "%s", fault.detail);
+    for (int tier = SANDBOX_GVISOR; tier >= SANDBOX_CONTAINER; tier--) {
+        works = runner_works(supervisor, (enum sandbox_tier)tier, first_image, &fault);
+        if (works != OK && works != AGAIN)
+            log_event(LOG_INFO, "runner.standing", "%s: %s",
+                      sandbox_tier_name((enum sandbox_tier)tier), fault.detail);
+    }
 }
 
 static void on_image(void *context, uint32_t events)

@@ -15,13 +15,15 @@ static void put_tier(struct json_writer *writer, struct supervisor *supervisor,
     char when[CLOCK_TEXT_SIZE];
     const struct microvm *microvm = &supervisor->sandboxes.microvm;
     status works = tier == SANDBOX_MICROVM ? microvm_standing(supervisor, &why)
-                                           : tier_works(supervisor, tier, "", &why);
+                                           : runner_standing(supervisor, tier, &why);
+    int64_t found_us = tier == SANDBOX_MICROVM ? microvm->found_us
+                                               : supervisor->sandboxes.runners[tier].found_us;
     json_open_object(writer, NULL);
     json_put_text(writer, "tier", sandbox_tier_name(tier));
     json_put_bool(writer, "works", works == OK);
     json_put_text(writer, "reason", works == OK ? "" : why.detail);
-    if (tier == SANDBOX_MICROVM && microvm->found_us > 0) {
-        clock_text(when, microvm->found_us);
+    if (found_us > 0) {
+        clock_text(when, found_us);
         json_put_text(writer, "found", when);
     }
     json_close_object(writer);

@@ -3,10 +3,9 @@
  * The seam of the tiers below microvm: a runner is a process of its own that speaks the monitor's
  * side of the protocol (VMM_BLANK, FD, START, STREAM, JAILED, GO, RUNNING, ENDED) with its child
  * kind, its executable and its jail; instead of KVM, kernel, initramfs and root it is handed the
- * tree of the image as a detached read-only mount, instead of the scratch disk a directory, and the
+ * tree of the image as a detached read-only mount and the agent's program, and the
  * stream is what the agent of the container is born with. Limits, slots, lifetime, ends and the
- * report are what they are for a monitor. Until there is one these tiers say that they are not
- * available. */
+ * report are what they are for a monitor. */
 #include "supervisor/sandboxes.h"
 
 #include <string.h>
@@ -19,7 +18,7 @@ status tier_works(struct supervisor *supervisor, enum sandbox_tier tier, const c
         return microvm_works(supervisor, image, fault);
     case SANDBOX_GVISOR:
     case SANDBOX_CONTAINER:
-        return FAIL(FORBIDDEN_POLICY, fault, "not available: this version has no runner for it");
+        return runner_works(supervisor, tier, image, fault);
     }
     return FAIL(BAD_FIELD, fault, "not a tier");
 }

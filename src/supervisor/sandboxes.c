@@ -20,6 +20,8 @@ status sandboxes_open(struct supervisor *supervisor, struct fault *fault)
 {
     struct sandboxes *sandboxes = &supervisor->sandboxes;
     sandboxes->microvm.probe_end = -1;
+    for (int tier = 0; tier < SANDBOX_MICROVM; tier++)
+        sandboxes->runners[tier].probe_end = -1;
     /* ids of an earlier run, in the ledger and in people's notes, are not met again */
     sandboxes->next_id = (uint64_t)clock_wall_us() / 1000;
     return images_open(&sandboxes->images, &sandboxes->directory, supervisor, fault);
@@ -57,6 +59,7 @@ struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_
     }
     *sandbox = (struct sandbox){.supervisor = supervisor, .spec = *spec, .stream = stream,
                                 .id = supervisor->sandboxes.next_id++, .slot = SANDBOX_NO_SLOT,
+                                .wants = CHILD_KINDS,
                                 .begun_us = clock_monotonic_us(), .code = UNAVAILABLE,
                                 .next = supervisor->sandboxes.list};
     if (loop_timer_start(supervisor->loop, &sandbox->timer, WAIT_DEADLINE_US, on_waited, sandbox,
@@ -142,7 +145,8 @@ static void advance(struct sandbox *sandbox)
         return;
     }
     status works = OK;
-    sandbox->tier = SANDBOX_MICROVM;
+    sandbox->tier = (enum sandbox_tier)sandbox->spec.weakest; /* of a probe */
+    sandbox->wants = CHILD_KINDS;
     if (!sandbox->probe)
         works = tier_choose(&sandbox->tier, supervisor, &sandbox->spec, &fault);
     if (works == AGAIN)
@@ -151,7 +155,8 @@ static void advance(struct sandbox *sandbox)
         sandbox_end(sandbox, SANDBOX_FAILED, works, fault.detail);
         return;
     }
-    struct child *monitor = monitor_take(supervisor);
+    sandbox->wants = sandbox->tier == SANDBOX_MICROVM ? CHILD_VMM : CHILD_RUNNER;
+    struct child *monitor = monitor_take(supervisor, sandbox->wants);
     if (monitor)
         monitor_assume(monitor, sandbox);
 }
@@ -289,8 +294,10 @@ void sandbox_gone(struct sandbox *sandbox)
     if (sandbox->slot != SANDBOX_NO_SLOT)
         supervisor->sandboxes.slots[sandbox->slot] = false;
     sandboxes_count(supervisor);
-    if (sandbox->probe)
+    if (sandbox->probe && sandbox->spec.weakest == SANDBOX_MICROVM)
         microvm_probed(sandbox);
+    else if (sandbox->probe)
+        runner_probed(sandbox);
     if (sandbox->told)
         tell_gone(sandbox);
     else if (sandbox->request)

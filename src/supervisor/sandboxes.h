@@ -29,6 +29,7 @@ struct sandbox {
     int stream;             /* until the monitor has it; -1 */
     enum sandbox_at at;
     enum sandbox_tier tier; /* that runs it */
+    enum child_kind wants;  /* while it waits for nothing but that; CHILD_KINDS: for more */
     enum sandbox_end end;   /* decided by us; 0: not */
     enum sandbox_end said;  /* what the monitor said; 0: nothing */
     status code;            /* what control is told where it never ran */
@@ -57,10 +58,11 @@ void sandboxes_count(struct supervisor *supervisor);
 /* ---- sandbox_monitor.c ---- */
 
 /* A blank, or NULL: then one is on its way, or starting one failed (said in the log). */
-struct child *monitor_take(struct supervisor *supervisor);
+struct child *monitor_take(struct supervisor *supervisor, enum child_kind kind);
 /* Gives it the sandbox: from here on the end of the monitor is the end of the sandbox. */
 void monitor_assume(struct child *monitor, struct sandbox *sandbox);
-uint32_t monitors_coming(const struct supervisor *supervisor); /* blank, or not yet blank */
+/* Blank, or not yet blank. */
+uint32_t monitors_coming(const struct supervisor *supervisor, enum child_kind kind);
 
 /* ---- sandbox_files.c ---- */
 
@@ -80,6 +82,9 @@ void image_close(struct image_files *files);
 MUST_CHECK status image_identity(char text[IMAGE_IDENTITY_TEXT],
                                  const struct supervisor *supervisor, const char *name,
                                  struct fault *fault);
+/* The image's root as a directory: a detached mount, read-only. */
+MUST_CHECK status image_tree(int *ret, const struct supervisor *supervisor, const char *name,
+                             struct fault *fault);
 /* An empty file without a name, of that owner. */
 MUST_CHECK status overlay_make(int *ret, const struct supervisor *supervisor, uid_t owner,
                                struct fault *fault);
@@ -98,6 +103,23 @@ MUST_CHECK status bounds_set(const struct child *monitor, const struct sandbox_s
 /* By the kernel's account: which bound was over. false: none. */
 bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,
                    const struct sandbox *sandbox);
+
+/* The same for a runner, whose rlimits are its own doing. */
+MUST_CHECK status bounds_set_runner(const struct child *runner, const struct sandbox *sandbox,
+                                    struct fault *fault);
+
+/* ---- sandbox_runner.c ---- */
+
+/* As tier_works; begins a probe where nothing is known. */
+MUST_CHECK status runner_works(struct supervisor *supervisor, enum sandbox_tier tier,
+                               const char *image, struct fault *fault);
+/* The same without beginning one; NOT_FOUND: nothing is known. */
+MUST_CHECK status runner_standing(const struct supervisor *supervisor, enum sandbox_tier tier,
+                                  struct fault *fault);
+void runner_probed(struct sandbox *probe); /* it has ended */
+/* What it makes its root from. */
+MUST_CHECK status runner_send_files(struct child *runner, const struct sandbox *sandbox,
+                                    struct fault *fault);
 
 /* ---- sandbox_tiers.c ---- */
 

@@ -121,6 +121,15 @@ enum { CELL_POSTURE_MAX = 2 * CHARTER_MAX + KIB(2) }; /* bytes of what a cell is
 /* Whether microVMs work here: sandbox_probe.c. */
 enum microvm_state { MICROVM_UNKNOWN, MICROVM_PROBING, MICROVM_WORKS, MICROVM_BROKEN };
 
+/* Whether a weaker tier works here: sandbox_runner.c. */
+struct runner_standing {
+    enum microvm_state state;
+    int probe_end;                    /* ours, of the probe's stream; -1 */
+    int64_t found_us;                 /* wall */
+    int64_t again_us;                 /* monotonic: BROKEN is believed until then */
+    char reason[120];                 /* "" while it works */
+};
+
 enum { SANDBOX_REASON_TEXT = 120, IMAGE_IDENTITY_TEXT = 160 };
 
 struct microvm {
@@ -143,6 +152,8 @@ struct sandboxes {
     struct loop_source *images_source;
     struct loop_timer advance_timer, refill_timer, look_timer;
     struct microvm microvm;
+    struct runner_standing runners[SANDBOX_MICROVM]; /* by tier */
+    int agent; /* the program of containers' first process; -1: not installed */
     bool slots[SANDBOXES_MAX]; /* taken: a uid of its own each */
 };
 
@@ -266,6 +277,11 @@ void monitor_ended(struct child *monitor, int exit_code);
 void microvm_begin(struct supervisor *supervisor); /* once, when the node is ready */
 /* sandbox_report.c */
 void sandboxes_report(struct json_writer *writer, struct supervisor *supervisor);
+
+static inline bool child_runs_sandbox(const struct child *child)
+{
+    return child->kind == CHILD_VMM || child->kind == CHILD_RUNNER;
+}
 
 /* permits.c: the tables of what each kind of child may say in which state */
 void permits_handle(struct child *child, struct ipc_message *message);

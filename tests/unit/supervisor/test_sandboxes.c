@@ -125,6 +125,7 @@ static void begin(const char *mode, enum microvm_state state)
     must(jail_filters(&node.filters[CHILD_VMM], JAIL_VMM, &fault));
     jail_cgroups_open(&node.cgroups);
     node.executables[CHILD_VMM] = open_fake(mode);
+    node.executables[CHILD_RUNNER] = node.sandboxes.agent = -1;
     make_control();
     make_image("base");
     node.sandboxes.microvm.state = state;
@@ -663,7 +664,7 @@ static void a_host_that_boots_nothing_refuses_with_the_reason(void **state)
     struct sandbox_spec spec = sandbox_spec_default();
     int owner = start(1, &spec);
     refused(1, FORBIDDEN_POLICY, "microvm: does not boot a stock kernel: faulted, KVM cannot run "
-            "this; gvisor: not available");
+            "this; gvisor: absent");
     uint32_t made = node.sandboxes.monitors_made;
     spec.weakest = SANDBOX_MICROVM;
     int second = start(2, &spec); /* nothing boots for this one */
