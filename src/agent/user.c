@@ -4,7 +4,9 @@
 #include "agent/text.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum {
@@ -80,7 +82,8 @@ static status choose(struct user *ret, struct span passwd, struct span wanted,
                      struct fault *fault)
 {
     uint32_t uid = geteuid();
-    bool root = uid == 0;
+    /* the root of a container has one id and no capability to take another */
+    bool root = uid == 0 && prctl(PR_CAPBSET_READ, CAP_SETUID) == 1;
     if (wanted.length == 0) {
         if (root && find(ret, passwd, (struct span){0}, SANDBOX_UID)
             && span_is(SPAN("sandbox"), ret->name))

@@ -65,8 +65,8 @@ struct jail_proof {
 
 /* jail_close in two steps, for the role that has threads (JAIL_VMM): all but the final filter; then
  * the threads are made (SANDBOX_VCPUS_MAX at most), which inherit the rest; then each thread puts
- * on its own filter. The filters of both threads forbid making another. Only the main thread may ask
- * malloc for memory: another would map an arena of its own. */
+ * on its own filter. The filters of both threads forbid making another. Only the main thread may
+ * ask malloc for memory: another would map an arena of its own. */
 MUST_CHECK status jail_enter(struct jail_proof *ret, enum jail_role role,
                              const struct jail_directory *directories, size_t count,
                              struct fault *fault);

@@ -15,8 +15,8 @@ enum jail_stage {
     JAIL_STAGES
 };
 
-/* A sealed memfd with the programs of the role (of a runner: none), for struct jail_plan; made once,
- * used by every spawn of the role. ret is the caller's, close-on-exec. */
+/* A sealed memfd with the programs of the role (of a runner: none), for struct jail_plan; made
+ * once, used by every spawn of the role. ret is the caller's, close-on-exec. */
 MUST_CHECK status jail_filters(int *ret, enum jail_role role, struct fault *fault);
 
 /* One line a row, in the order of the table, "fcntl  arg1 == F_GETFL (& mask == value)": for people

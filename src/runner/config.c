@@ -44,7 +44,7 @@ static void put_capabilities(struct json_writer *writer)
 /* The stream is descriptor 0, because that is one of the three that runsc of 2022 hands on. */
 static void put_process(struct json_writer *writer)
 {
-    static const char *const arguments[] = {"/.bulkhead-agent", "0"};
+    static const char *const arguments[] = {"/.bulkhead-agent", "--stream", "0"};
     static const char *const environment[] = {
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"};
     json_open_object(writer, "process");

@@ -86,8 +86,8 @@ static const struct {
  * that press keys on behalf of whoever holds its other end (TIOCSTI, TIOCLINUX). */
 static const uint32_t terminal_requests[] = {
     TCGETS, TCSETS, TCSETSW, TCSETSF, TCSBRK, TCXONC, TCFLSH, TCSBRKP, TIOCEXCL, TIOCNXCL,
-    TIOCSCTTY, TIOCGPGRP, TIOCSPGRP, TIOCOUTQ, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, FIONBIO, TIOCNOTTY, TIOCGSID,
-    FIONCLEX, FIOCLEX, FIOASYNC};
+    TIOCSCTTY, TIOCGPGRP, TIOCSPGRP, TIOCOUTQ, TIOCGWINSZ, TIOCSWINSZ, FIONREAD, FIONBIO,
+    TIOCNOTTY, TIOCGSID, FIONCLEX, FIOCLEX, FIOASYNC};
 
 /* libc falls back to what can be looked at. Memory that no process has mapped is on no account
  * where there is no cgroup. */

@@ -127,7 +127,7 @@ status image_tree(int *ret, const struct supervisor *supervisor, const char *nam
 {
     _cleanup_close_ int image = -1, tree = -1;
     TRY(open_image(&image, supervisor, name, fault));
-    TRY(open_directory(&tree, supervisor, image, "tree", fault));
+    TRY(open_directory(&tree, supervisor, image, "root", fault));
     return jail_detached(ret, tree, false, fault);
 }
 
