@@ -20,7 +20,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { BASE_BYTES = 3 * 4096 + 700, DISK_BYTES = 64 * 1024 + 512, STEPS_MAX = 256, UNANSWERED = 99 };
+enum { BASE_BYTES = 3 * 4096 + 700, DISK_BYTES = 64 * 1024 + 512, STEPS_MAX = 256,
+       UNANSWERED = 99 };
 
 static struct guest guest;
 static struct driver driver;
@@ -150,7 +151,7 @@ static void start(struct input *input)
 static void write_descriptor(struct input *input)
 {
     const struct driver_queue *queue = &driver.queues[0];
-    const struct ring rings = {queue->descriptors, queue->available, queue->used, queue->size, 0, 0};
+    const struct ring rings = {.descriptors = queue->descriptors, .size = queue->size};
     uint16_t index = (uint16_t)take(input, 1);
     uint64_t address = take_address(input);
     uint32_t length = (uint32_t)take(input, take(input, 1) & 1 ? 4 : 2);
@@ -164,8 +165,8 @@ static void offer_any(struct input *input)
     struct driver_queue *queue = &driver.queues[0];
     if (queue->size == 0)
         return;
-    guest_put_u16(&guest, queue->available + 4 + 2 * (uint64_t)(queue->next_available % queue->size),
-                  (uint16_t)take(input, 1));
+    uint64_t entry = queue->available + 4 + 2 * (uint64_t)(queue->next_available % queue->size);
+    guest_put_u16(&guest, entry, (uint16_t)take(input, 1));
     queue->next_available = (uint16_t)(queue->next_available + take(input, 1) % 4);
     guest_put_u16(&guest, queue->available + 2, queue->next_available);
     driver_notify(&driver, 0);
