@@ -8,6 +8,7 @@
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -282,7 +283,7 @@ static void test_an_endless_ring(void **state)
             /* a flush for a block device; every entry of the ring names it */
             const struct vring_desc chain[] = {
                 {GUEST_DATA, 16, NEXT, 1}, {GUEST_DATA + 64, 1, WRITE, 0}};
-            const struct vring_desc room = {GUEST_DATA, 64, WRITE, 0};
+            const struct vring_desc room = {GUEST_DATA, 1, WRITE, 0};
             guest_put(&guest, GUEST_DATA, "\4\0\0\0", 4);
             if (kinds[kind].make == make_rng)
                 guest_put(&guest, queue->descriptors, &room, sizeof room);
@@ -292,6 +293,8 @@ static void test_an_endless_ring(void **state)
                                     .available = driver_at(&driver, queue->available + 2, 2)};
             pthread_t thread;
             assert_int_equal(pthread_create(&thread, NULL, feed, &feeder), 0);
+            while (!__atomic_load_n(feeder.available, __ATOMIC_ACQUIRE))
+                sched_yield();
             for (int i = 0; i < 20; i++) {
                 uint16_t before = device->queues[index].next_used;
                 driver_notify(&driver, index);
