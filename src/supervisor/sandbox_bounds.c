@@ -9,7 +9,8 @@
 enum {
     OVERHEAD_MIB = 32,   /* the monitor's own; guest memory is no cache of files */
     OVERHEAD_SHARE = 32, /* and 1/32 of the guest's: page tables of both, the kernel's maps of it */
-    CPU_SECOND_AT_LEAST_US = 900 * 1000,
+    LOOK_AT_LEAST_US = 10 * 1000,
+    CPU_MARGIN_S = 5,    /* RLIMIT_CPU counts by ticks, which may be far off; it is the last resort */
     STACK_MIB = 9,       /* of a thread, and its guard */
     KVM_THREADS = 1,     /* of the kernel's, counted in the cgroup of who makes a VM */
     GVISOR_OVERHEAD_MIB = 256, /* four Go programs */
@@ -52,7 +53,7 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
     const uint32_t threads = spec->vcpus + 1;
     const struct jail_bounds bounds = {
         .data_bytes = data_bounded ? (memory_mib + (uint64_t)threads * STACK_MIB) << 20 : 0,
-        .cpu_seconds = spec->cpu_s, .threads = threads};
+        .cpu_seconds = spec->cpu_s ? 2 * spec->cpu_s + CPU_MARGIN_S : 0, .threads = threads};
     const struct jail_limits limits = {.memory_max_bytes = memory_mib << 20,
                                        .cpu_percent = 100 * spec->vcpus, .cpu_weight = 100,
                                        .pids_max = threads + KVM_THREADS};
@@ -78,21 +79,38 @@ status bounds_set_runner(const struct child *runner, const struct sandbox *sandb
                              fault);
 }
 
-bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,
-                   const struct sandbox *sandbox)
+static void look(void *context)
+{
+    struct sandbox *sandbox = context;
+    struct fault fault;
+    if (bounds_watch(sandbox, &fault) != OK)
+        sandbox_end(sandbox, SANDBOX_FAILED, UNAVAILABLE, fault.detail);
+}
+
+/* As soon as it could be over, were all threads to run. */
+status bounds_watch(struct sandbox *sandbox, struct fault *fault)
+{
+    const uint64_t bound_us = (uint64_t)sandbox->spec.cpu_s * 1000 * 1000;
+    const uint32_t threads = sandbox->spec.vcpus + 1;
+    if (bound_us == 0 || sandbox->monitor->kind != CHILD_VMM)
+        return OK;
+    monitor_look(sandbox->monitor);
+    if (sandbox->cpu_us >= bound_us) {
+        sandbox_end(sandbox, SANDBOX_CPU_TIME, UNAVAILABLE, "its CPU time was over");
+        return OK;
+    }
+    uint64_t after_us = (bound_us - sandbox->cpu_us) / threads;
+    if (after_us < LOOK_AT_LEAST_US)
+        after_us = LOOK_AT_LEAST_US;
+    return loop_timer_start(sandbox->supervisor->loop, &sandbox->cpu, (int64_t)after_us, look,
+                            sandbox, fault);
+}
+
+bool bounds_memory_was_over(const struct child *monitor)
 {
     char name[24];
     uint64_t kills = 0;
     struct fault ignored;
-    if (jail_cgroup_number(&kills, &monitor->supervisor->cgroups, child_name(name, monitor),
-                           "memory.events", "oom_kill", &ignored) == OK && kills > 0) {
-        *ret = SANDBOX_MEMORY;
-        return true;
-    }
-    /* the limit counts by ticks, the account that we read exactly */
-    if (sandbox->spec.cpu_s == 0
-        || sandbox->cpu_us < (uint64_t)sandbox->spec.cpu_s * CPU_SECOND_AT_LEAST_US)
-        return false;
-    *ret = SANDBOX_CPU_TIME;
-    return true;
+    return jail_cgroup_number(&kills, &monitor->supervisor->cgroups, child_name(name, monitor),
+                              "memory.events", "oom_kill", &ignored) == OK && kills > 0;
 }

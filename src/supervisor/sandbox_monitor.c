@@ -216,6 +216,7 @@ static status assume(struct child *monitor, struct sandbox *sandbox, struct faul
     }
     send_start(monitor, sandbox);
     send_stream(monitor, sandbox);
+    TRY(bounds_watch(sandbox, fault));
     return set_timer(monitor, sandbox->probe ? PROBE_DEADLINE_US : BOOT_DEADLINE_US,
                      on_boot_deadline, fault);
 }
@@ -329,21 +330,19 @@ static void describe_death(char detail[SANDBOX_REASON_TEXT], const struct child 
 /* Our own decision is first, then what the kernel says, then what the monitor said. */
 static void judge(struct sandbox *sandbox, const struct child *monitor, int exit_code)
 {
-    enum sandbox_end broken;
+    char name[24];
     const bool failed = sandbox->end == SANDBOX_FAILED;
-    if ((sandbox->end == 0 || failed) && exit_code == KILLED
-        && bounds_broken(&broken, monitor, sandbox)) {
-        sandbox->end = broken;
-        snprintf(sandbox->detail, sizeof sandbox->detail, "%s",
-                 broken == SANDBOX_MEMORY ? "its memory was over" : "its CPU time was over");
+    if ((sandbox->end == 0 || failed) && exit_code == KILLED && bounds_memory_was_over(monitor)) {
+        sandbox->end = SANDBOX_MEMORY;
+        snprintf(sandbox->detail, sizeof sandbox->detail, "its memory was over");
     } else if (sandbox->end == 0) {
         sandbox->end = sandbox->said ? sandbox->said : SANDBOX_FAILED;
         if (!sandbox->said || monitor->detail[0])
             describe_death(sandbox->detail, monitor, exit_code);
     }
     if (exit_code != 0 && exit_code != KILLED)
-        log_event(LOG_ERROR, "monitor.died", "vmm-%u of sandbox %llu: exit %d, %s",
-                  monitor->index, (unsigned long long)sandbox->id, exit_code,
+        log_event(LOG_ERROR, "monitor.died", "%s of sandbox %llu: exit %d, %s",
+                  child_name(name, monitor), (unsigned long long)sandbox->id, exit_code,
                   monitor->detail[0] ? monitor->detail : "-");
 }
 

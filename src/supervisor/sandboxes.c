@@ -228,6 +228,7 @@ void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, con
         snprintf(sandbox->detail, sizeof sandbox->detail, "%s", detail);
     }
     loop_timer_stop(sandbox->supervisor->loop, &sandbox->timer);
+    loop_timer_stop(sandbox->supervisor->loop, &sandbox->cpu);
     if (!sandbox->monitor) {
         sandbox_gone(sandbox);
         return;
@@ -257,9 +258,10 @@ static void log_gone(const struct sandbox *sandbox)
     hex_encode(tenant, SPAN_OF(sandbox->tenant));
     log_event(ours && !sandbox->probe ? LOG_WARN : LOG_INFO,
               sandbox->probe ? "probe.gone" : "sandbox.gone",
-              "%llu of tenant %s, %s: %s%s%s", (unsigned long long)sandbox->id, tenant,
-              sandbox_tier_name(sandbox->tier), sandbox_end_name(sandbox->end),
-              sandbox->detail[0] ? ", " : "", sandbox->detail);
+              "%llu of tenant %s, %s, %llu ms of CPU, %llu KiB: %s%s%s",
+              (unsigned long long)sandbox->id, tenant, sandbox_tier_name(sandbox->tier),
+              (unsigned long long)sandbox->cpu_us / 1000, (unsigned long long)sandbox->peak_kib,
+              sandbox_end_name(sandbox->end), sandbox->detail[0] ? ", " : "", sandbox->detail);
 }
 
 static void unlink_sandbox(struct sandbox *sandbox)
@@ -289,6 +291,7 @@ void sandbox_gone(struct sandbox *sandbox)
     log_gone(sandbox);
     unlink_sandbox(sandbox);
     loop_timer_stop(supervisor->loop, &sandbox->timer);
+    loop_timer_stop(supervisor->loop, &sandbox->cpu);
     if (sandbox->stream >= 0)
         close(sandbox->stream);
     if (sandbox->slot != SANDBOX_NO_SLOT)

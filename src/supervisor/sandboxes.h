@@ -23,6 +23,7 @@ struct sandbox {
     uint64_t id;
     int64_t begun_us, entered_us, dialled_us; /* begun: monotonic; the others: since VMM_START */
     struct loop_timer timer; /* while it waits; then its lifetime */
+    struct loop_timer cpu;
     uint64_t cpu_us, peak_kib;
     uint32_t request;       /* of control, while it is not answered; 0: answered, or nobody asks */
     uint32_t slot;
@@ -100,9 +101,10 @@ MUST_CHECK status tap_make(int *ret, const struct jail_child *process, struct fa
 /* cgroup and rlimits of the monitor for this sandbox. */
 MUST_CHECK status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
                              struct fault *fault);
-/* By the kernel's account: which bound was over. false: none. */
-bool bounds_broken(enum sandbox_end *ret, const struct child *monitor,
-                   const struct sandbox *sandbox);
+/* From here on its CPU time is looked at, by the kernel's exact account. A runner looks itself. */
+MUST_CHECK status bounds_watch(struct sandbox *sandbox, struct fault *fault);
+/* Whether the kernel killed it for its memory. */
+bool bounds_memory_was_over(const struct child *monitor);
 
 /* The same for a runner, whose rlimits are its own doing. */
 MUST_CHECK status bounds_set_runner(const struct child *runner, const struct sandbox *sandbox,

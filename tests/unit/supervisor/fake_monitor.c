@@ -1,5 +1,5 @@
-/* fake_monitor.c: what the supervisor takes for a monitor: in a real jail, with threads, but without
- * a guest. What it does wrong, and when, is the last part of its file's name: fake-MODE. */
+/* fake_monitor.c: what the supervisor takes for a monitor: in a real jail, with threads, but
+ * without a guest. What it does wrong, and when, is the last part of its file name: fake-MODE. */
 #define _GNU_SOURCE
 #include "jail/jail.h"
 #include "wire/ipc.h"
@@ -132,10 +132,12 @@ static void say_ended(uint8_t end, const char *detail)
     say(MESSAGE_VMM_ENDED, buffer_span(&body));
 }
 
-static void wait_for_ever(void)
+static void wait_for_ever(void) /* or until the supervisor is gone */
 {
-    for (;;)
-        poll(NULL, 0, -1);
+    struct pollfd channel = {.fd = JAIL_FD_SUPERVISOR};
+    while (poll(&channel, 1, is("hangs-up") ? 1000 : -1) <= 0)
+        ;
+    _exit(38);
 }
 
 /* What is wrong before the jail is closed. */
