@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -87,20 +88,80 @@ void monitors_refill(struct supervisor *supervisor)
     }
 }
 
-struct child *monitor_take(struct supervisor *supervisor, enum child_kind kind)
+/* One that has this image's kernel, else one that has none yet. */
+struct child *monitor_take(const struct sandbox *sandbox)
 {
-    for (struct child *at = supervisor->sandboxes.monitors; at; at = at->next)
-        if (at->kind == kind && at->state == CHILD_BLANK && !at->sandbox)
+    char identity[IMAGE_IDENTITY_TEXT] = "";
+    struct fault fault;
+    struct child *fresh = NULL;
+    if (sandbox->wants == CHILD_VMM
+        && image_identity(identity, sandbox->supervisor, sandbox->spec.image, &fault) != OK)
+        identity[0] = '\0'; /* handing the image in fails, too, and says why */
+    for (struct child *at = sandbox->supervisor->sandboxes.monitors; at; at = at->next) {
+        if (at->kind != sandbox->wants || at->state != CHILD_BLANK || at->sandbox)
+            continue;
+        if (at->image[0] && strcmp(at->image, identity) == 0)
             return at;
-    return NULL;
+        fresh = at->image[0] ? fresh : at;
+    }
+    return fresh;
+}
+
+static void send_fd(struct child *monitor, enum vmm_fd kind, int fd)
+{
+    const uint8_t body = (uint8_t)kind;
+    child_send(monitor, MESSAGE_VMM_FD, 0, (struct span){&body, 1}, &fd, 1);
+}
+
+static void send_kernel(struct child *monitor, const struct image_files *files)
+{
+    send_fd(monitor, VMM_FD_KERNEL, files->kernel);
+    send_fd(monitor, VMM_FD_INITRAMFS, files->initramfs);
+}
+
+/* A spare one makes its VM and loads the kernel of the image that most will want, while nobody
+ * waits for it. */
+static void warm(struct child *monitor)
+{
+    char identity[IMAGE_IDENTITY_TEXT];
+    struct supervisor *supervisor = monitor->supervisor;
+    struct image_files files;
+    struct fault fault;
+    _cleanup_close_ int kvm = -1;
+    if (image_identity(identity, supervisor, SANDBOX_FIRST_IMAGE, &fault) != OK
+        || image_open(&files, supervisor, SANDBOX_FIRST_IMAGE, &fault) != OK)
+        return; /* there is none: it stays fresh */
+    if (kvm_open(&kvm, &fault) == OK) {
+        send_fd(monitor, VMM_FD_KVM, kvm);
+        send_kernel(monitor, &files);
+        snprintf(monitor->image, sizeof monitor->image, "%s", identity);
+    }
+    image_close(&files);
 }
 
 void monitor_blank(struct child *monitor)
 {
+    struct supervisor *supervisor = monitor->supervisor;
     monitor->state = CHILD_BLANK;
-    loop_timer_stop(monitor->supervisor->loop, &monitor->timer);
-    sandboxes_count(monitor->supervisor);
-    sandboxes_advance_later(monitor->supervisor);
+    loop_timer_stop(supervisor->loop, &monitor->timer);
+    bool awaited = false;
+    for (const struct sandbox *at = supervisor->sandboxes.list; at; at = at->next)
+        awaited |= at->at == SANDBOX_WAITING && at->wants == monitor->kind;
+    if (monitor->kind == CHILD_VMM && !awaited)
+        warm(monitor);
+    sandboxes_count(supervisor);
+    sandboxes_advance_later(supervisor);
+}
+
+void monitors_renew(struct supervisor *supervisor, const char *image)
+{
+    char identity[IMAGE_IDENTITY_TEXT];
+    struct fault fault;
+    if (image_identity(identity, supervisor, image, &fault) != OK)
+        return;
+    for (struct child *at = supervisor->sandboxes.monitors; at; at = at->next)
+        if (!at->sandbox && at->image[0] && strcmp(at->image, identity) != 0)
+            jail_kill(&at->jail);
 }
 
 /* ---- given a sandbox ---- */
@@ -138,19 +199,13 @@ static status take_slot(struct sandbox *sandbox, struct fault *fault)
     return FAIL(QUOTA_EXCEEDED, fault, "sandboxes: this node runs at most %d", SANDBOXES_MAX);
 }
 
-static void send_fd(struct child *monitor, enum vmm_fd kind, int fd)
-{
-    const uint8_t body = (uint8_t)kind;
-    child_send(monitor, MESSAGE_VMM_FD, 0, (struct span){&body, 1}, &fd, 1);
-}
-
 static status send_image(struct child *monitor, const struct sandbox_spec *spec,
                          struct fault *fault)
 {
     struct image_files files;
     TRY(image_open(&files, monitor->supervisor, spec->image, fault));
-    send_fd(monitor, VMM_FD_KERNEL, files.kernel);
-    send_fd(monitor, VMM_FD_INITRAMFS, files.initramfs);
+    if (!monitor->image[0])
+        send_kernel(monitor, &files);
     send_fd(monitor, VMM_FD_ROOT, files.root);
     if (spec->disk_mib > 0)
         send_fd(monitor, VMM_FD_SCRATCH, files.scratch);
@@ -163,8 +218,10 @@ static status send_files(struct child *monitor, const struct sandbox *sandbox,
 {
     const struct sandbox_spec *spec = &sandbox->spec;
     _cleanup_close_ int kvm = -1, overlay = -1, tap = -1;
-    TRY(kvm_open(&kvm, fault));
-    send_fd(monitor, VMM_FD_KVM, kvm);
+    if (!monitor->image[0]) {
+        TRY(kvm_open(&kvm, fault));
+        send_fd(monitor, VMM_FD_KVM, kvm);
+    }
     TRY(send_image(monitor, spec, fault));
     if (spec->disk_mib > 0) {
         TRY(overlay_make(&overlay, monitor->supervisor, child_uid(monitor), fault));

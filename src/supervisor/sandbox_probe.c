@@ -25,8 +25,6 @@ enum {
     APPEARED_AFTER_US = 1000 * 1000,    /* lets what makes the image come to its end */
 };
 
-static const char first_image[] = "base";
-
 status kvm_open(int *ret, struct fault *fault)
 {
     _cleanup_close_ int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC | O_NOCTTY);
@@ -164,11 +162,12 @@ static void look(void *context)
 {
     struct supervisor *supervisor = context;
     struct fault fault;
-    status works = microvm_works(supervisor, first_image, &fault);
+    monitors_renew(supervisor, SANDBOX_FIRST_IMAGE);
+    status works = microvm_works(supervisor, SANDBOX_FIRST_IMAGE, &fault);
     if (works != OK && works != AGAIN)
         log_event(LOG_INFO, "microvm.standing", "%s", fault.detail);
     for (int tier = SANDBOX_GVISOR; tier >= SANDBOX_CONTAINER; tier--) {
-        works = runner_works(supervisor, (enum sandbox_tier)tier, first_image, &fault);
+        works = runner_works(supervisor, (enum sandbox_tier)tier, SANDBOX_FIRST_IMAGE, &fault);
         if (works != OK && works != AGAIN)
             log_event(LOG_INFO, "runner.standing", "%s: %s",
                       sandbox_tier_name((enum sandbox_tier)tier), fault.detail);

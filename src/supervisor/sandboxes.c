@@ -156,7 +156,7 @@ static void advance(struct sandbox *sandbox)
         return;
     }
     sandbox->wants = sandbox->tier == SANDBOX_MICROVM ? CHILD_VMM : CHILD_RUNNER;
-    struct child *monitor = monitor_take(supervisor, sandbox->wants);
+    struct child *monitor = monitor_take(sandbox);
     if (monitor)
         monitor_assume(monitor, sandbox);
 }

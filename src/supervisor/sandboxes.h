@@ -11,6 +11,7 @@
 enum sandbox_at { SANDBOX_WAITING, SANDBOX_BOOTING, SANDBOX_RUNNING };
 
 #define SANDBOX_NO_SLOT UINT32_MAX
+#define SANDBOX_FIRST_IMAGE "base" /* that is tried, and loaded ahead, before anybody asks */
 
 enum { SANDBOX_UID_OFFSET = 100 }; /* of the first slot's uid, above uid_base */
 static_assert(SANDBOX_UID_OFFSET + SANDBOXES_MAX <= 1000, "tenants' uids begin there");
@@ -59,7 +60,9 @@ void sandboxes_count(struct supervisor *supervisor);
 /* ---- sandbox_monitor.c ---- */
 
 /* A blank, or NULL: then one is on its way, or starting one failed (said in the log). */
-struct child *monitor_take(struct supervisor *supervisor, enum child_kind kind);
+struct child *monitor_take(const struct sandbox *sandbox);
+/* Ends blanks that have loaded another kernel than this image has now. */
+void monitors_renew(struct supervisor *supervisor, const char *image);
 /* Gives it the sandbox: from here on the end of the monitor is the end of the sandbox. */
 void monitor_assume(struct child *monitor, struct sandbox *sandbox);
 /* Blank, or not yet blank. */

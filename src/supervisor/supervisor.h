@@ -88,6 +88,7 @@ struct child {
     struct child *next; /* of the list it is on */
 
     struct sandbox *sandbox; /* monitors only: what it runs; NULL: it is blank */
+    char image[160];         /* identity of the one whose kernel it has loaded; "": none yet */
 };
 
 /* Sealed copies of certificate chain and private key; generation 0: none, and both -1. */
