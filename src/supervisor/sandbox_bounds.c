@@ -10,7 +10,7 @@ enum {
     OVERHEAD_MIB = 32,   /* the monitor's own; guest memory is no cache of files */
     OVERHEAD_SHARE = 32, /* and 1/32 of the guest's: page tables of both, the kernel's maps of it */
     LOOK_AT_LEAST_US = 10 * 1000,
-    CPU_MARGIN_S = 5,    /* RLIMIT_CPU counts by ticks, which may be far off; it is the last resort */
+    CPU_MARGIN_S = 5,    /* RLIMIT_CPU counts by ticks, far off at times: the last resort */
     STACK_MIB = 9,       /* of a thread, and its guard */
     KVM_THREADS = 1,     /* of the kernel's, counted in the cgroup of who makes a VM */
     GVISOR_OVERHEAD_MIB = 256, /* four Go programs */
