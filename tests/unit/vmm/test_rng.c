@@ -124,6 +124,22 @@ static void test_a_flood_is_slowed_down(void **state)
     assert_int_equal(loop_turn(loop, 0, &fault), OK);
 }
 
+static void test_a_turn_is_bounded(void **state)
+{
+    (void)state;
+    const struct driver_segment segment = {GUEST_DATA, 1, true};
+    struct fault fault;
+    while (driver_offer(NULL, &driver, 0, &segment, 1))
+        continue;
+    driver_notify(&driver, 0);
+    assert_int_equal(device->queues[0].next_used, 32);
+    driver_notify(&driver, 0); /* telling it again does not make it hurry */
+    assert_int_equal(device->queues[0].next_used, 32);
+    now_us += 2;
+    assert_int_equal(loop_turn(loop, 0, &fault), OK);
+    assert_int_equal(device->queues[0].next_used, 64);
+}
+
 static void test_other_chains_break_it(void **state)
 {
     (void)state;
@@ -168,7 +184,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_bytes_come), TEST(test_a_large_request_gets_a_part),
-        TEST(test_a_flood_is_slowed_down), TEST(test_other_chains_break_it),
+        TEST(test_a_flood_is_slowed_down), TEST(test_a_turn_is_bounded),
+        TEST(test_other_chains_break_it),
         TEST(test_a_snapshot_does_not_fill_the_bucket),
     };
     return cmocka_run_group_tests_name("entropy device", tests, NULL, NULL);
