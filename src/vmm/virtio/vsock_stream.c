@@ -201,7 +201,7 @@ void streams_destroy(struct vsock *vsock)
 void stream_credit(struct stream *stream)
 {
     uint32_t taken = stream->received - stream->held;
-    if (stream->state == STREAM_OPEN && taken - stream->told >= stream_window(stream) / 4)
+    if (stream->state == STREAM_OPEN && taken - stream->told >= stream_window(stream) / 2)
         stream->say |= SAY_CREDIT;
 }
 
