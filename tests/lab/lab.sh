@@ -34,7 +34,7 @@ fetch_kernel() {
     mkdir -p "$cache"
     exec {lock}>"$cache/lock"
     flock "$lock" # several labs may start at once
-    [ ! -d "$cache/kernel" ] || return 0
+    [ ! -d "$cache/kernel" ] || { exec {lock}>&-; return 0; } # or the emulator would hold it
     work=$(mktemp -d "$cache/fetch.XXXXXX")
     (
         cd "$work"
@@ -50,6 +50,7 @@ fetch_kernel() {
     ) >&2
     mv "$work/kernel" "$cache/kernel"
     rm -rf "$work"
+    exec {lock}>&-
 }
 
 # a module and what it depends on, in the order of loading
