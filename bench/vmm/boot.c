@@ -87,6 +87,27 @@ static void print_us(const char *name, int64_t at, int64_t begun)
         fprintf(stderr, ", \"%s_us\": %lld", name, (long long)(at - begun));
 }
 
+/* Private memory of this process beyond the guest's; its program's pages are everybody's. */
+static long private_kib(const struct boot *boot)
+{
+    const struct guest_memory *memory = machine_memory(boot->machine);
+    uintptr_t guest = (uintptr_t)memory->regions[0].base;
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    char line[512], *end;
+    long total = 0;
+    bool ours = true;
+    while (smaps && fgets(line, sizeof line, smaps)) {
+        uintptr_t from = strtoull(line, &end, 16);
+        if (*end == '-') /* the head of a mapping */
+            ours = from < guest || from - guest >= memory->reserved;
+        else if (ours && strncmp(line, "Anonymous:", 10) == 0)
+            total += strtol(strchr(line, ':') + 1, NULL, 10);
+    }
+    if (smaps)
+        fclose(smaps);
+    return total;
+}
+
 static void report(const struct boot *boot)
 {
     const struct machine_timeline *times = machine_timeline(boot->machine);
@@ -106,7 +127,7 @@ static void report(const struct boot *boot)
         print_us(name, boot->marks[i], boot->begun);
     }
     print_us("ended", times->ended, boot->begun);
-    fprintf(stderr, "}\n");
+    fprintf(stderr, ", \"private_kib\": %ld}\n", private_kib(boot));
 }
 
 static int open_or_exit(const char *path)
