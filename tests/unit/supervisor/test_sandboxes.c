@@ -343,6 +343,85 @@ static void several_have_uids_of_their_own_and_more_vcpus_more_threads(void **st
     end();
 }
 
+static bool a_spare_is_warm(void)
+{
+    for (const struct child *at = node.sandboxes.monitors; at; at = at->next)
+        if (at->state == CHILD_BLANK && at->image[0])
+            return true;
+    return false;
+}
+
+static bool no_spare_is_warm(void)
+{
+    return !a_spare_is_warm();
+}
+
+/* Each descriptor comes once, early or late: the monitor looks. */
+static void a_spare_has_the_kernel_of_base_and_of_no_other_image(void **state)
+{
+    (void)state;
+    begin("good", MICROVM_WORKS);
+    struct sandbox_spec spec = sandbox_spec_default();
+    make_image("other");
+    sandboxes_advance_later(&node);
+    turn_until(a_spare_is_warm);
+    const struct child *spare = node.sandboxes.monitors;
+    int first = start(1, &spec);
+    (void)started(1);
+    assert_ptr_equal(node.sandboxes.list->monitor, spare);
+    turn_until(a_spare_is_warm);
+    snprintf(spec.image, sizeof spec.image, "other");
+    int second = start(2, &spec);
+    (void)started(2);
+    assert_true(a_spare_is_warm());
+    assert_string_equal(node.sandboxes.list->monitor->image, "");
+    assert_int_equal(unlinkat(node.sandboxes.images, "base/vmlinux", 0), 0);
+    _cleanup_close_ int image = openat(node.sandboxes.images, "base", O_RDONLY | O_DIRECTORY);
+    write_file(image, "vmlinux", "a newer one", 0644);
+    cleanup_close(&image);
+    monitors_renew(&node, "base"); /* what has loaded the old one is of no use any more */
+    turn_until(no_spare_is_warm);
+    turn_until(a_spare_is_warm);
+    close(first);
+    close(second);
+    (void)gone();
+    (void)gone();
+    end();
+}
+
+static void bounds_are_in_force_on_the_process(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        unsigned long long soft;
+    } limits[] = {{"Max file size", 64ull << 20}, {"Max cpu time", 2 * 7 + 5},
+                  {"Max processes", 3}};
+    begin("good", MICROVM_WORKS);
+    struct sandbox_spec spec = sandbox_spec_default();
+    spec.vcpus = 2;
+    spec.disk_mib = 64;
+    spec.cpu_s = 7;
+    int owner = start(1, &spec);
+    (void)started(1);
+    _cleanup_close_ int file = openat(node.sandboxes.list->monitor->jail.proc, "limits",
+                                      O_RDONLY | O_CLOEXEC);
+    char text[4096] = "";
+    assert_true(file >= 0 && read(file, text, sizeof text - 1) > 0);
+    cleanup_close(&file);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        const char *line = strstr(text, limits[i].name);
+        unsigned long long soft = 0, hard = 0;
+        assert_non_null(line);
+        assert_int_equal(sscanf(line + strlen(limits[i].name), "%llu %llu", &soft, &hard), 2);
+        assert_int_equal(soft, limits[i].soft);
+        assert_int_equal(hard, limits[i].soft);
+    }
+    close(owner);
+    (void)gone();
+    end();
+}
+
 static void a_stop_is_answered_when_nothing_is_left(void **state)
 {
     (void)state;
@@ -735,6 +814,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_runs_until_its_owner_hangs_up),
         cmocka_unit_test(several_have_uids_of_their_own_and_more_vcpus_more_threads),
+        cmocka_unit_test(a_spare_has_the_kernel_of_base_and_of_no_other_image),
+        cmocka_unit_test(bounds_are_in_force_on_the_process),
         cmocka_unit_test(a_stop_is_answered_when_nothing_is_left),
         cmocka_unit_test(a_lifetime_is_a_bound),
         cmocka_unit_test(cpu_time_is_a_bound),
