@@ -3,6 +3,7 @@
 #include "flat.h"
 
 #include "vmm/inside.h"
+#include "vmm/x86_64/state.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -183,6 +184,77 @@ static void test_never_run_is_freed(void **state)
     flat_free(&flat);
 }
 
+/* ---- state, and what was written ---- */
+
+static bool has_told_thrice(struct flat *flat)
+{
+    return flat->outs >= 3;
+}
+
+/* A guest that counts in a register and in memory goes on counting in another machine. */
+static void test_state_moves(void **state)
+{
+    static const uint8_t code[] = {
+        0x43, SET_EDX(FLAT_PORT), 0x89, 0xD8, OUT_EAX, /* inc ebx; tell it */
+        0xA3, IMMEDIATE(0x200000), 0xEB, 0xF0};
+    static struct vcpu_state moved;
+    struct flat from, to;
+    struct fault fault;
+    (void)state;
+    flat_make(&from, 1);
+    flat_start(&from, code, sizeof code);
+    machine_go(from.machine);
+    flat_run(&from, has_told_thrice);
+    machine_hold(from.machine);
+    uint32_t last = from.out[from.outs - 1];
+    if (vcpu_state_save(&moved, from.machine->vcpus[0].fd, &fault) != OK)
+        fail_msg("%s", fault.detail);
+    assert_in_range(moved.registers.rip, GUEST_LOADED, GUEST_LOADED + sizeof code);
+    bool room = from.outs < FLAT_OUTS_MAX; /* else it has told more than was kept */
+
+    flat_make(&to, 1);
+    flat_start(&to, code, sizeof code);
+    if (vcpu_state_load(to.machine->vcpus[0].fd, &moved, &fault) != OK)
+        fail_msg("%s", fault.detail);
+    machine_go(to.machine);
+    flat_run(&to, has_told);
+    machine_hold(to.machine);
+    if (room)
+        assert_int_equal(to.out[0], last + 1);
+    else
+        assert_true(to.out[0] > last);
+    flat_free(&to);
+    flat_free(&from);
+}
+
+/* KVM's log of what the guest wrote: what a snapshot after the first is made of. */
+static void test_dirty_pages(void **state)
+{
+    static const uint8_t code[] = {
+        SET_EAX(1), STORE(0x201000), STORE(0x203008), STORE(0x3FF000), TELL, SPIN};
+    struct flat flat;
+    uint64_t bits[16] = {0};
+    (void)state;
+    flat_make(&flat, 1);
+    flat_start(&flat, code, sizeof code);
+    const struct memory_region *region = &flat.machine->memory.regions[0];
+    struct kvm_userspace_memory_region slot = {
+        .memory_size = region->size, .userspace_addr = (uintptr_t)region->base,
+        .flags = KVM_MEM_LOG_DIRTY_PAGES};
+    assert_int_equal(ioctl(flat.machine->vm, KVM_SET_USER_MEMORY_REGION, &slot), 0);
+    machine_go(flat.machine);
+    flat_run(&flat, has_told);
+    machine_hold(flat.machine);
+    struct kvm_dirty_log log = {.dirty_bitmap = bits};
+    assert_int_equal(ioctl(flat.machine->vm, KVM_GET_DIRTY_LOG, &log), 0);
+    const uint32_t written[] = {0x201, 0x203, 0x3FF}, untouched[] = {0x200, 0x202, 0x3FE};
+    for (int i = 0; i < 3; i++) {
+        assert_true(bits[written[i] / 64] >> written[i] % 64 & 1);
+        assert_false(bits[untouched[i] / 64] >> untouched[i] % 64 & 1);
+    }
+    flat_free(&flat);
+}
+
 /* ---- a device's window, and who does what ---- */
 
 struct probe {
@@ -302,6 +374,8 @@ int main(void)
         cmocka_unit_test(test_spinning_guest_is_held),
         cmocka_unit_test(test_halted_guest_is_held),
         cmocka_unit_test(test_never_run_is_freed),
+        cmocka_unit_test(test_state_moves),
+        cmocka_unit_test(test_dirty_pages),
         cmocka_unit_test(test_device_thread_does_the_work),
         cmocka_unit_test(test_held_during_an_errand),
     };
