@@ -1,4 +1,4 @@
-"""run.py [engine|front|serving|lifecycle|holdings]...: measures, prints the table, writes bench/results.json.
+"""run.py [engine|front|serving|lifecycle|holdings|vmm]...: measures, prints the table, writes bench/results.json.
 
 BENCH_QUICK=1: a small run that shows that all of it works; its figures mean little and go to
 build/bench-part.json, as those of some parts only do. BENCH_DIR: where data is kept while measuring
@@ -19,8 +19,9 @@ import lifecycle
 import peers
 import serving
 import table
+import vmm
 
-PARTS = ('engine', 'front', 'serving', 'lifecycle', 'holdings')
+PARTS = ('engine', 'front', 'serving', 'lifecycle', 'holdings', 'vmm')
 
 
 def _sync_times(directory):
@@ -70,6 +71,8 @@ def _measure(parts, directory):
         figures['engine'] = engine.measure()
     if 'front' in parts:
         figures['front'] = front.measure()
+    if 'vmm' in parts:
+        figures['vmm'] = vmm.measure(directory)
     if {'serving', 'lifecycle', 'holdings'} & set(parts):
         postgres = peers.Postgres(directory)
         try:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures everything that README.md and docs/performance.md state: bench/run.sh [engine|front|serving|lifecycle|holdings]...
+# Measures everything that README.md and docs/performance.md state: bench/run.sh [engine|front|serving|lifecycle|holdings|vmm]...
 # Prints a table, writes bench/results.json; bench/publish.py then puts it into the documents. About twenty
 # minutes; BENCH_QUICK=1: about one, to see that it works. As root: each tenant is a uid of its own, and
 # PostgreSQL runs as its user. Build first (`make`); BULKHEAD_BUILD: another build directory than build/.
@@ -7,7 +7,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 build=${BULKHEAD_BUILD:-build}
-ninja -C "$build" bench/bench-load bench/bench-seal bench/bench-audit bench/bench-plain-log bench/bench-blob >/dev/null
+ninja -C "$build" bench/bench-load bench/bench-seal bench/bench-audit bench/bench-plain-log bench/bench-blob \
+    bench/bench-vmm-boot bench/bench-vmm-peer bulkhead bulkhead-agent >/dev/null
 # On a machine that others load too, both sides of every comparison can be given the processors first.
 set -- python3 -B bench/run.py "$@"
 [ -z "${BENCH_REALTIME:-}" ] || set -- chrt --rr 1 "$@"

@@ -34,7 +34,7 @@ struct boot {
     struct loop_timer deadline;
     int64_t begun, seconds, marks[MARKS_MAX];
     int64_t dialled;
-    int until_mark, root, scratch, agent;
+    int until_mark, root, scratch, agent, theirs;
     uint64_t disk_bytes;
     bool vsock, until_dialled, preload;
     enum sandbox_end end;
@@ -157,7 +157,7 @@ static const struct option options[] = {
     {"seconds", required_argument, NULL, 's'}, {"until-mark", required_argument, NULL, 'u'},
     {"root", required_argument, NULL, 'r'},   {"scratch", required_argument, NULL, 't'},
     {"disk", required_argument, NULL, 'd'},   {"vsock", no_argument, NULL, 'o'},
-    {"until-dialled", no_argument, NULL, 'l'}, {0}};
+    {"until-dialled", no_argument, NULL, 'l'}, {"agent-fd", required_argument, NULL, 'f'}, {0}};
 
 static void parse(struct boot *boot, int argc, char **argv)
 {
@@ -179,6 +179,7 @@ static void parse(struct boot *boot, int argc, char **argv)
         case 'd': boot->disk_bytes = (uint64_t)number(optarg) * MIB_BYTES; break;
         case 'o': boot->vsock = true; break;
         case 'l': boot->vsock = boot->until_dialled = true; break;
+        case 'f': boot->theirs = (int)number(optarg); boot->vsock = true; break;
         default: exit(2);
         }
     }
@@ -225,10 +226,13 @@ static status add_sandbox_devices(struct boot *boot, struct fault *fault)
     struct device_place place = next_place(boot);
     TRY(vsock_create(&vsock, SANDBOX_GUEST_CID, &place, fault));
     TRY(machine_add(boot->machine, vsock, fault));
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
-        return FAIL(INTERNAL, fault, "socketpair");
-    boot->agent = ends[0];
-    TRY(vsock_stream(vsock, ends[1], SANDBOX_AGENT_PORT, VMM_STREAM_ACCEPT, &listener, fault));
+    if (boot->theirs < 0) {
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
+            return FAIL(INTERNAL, fault, "socketpair");
+        boot->agent = ends[0];
+        boot->theirs = ends[1];
+    }
+    TRY(vsock_stream(vsock, boot->theirs, SANDBOX_AGENT_PORT, VMM_STREAM_ACCEPT, &listener, fault));
     place = next_place(boot);
     TRY(rng_create(&device, &place, fault));
     TRY(machine_add(boot->machine, device, fault));
@@ -265,7 +269,7 @@ int main(int argc, char **argv)
     static struct boot boot = {
         .config = {.memory_bytes = (uint64_t)128 * MIB_BYTES, .vcpus = 1},
         .source = {.kernel = -1, .initramfs = -1}, .seconds = 60, .until_mark = -1,
-        .root = -1, .scratch = -1, .agent = -1,
+        .root = -1, .scratch = -1, .agent = -1, .theirs = -1,
         .append = "console=ttyS0 reboot=k panic=-1"};
     struct fault fault;
     boot.begun = clock_monotonic_us();

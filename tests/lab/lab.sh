@@ -9,10 +9,13 @@
 #   -s  also loads this kernel module, with what it depends on (kvm-amd always is)
 # COMMAND runs as root under busybox sh; / is a RAM disk that others can enter, as on a real host. Exit status: the
 # command's; 124 when it ran past -t or the host never came up. The kernel and its modules are fetched with apt once
-# and kept in LAB_CACHE (default: build/lab). LAB_CPU, LAB_APPEND: other emulated processors, more for the kernel's
-# command line.
+# and kept in LAB_CACHE (default: build/lab). LAB_CPUS, LAB_CPU, LAB_ACCEL, LAB_APPEND: other processors, another QEMU
+# accelerator, more for the kernel's command line. With LAB_ACCEL='-accel tcg,thread=single -icount shift=0,sleep=off'
+# and -c 1, time is counted in instructions: nothing that others do on the machine shows in a measured time, and a
+# sleep costs none; it takes two to three times as long otherwise. The processors lack what KVM's emulation of SVM
+# gets wrong (MPX, PKU: a nested kernel warns of an XSAVE size that is none) and a level of page tables that costs.
 set -euo pipefail
-memory=1536 cpus=2 limit=300 files=() modules=(kvm-amd)
+memory=1536 cpus=${LAB_CPUS:-2} limit=300 files=() modules=(kvm-amd)
 while getopts m:c:t:f:s: option; do
     case $option in
     m) memory=$OPTARG ;;
@@ -24,7 +27,7 @@ while getopts m:c:t:f:s: option; do
     esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2; }
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${LAB_CACHE:-$top/build/lab}
 
@@ -134,7 +137,7 @@ for module in "${modules[@]}"; do put_module "$module"; done
 for file in ${files[@]+"${files[@]}"}; do put_file "$file"; done
 (cd "$root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$scratch/initrd"
 rm -rf "$root"
-timeout "$limit" qemu-system-x86_64 -M q35 ${LAB_ACCEL:--accel tcg,thread=multi} -cpu "${LAB_CPU:-max}" -smp "$cpus" -m "$memory" \
+timeout "$limit" qemu-system-x86_64 -M q35 ${LAB_ACCEL:--accel tcg,thread=multi} -cpu "${LAB_CPU:-max,-la57,-mpx,-pku}" -smp "$cpus" -m "$memory" \
     -nographic -no-reboot -nic none -kernel "$cache/kernel/vmlinuz" -initrd "$scratch/initrd" \
     -append "console=ttyS0 quiet panic=-1 ${LAB_APPEND:-}" </dev/null 2>&1 |
     tr -d '\r' | tee "$scratch/console" | sed -n '/=== lab: up/,/=== lab: exit/ { /=== lab:/!p }' || true

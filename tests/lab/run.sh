@@ -1,10 +1,10 @@
 #!/bin/bash
-# run.sh: one test of the lab: run.sh jail|node|rootless BUILD
+# run.sh: one test of the lab: run.sh jail|node|rootless|microvm BUILD [PART]...
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$2
 programs=()
-for program in "$build"/bulkhead "$build"/bulkheadd "$build"/bulkhead-{kms,control,gateway,cell}; do
+for program in "$build"/bulkhead{,d} "$build"/bulkhead-{kms,control,gateway,cell,vmm,runner,agent}; do
     programs+=(-f "$program:/opt/bulkhead/$(basename "$program")")
 done
 curl=$(command -v curl)
@@ -17,7 +17,16 @@ rootless)
     exec "$here/lab.sh" "${programs[@]}" -f "$curl" -f "$(command -v setpriv):/opt/setpriv" \
         -f "$here/node.sh:/opt/node.sh" -- 'mkdir -p /tmp/nobody && chown 65534:65534 /tmp/nobody &&
         /opt/setpriv --reuid 65534 --regid 65534 --clear-groups sh /opt/node.sh /tmp/nobody/data' ;;
+microvm)
+    # packages are kept beside the lab's kernel, so that they are fetched once
+    packages=${LAB_CACHE:-$here/../../build/lab}/packages image=$(mktemp -d)
+    trap 'rm -rf "$image"' EXIT
+    mkdir -p "$packages"
+    "$build/bulkhead" image build base --data "$image" --packages "$packages"
+    # shellcheck disable=SC2086
+    "$here/lab.sh" -m 3072 -t 580 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
+        -f "$here/microvm.sh:/opt/microvm.sh" -- "sh /opt/microvm.sh /tmp/data ${*:3}" ;;
 *)
-    echo "run.sh: jail, node or rootless" >&2
+    echo "run.sh: jail, node, rootless or microvm" >&2
     exit 2 ;;
 esac
