@@ -178,9 +178,9 @@ static _Noreturn void be_runtime(int stream, int output, int error)
 {
     static const char *const crun[] = {"crun", "--root", "/run", "--cgroup-manager=disabled", "run",
                                  "--bundle", RUNNER_BUNDLE, "sandbox", NULL};
-    static const char *const runsc[] = {"runsc", "--rootless", "--root", "/run",
-                                        "--platform=ptrace", "--network=none", "--ignore-cgroups", "run", "--bundle",
-                                  RUNNER_BUNDLE, "sandbox", NULL};
+    static const char *const runsc[] = {
+        "runsc", "--rootless", "--root", "/run", "--platform=ptrace", "--network=none",
+        "--ignore-cgroups", "run", "--bundle", RUNNER_BUNDLE, "sandbox", NULL};
     static const char *const environment[] = {"PATH=/", "HOME=/run", "XDG_RUNTIME_DIR=/run", NULL};
     if (dup2(stream, 0) < 0 || dup2(output, 1) < 0 || dup2(error, 2) < 0
         || close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) || setsid() < 0)
