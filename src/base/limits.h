@@ -166,6 +166,7 @@ enum {
     SANDBOX_PROCESSES_MAX = 32768,
     SANDBOX_LIFETIME_SECONDS_DEFAULT = 30,
     SANDBOX_LIFETIME_SECONDS_MAX = 24 * 3600,
+    SANDBOX_BOOT_SECONDS_DEFAULT = 30, /* until the guest's agent dials */
     SANDBOX_REFILL_MS_MAX = 3600 * 1000,
     SANDBOX_STREAMS_MAX = 64,       /* of a guest's vsock, open at once */
     SANDBOX_CONSOLE_BYTES = KIB(64), /* the newest of a guest's serial console */

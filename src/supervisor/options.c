@@ -29,6 +29,7 @@ static const struct {
     {"gateways", offsetof(struct options, gateways), 1, GATEWAYS_MAX},
     {"uid_base", offsetof(struct options, uid_base), 1000, 4000000000},
     {"cell_memory_mib", offsetof(struct options, cell_memory_mib), 16, 1024 * 1024},
+    {"sandbox_boot_seconds", offsetof(struct options, sandbox_boot_seconds), 1, 600},
     {"connections_per_address", offsetof(struct options, connections_per_address), 0, 1000000},
 };
 
@@ -170,7 +171,7 @@ static status apply(struct options *options, const struct json *config, struct f
     static const char *const known[] = {"data", "keys", "listen", "ops", "behind_proxy",
         "idle_seconds", "blank_cells", "gateways", "uid_base", "cell_memory_mib", "tls_cert",
         "tls_key", "domain", "region", "trusted_proxies", "connections_per_address",
-        "tenant_labels", "prices", NULL};
+        "tenant_labels", "prices", "sandbox_boot_seconds", NULL};
     TRY(json_need_object(config, "configuration", fault));
     TRY(json_only(config, known, fault));
     TRY(text_member(options->data, sizeof options->data, config, "data", fault));
@@ -269,6 +270,7 @@ static status defaults(struct options *ret, struct fault *fault)
 {
     *ret = (struct options){.idle_seconds = IDLE_SECONDS_DEFAULT, .blank_cells = BLANK_CELLS,
                             .uid_base = UID_BASE_DEFAULT, .cell_memory_mib = 1024,
+                            .sandbox_boot_seconds = SANDBOX_BOOT_SECONDS_DEFAULT,
                             .tenant_labels = true, .connections_per_address = UNSET};
     const char *data = getenv("BULKHEAD_DATA");
     TRY(path_option(ret->data, "BULKHEAD_DATA", data && *data ? data : "./bulkhead-data", fault));

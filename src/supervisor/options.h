@@ -30,6 +30,7 @@ struct options {
     uint32_t proxy_count;
     uint32_t connections_per_address; /* 0: no cap */
     uint32_t idle_seconds, blank_cells, gateways, uid_base, cell_memory_mib;
+    uint32_t sandbox_boot_seconds; /* until a guest's agent dials; a probe has twice that */
 };
 
 bool options_speak_tls(const struct options *options);

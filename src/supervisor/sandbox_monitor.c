@@ -15,8 +15,7 @@
 #include <sys/wait.h>
 
 enum {
-    BOOT_DEADLINE_US = 30 * 1000 * 1000,
-    PROBE_DEADLINE_US = 60 * 1000 * 1000, /* of a host that is busy; its CPU time has a bound too */
+    PROBE_BOOTS = 2, /* a probe has the time of so many: a busy host is no proof */
     EXIT_DEADLINE_US = 5 * 1000 * 1000,
     REFILL_RETRY_US = 1000 * 1000,
     KILLED = 128 + 9,
@@ -274,8 +273,9 @@ static status assume(struct child *monitor, struct sandbox *sandbox, struct faul
     send_start(monitor, sandbox);
     send_stream(monitor, sandbox);
     TRY(bounds_watch(sandbox, fault));
-    return set_timer(monitor, sandbox->probe ? PROBE_DEADLINE_US : BOOT_DEADLINE_US,
-                     on_boot_deadline, fault);
+    int64_t boots = sandbox->probe ? PROBE_BOOTS : 1;
+    int64_t boot_us = (int64_t)monitor->supervisor->options.sandbox_boot_seconds * 1000 * 1000;
+    return set_timer(monitor, boots * boot_us, on_boot_deadline, fault);
 }
 
 void monitor_assume(struct child *monitor, struct sandbox *sandbox)

@@ -19,8 +19,6 @@
 #include <sys/socket.h>
 
 enum {
-    PROBE_CPU_SECONDS = 20,
-    STARVED_BELOW_US = PROBE_CPU_SECONDS * 1000 * 1000 / 2,
     AGAIN_AFTER_US = 600 * 1000 * 1000, /* of what says more of the moment than of the host */
     APPEARED_AFTER_US = 1000 * 1000,    /* lets what makes the image come to its end */
 };
@@ -40,6 +38,13 @@ status kvm_open(int *ret, struct fault *fault)
 
 /* ---- the probe ---- */
 
+/* What is not up after so much of it is emulated, and would cost that each time. */
+static uint32_t probe_cpu_seconds(const struct supervisor *supervisor)
+{
+    uint32_t seconds = supervisor->options.sandbox_boot_seconds * 2 / 3;
+    return seconds > 0 ? seconds : 1;
+}
+
 static status begin(struct supervisor *supervisor, const char *image, const char *identity,
                     struct fault *fault)
 {
@@ -47,7 +52,7 @@ static status begin(struct supervisor *supervisor, const char *image, const char
     int ends[2];
     struct sandbox_spec spec = sandbox_spec_default();
     spec.weakest = SANDBOX_MICROVM;
-    spec.cpu_s = PROBE_CPU_SECONDS;
+    spec.cpu_s = probe_cpu_seconds(supervisor);
     span_to_text(spec.image, sizeof spec.image, span_of_text(image));
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
         return FAIL(FORBIDDEN_POLICY, fault, "could not be tried: %s", strerror(errno));
@@ -113,7 +118,7 @@ static bool is_lasting(const struct sandbox *probe)
     case SANDBOX_PANIC:
     case SANDBOX_FAULTED:
     case SANDBOX_CPU_TIME: return true;
-    default: return probe->code == TIMED_OUT && probe->cpu_us >= STARVED_BELOW_US;
+    default: return probe->code == TIMED_OUT && probe->cpu_us >= (uint64_t)probe->spec.cpu_s * 1000000 / 2;
     }
 }
 

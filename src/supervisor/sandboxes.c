@@ -13,7 +13,7 @@
 
 enum {
     STOPS_MAX = 64,
-    WAIT_DEADLINE_US = 90 * 1000 * 1000, /* a probe and then a boot fit */
+    WAIT_BOOTS = 3, /* a probe fits, and what comes after it */
 };
 
 status sandboxes_open(struct supervisor *supervisor, struct fault *fault)
@@ -62,8 +62,9 @@ struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_
                                 .wants = CHILD_KINDS,
                                 .begun_us = clock_monotonic_us(), .code = UNAVAILABLE,
                                 .next = supervisor->sandboxes.list};
-    if (loop_timer_start(supervisor->loop, &sandbox->timer, WAIT_DEADLINE_US, on_waited, sandbox,
-                         &fault) != OK) {
+    int64_t wait_us = (int64_t)supervisor->options.sandbox_boot_seconds * WAIT_BOOTS * 1000 * 1000;
+    if (loop_timer_start(supervisor->loop, &sandbox->timer, wait_us, on_waited, sandbox, &fault)
+        != OK) {
         free(sandbox);
         close(stream);
         return NULL;

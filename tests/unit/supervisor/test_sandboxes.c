@@ -112,7 +112,8 @@ static int open_fake(const char *mode)
 static void begin(const char *mode, enum microvm_state state)
 {
     char path[128];
-    node = (struct supervisor){.phase = PHASE_RUN, .options = {.uid_base = UID_BASE}};
+    node = (struct supervisor){.phase = PHASE_RUN, .options = {.uid_base = UID_BASE,
+                                                          .sandbox_boot_seconds = 30}};
     snprintf(path, sizeof path, "%s/data-%d", base, ++nodes);
     must(silos_open(&node.silos, path, false, &fault));
     must(sandboxes_open(&node, &fault));
