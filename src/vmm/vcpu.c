@@ -133,6 +133,12 @@ static void handle_exit(struct vcpu *vcpu)
     }
 }
 
+/* KVM reads it when it is entered; another thread may write it at any moment. */
+static void set_immediate_exit(struct vcpu *vcpu, uint8_t wanted)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, wanted, __ATOMIC_SEQ_CST);
+}
+
 static bool enter(struct vcpu *vcpu)
 {
     struct machine *machine = vcpu->machine;
@@ -157,7 +163,7 @@ static void run_guest(struct vcpu *vcpu)
 {
     while (vcpu->machine->phase == MACHINE_RUNNING)
         enter(vcpu);
-    vcpu->run->immediate_exit = 1;
+    set_immediate_exit(vcpu, 1);
     while (vcpu->machine->phase == MACHINE_HELD && enter(vcpu))
         ;
 }
@@ -174,7 +180,7 @@ static bool pass_gate(struct vcpu *vcpu)
     bool passed = machine->phase == MACHINE_RUNNING;
     if (passed) {
         machine->still--;
-        vcpu->run->immediate_exit = 0;
+        set_immediate_exit(vcpu, 0);
     }
     pthread_mutex_unlock(&machine->gate);
     return passed;
@@ -240,7 +246,7 @@ void vcpu_kick(struct vcpu *vcpu)
 {
     if (!vcpu->has_thread)
         return;
-    vcpu->run->immediate_exit = 1;
+    set_immediate_exit(vcpu, 1);
     pthread_kill(vcpu->thread, SIGUSR1);
 }
 

@@ -58,8 +58,11 @@ static void on_end(void *context, enum sandbox_end end, const char *detail)
 static void on_port(void *context, uint16_t port, uint32_t value)
 {
     struct flat *flat = context;
-    if (port == FLAT_PORT && flat->outs < FLAT_OUTS_MAX)
-        flat->out[flat->outs++] = value;
+    uint32_t count = flat->outs;
+    if (port != FLAT_PORT || count == FLAT_OUTS_MAX)
+        return;
+    flat->out[count] = value;
+    flat->outs = count + 1;
 }
 
 static void on_deadline(void *context)
@@ -72,7 +75,7 @@ void flat_make(struct flat *flat, uint32_t vcpus)
 {
     const struct machine_config config = {.memory_bytes = MEMORY_BYTES, .vcpus = vcpus};
     struct fault fault;
-    *flat = (struct flat){0};
+    *flat = (struct flat){.loop = NULL};
     assert_int_equal(loop_create(&flat->loop, &fault), OK);
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     assert_true(kvm >= 0);

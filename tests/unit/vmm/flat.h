@@ -14,7 +14,7 @@ struct flat {
     bool ended, late;
     enum sandbox_end end;
     char detail[200];
-    uint32_t outs; /* words that the guest wrote to FLAT_PORT */
+    _Atomic uint32_t outs; /* words that the guest wrote to FLAT_PORT: read by another thread */
     uint32_t out[FLAT_OUTS_MAX];
 };
 
