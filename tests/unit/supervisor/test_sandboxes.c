@@ -1,7 +1,7 @@
 /* Sandboxes against monitors that do wrong at every step. The monitors are real processes in real
  * jails; what they do is fake_monitor.c's. */
 #define _GNU_SOURCE
-#include "supervisor/sandboxes.h"
+#include "sandbox_node.h"
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -24,283 +24,12 @@
 
 #include <cmocka.h>
 
-enum { PATIENCE_US = 20 * 1000 * 1000, UID_BASE = 700000000 };
-
-static char base[64], fake_path[PATH_MAX];
-static struct fault fault;
-static struct supervisor node;
-static int control_end, open_before, nodes;
-static uint8_t packet[IPC_PACKET_MAX];
-
-static void must(status code)
-{
-    if (code != OK)
-        fail_msg("%s: %s", status_code(code), fault.detail);
-}
-
-/* ---- the node ---- */
-
-static int count_open(void)
-{
-    int count = 0;
-    DIR *entries = opendir("/proc/self/fd");
-    assert_non_null(entries);
-    while (readdir(entries))
-        count++;
-    closedir(entries);
-    return count;
-}
-
-static void write_file(int directory, const char *name, const char *content, mode_t mode)
-{
-    _cleanup_close_ int file = openat(directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-                                      mode);
-    assert_true(file >= 0);
-    assert_int_equal(write(file, content, strlen(content)), (ssize_t)strlen(content));
-}
-
-static void make_image(const char *name)
-{
-    assert_int_equal(mkdirat(node.sandboxes.images, name, 0755), 0);
-    _cleanup_close_ int image = openat(node.sandboxes.images, name, O_RDONLY | O_DIRECTORY);
-    assert_true(image >= 0);
-    write_file(image, "vmlinux", "kernel", 0644);
-    write_file(image, "initramfs", "initramfs", 0644);
-    write_file(image, "root.erofs", "root", 0644);
-    write_file(image, "scratch.img", "scratch", 0644);
-}
-
-static void ignore_event(void *context, uint32_t events)
-{
-    (void)context, (void)events;
-}
-
-/* Control is this test. */
-static void make_control(void)
-{
-    int ends[2];
-    struct child *control = &node.services[1];
-    must(ipc_pair(ends, &fault));
-    *control = (struct child){.supervisor = &node, .kind = CHILD_CONTROL, .state = CHILD_SERVING,
-                              .channel = ends[0], .kms_end = -1, .jail = {.pidfd = -1}};
-    must(ipc_outbox_create(&control->outbox, control->channel, MIB(1), &fault));
-    must(loop_watch(&control->channel_source, node.loop, control->channel, EPOLLIN, ignore_event,
-                    NULL, &fault));
-    control_end = ends[1];
-}
-
-static int open_fake(const char *mode)
-{
-    char path[128];
-    struct stat info;
-    snprintf(path, sizeof path, "%s/fake-%s", base, mode);
-    unlink(path);
-    _cleanup_close_ int from = open(fake_path, O_RDONLY | O_CLOEXEC);
-    _cleanup_close_ int to = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
-    assert_true(from >= 0 && to >= 0 && fstat(from, &info) == 0);
-    for (off_t left = info.st_size; left > 0;) {
-        ssize_t sent = sendfile(to, from, NULL, (size_t)left);
-        assert_true(sent > 0);
-        left -= sent;
-    }
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    return fd;
-}
-
-/* A node whose monitors all behave in this way. */
-static void begin(const char *mode, enum microvm_state state)
-{
-    char path[128];
-    node = (struct supervisor){.phase = PHASE_RUN, .options = {.uid_base = UID_BASE,
-                                                          .sandbox_boot_seconds = 30}};
-    snprintf(path, sizeof path, "%s/data-%d", base, ++nodes);
-    must(silos_open(&node.silos, path, false, &fault));
-    must(sandboxes_open(&node, &fault));
-    snprintf(path, sizeof path, "%s/empty", base);
-    must(jail_empty_root(&node.empty_root, path, &fault));
-    node.null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    node.stats = calloc(1, sizeof *node.stats);
-    assert_non_null(node.stats);
-    must(loop_create(&node.loop, &fault));
-    must(jail_filters(&node.filters[CHILD_VMM], JAIL_VMM, &fault));
-    jail_cgroups_open(&node.cgroups);
-    node.executables[CHILD_VMM] = open_fake(mode);
-    node.executables[CHILD_RUNNER] = node.sandboxes.agent = -1;
-    make_control();
-    make_image("base");
-    node.sandboxes.microvm.state = state;
-    open_before = count_open();
-}
-
-static int remove_one(const char *path, const struct stat *info, int type, struct FTW *walk)
-{
-    (void)info, (void)type, (void)walk;
-    return remove(path);
-}
-
-static void remove_data(void)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/data-%d", base, nodes);
-    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void turn_until(bool (*done)(void))
-{
-    int64_t until_us = clock_monotonic_us() + PATIENCE_US;
-    while (!done()) {
-        must(loop_turn(node.loop, 50, &fault));
-        if (clock_monotonic_us() > until_us)
-            fail_msg("waited too long");
-    }
-}
-
-static bool is_empty(void)
-{
-    return !sandboxes_any(&node);
-}
-
-static bool no_sandbox(void)
-{
-    return !node.sandboxes.list;
-}
-
-/* Ends what is left, and looks for whatever a sandbox could leave behind. */
-static void end(void)
-{
-    close(node.executables[CHILD_VMM]);
-    node.executables[CHILD_VMM] = -1; /* no more of them */
-    sandboxes_stop_all(&node, "the test is over");
-    turn_until(is_empty);
-    assert_int_equal(count_open(), open_before - 1);
-    for (int i = 0; i < SANDBOXES_MAX; i++)
-        assert_false(node.sandboxes.slots[i]);
-    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
-    assert_int_equal(errno, ECHILD);
-    DIR *left = fdopendir(dup(node.sandboxes.directory));
-    assert_non_null(left);
-    for (const struct dirent *entry; (entry = readdir(left));)
-        assert_true(entry->d_name[0] == '.');
-    closedir(left);
-    jail_cgroups_close(&node.cgroups);
-    struct child *control = &node.services[1];
-    loop_unwatch(node.loop, control->channel_source);
-    ipc_outbox_free(control->outbox);
-    loop_free(node.loop);
-    free(node.stats);
-    const int fds[] = {control->channel, control_end, node.null, node.empty_root,
-                       node.filters[CHILD_VMM], node.sandboxes.images, node.sandboxes.directory,
-                       node.silos.data, node.silos.silos, node.silos.run, node.silos.erased};
-    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
-        close(fds[i]);
-    remove_data();
-}
-
-/* ---- control's side ---- */
-
-static void from_control(uint32_t type, uint32_t id, struct span body, const int *fds,
-                         uint32_t fd_count)
-{
-    struct ipc_message message = {.type = type, .id = id, .body = body, .fd_count = fd_count};
-    for (uint32_t i = 0; i < fd_count; i++)
-        message.fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
-    permits_handle(&node.services[1], &message);
-    ipc_message_close(&message);
-}
-
-/* Returns who runs it: closing that ends it. */
-static int start(uint32_t id, const struct sandbox_spec *spec)
-{
-    static const uint8_t tenant[TENANT_ID_BYTES] = {7};
-    uint8_t storage[256];
-    struct buffer body = buffer_over(storage, sizeof storage);
-    int ends[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    buffer_put(&body, SPAN_OF(tenant));
-    sandbox_spec_put(&body, spec);
-    from_control(MESSAGE_SANDBOX_START, id, buffer_span(&body), &ends[1], 1);
-    close(ends[1]);
-    return ends[0];
-}
-
-static void stop(uint32_t id, uint64_t sandbox)
-{
-    uint8_t storage[8];
-    struct buffer body = buffer_over(storage, sizeof storage);
-    buffer_put_u64(&body, sandbox);
-    from_control(MESSAGE_SANDBOX_STOP, id, buffer_span(&body), NULL, 0);
-}
-
-static struct ipc_message heard;
-
-static bool hears(void)
-{
-    status got = ipc_receive(&heard, control_end, packet, &fault);
-    if (got != AGAIN)
-        must(got);
-    return got == OK;
-}
-
-/* The answer to id: its status; the cursor stands on the result. */
-static status answered(struct cursor *ret, uint32_t id)
-{
-    turn_until(hears);
-    assert_int_equal(heard.type, MESSAGE_REPLY);
-    assert_int_equal(heard.id, id);
-    return reply_get_head(ret, &heard, &fault);
-}
-
-static uint64_t started(uint32_t id)
-{
-    struct cursor result;
-    uint64_t sandbox;
-    uint8_t tier;
-    must(answered(&result, id));
-    must(cursor_u64(&sandbox, &result, &fault));
-    must(cursor_u8(&tier, &result, &fault));
-    must(cursor_end(&result, &fault));
-    assert_int_equal(tier, SANDBOX_MICROVM);
-    return sandbox;
-}
-
-struct gone {
-    uint64_t id, cpu_us, peak_kib, wall_us;
-    uint8_t end;
-    char detail[200];
-};
-
-static struct gone gone(void)
-{
-    struct gone gone;
-    turn_until(hears);
-    assert_int_equal(heard.type, MESSAGE_SANDBOX_GONE);
-    struct cursor body = cursor_over(heard.body);
-    must(cursor_u64(&gone.id, &body, &fault));
-    must(cursor_u8(&gone.end, &body, &fault));
-    must(cursor_u64(&gone.cpu_us, &body, &fault));
-    must(cursor_u64(&gone.peak_kib, &body, &fault));
-    must(cursor_u64(&gone.wall_us, &body, &fault));
-    must(cursor_text(gone.detail, sizeof gone.detail, &body, "detail", &fault));
-    must(cursor_end(&body, &fault));
-    return gone;
-}
-
-static void refused(uint32_t id, status code, const char *part)
-{
-    struct cursor result;
-    status said = answered(&result, id);
-    if (said != code || !strstr(fault.detail, part))
-        fail_msg("%s: %s; expected %s: ...%s...", status_code(said), fault.detail,
-                 status_code(code), part);
-}
-
 /* ---- what is right ---- */
 
 static void one_runs_until_its_owner_hangs_up(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     int owner = start(5, &spec);
     uint64_t id = started(5);
@@ -316,13 +45,13 @@ static void one_runs_until_its_owner_hangs_up(void **state)
     assert_true(end_of.peak_kib > 0);
     turn_until(no_sandbox);
     assert_int_equal(atomic_load(&node.stats->slots[0].sandboxes_alive), 0);
-    end();
+    node_end();
 }
 
 static void several_have_uids_of_their_own_and_more_vcpus_more_threads(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     int owners[4];
     uint64_t ids[4];
@@ -341,7 +70,7 @@ static void several_have_uids_of_their_own_and_more_vcpus_more_threads(void **st
         close(owners[i]);
         assert_int_equal(gone().id, ids[i]);
     }
-    end();
+    node_end();
 }
 
 static bool a_spare_is_warm(void)
@@ -361,7 +90,7 @@ static bool no_spare_is_warm(void)
 static void a_spare_has_the_kernel_of_base_and_of_no_other_image(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     make_image("other");
     sandboxes_advance_later(&node);
@@ -387,7 +116,7 @@ static void a_spare_has_the_kernel_of_base_and_of_no_other_image(void **state)
     close(second);
     (void)gone();
     (void)gone();
-    end();
+    node_end();
 }
 
 static void bounds_are_in_force_on_the_process(void **state)
@@ -398,7 +127,7 @@ static void bounds_are_in_force_on_the_process(void **state)
         unsigned long long soft;
     } limits[] = {{"Max file size", 64ull << 20}, {"Max cpu time", 2 * 7 + 5},
                   {"Max processes", 3}};
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     spec.vcpus = 2;
     spec.disk_mib = 64;
@@ -420,13 +149,13 @@ static void bounds_are_in_force_on_the_process(void **state)
     }
     close(owner);
     (void)gone();
-    end();
+    node_end();
 }
 
 static void a_stop_is_answered_when_nothing_is_left(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     struct cursor result;
     int owner = start(1, &spec);
@@ -440,13 +169,13 @@ static void a_stop_is_answered_when_nothing_is_left(void **state)
     stop(3, id); /* there is none any more */
     must(answered(&result, 3));
     close(owner);
-    end();
+    node_end();
 }
 
 static void a_lifetime_is_a_bound(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     spec.lifetime_s = 1;
     int owner = start(1, &spec);
@@ -456,13 +185,13 @@ static void a_lifetime_is_a_bound(void **state)
     assert_int_equal(end_of.end, SANDBOX_LIFETIME);
     assert_true(end_of.wall_us >= 1000000);
     close(owner);
-    end();
+    node_end();
 }
 
 static void cpu_time_is_a_bound(void **state)
 {
     (void)state;
-    begin("spin", MICROVM_WORKS);
+    node_begin("spin", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     spec.cpu_s = 1;
     int owner = start(1, &spec);
@@ -471,7 +200,7 @@ static void cpu_time_is_a_bound(void **state)
     assert_int_equal(end_of.end, SANDBOX_CPU_TIME);
     assert_true(end_of.cpu_us >= 1000000);
     close(owner);
-    end();
+    node_end();
 }
 
 static void what_the_guest_came_to_is_told(void **state)
@@ -484,7 +213,7 @@ static void what_the_guest_came_to_is_told(void **state)
     } cases[] = {{"panics", SANDBOX_PANIC, "the guest's kernel panicked"},
                  {"hostile", SANDBOX_HOSTILE, "queue 1 of block: a chain without an end"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        begin(cases[i].mode, MICROVM_WORKS);
+        node_begin(cases[i].mode, MICROVM_WORKS);
         struct sandbox_spec spec = sandbox_spec_default();
         int owner = start(1, &spec);
         (void)started(1);
@@ -492,7 +221,7 @@ static void what_the_guest_came_to_is_told(void **state)
         assert_int_equal(end_of.end, cases[i].end);
         assert_string_equal(end_of.detail, cases[i].detail);
         close(owner);
-        end();
+        node_end();
     }
 }
 
@@ -501,7 +230,7 @@ static void an_isolated_network_is_a_tap_in_the_monitors_own(void **state)
     (void)state;
     if (access("/dev/net/tun", R_OK | W_OK))
         skip();
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct stat before, after;
     struct sandbox_spec spec = sandbox_spec_default();
     spec.net = SANDBOX_NET_ISOLATED;
@@ -520,7 +249,7 @@ static void an_isolated_network_is_a_tap_in_the_monitors_own(void **state)
     cleanup_close(&devices);
     close(owner);
     (void)gone();
-    end();
+    node_end();
 }
 
 /* ---- what is wrong ---- */
@@ -528,7 +257,7 @@ static void an_isolated_network_is_a_tap_in_the_monitors_own(void **state)
 static void a_killed_monitor_leaves_nothing(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     int owner = start(1, &spec);
     uint64_t id = started(1);
@@ -542,7 +271,7 @@ static void a_killed_monitor_leaves_nothing(void **state)
     assert_int_equal(poll(&hung_up, 1, PATIENCE_US / 1000), 1);
     assert_true(hung_up.revents & POLLHUP);
     close(owner);
-    end();
+    node_end();
 }
 
 /* At whatever it is at: the supervisor has just heard of nothing, or of everything. */
@@ -550,7 +279,7 @@ static void killed_at_any_moment(void **state)
 {
     (void)state;
     for (int turns = 0; turns < 24; turns++) {
-        begin("good", MICROVM_WORKS);
+        node_begin("good", MICROVM_WORKS);
         struct sandbox_spec spec = sandbox_spec_default();
         int owner = start(1, &spec);
         for (int i = 0; i < turns; i++)
@@ -561,14 +290,14 @@ static void killed_at_any_moment(void **state)
         turn_until(no_sandbox);
         close(control_end);
         control_end = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        end();
+        node_end();
     }
 }
 
 static void control_that_ends_takes_them_with_it(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     int first = start(1, &spec);
     (void)started(1);
@@ -578,17 +307,17 @@ static void control_that_ends_takes_them_with_it(void **state)
     assert_false(hears()); /* the next control's ids must not be answered for these */
     close(first);
     close(second);
-    end();
+    node_end();
 }
 
 static void who_hangs_up_while_it_waits_starts_nothing(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     close(start(1, &spec));
     refused(1, UNAVAILABLE, "who asked for it is gone");
-    end();
+    node_end();
 }
 
 /* Each is killed for what it does, and whoever waits is told. */
@@ -615,14 +344,14 @@ static void breaches_before_it_runs(void **state)
         {"running-fd", "descriptor"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        begin(cases[i].mode, MICROVM_WORKS);
+        node_begin(cases[i].mode, MICROVM_WORKS);
         struct sandbox_spec spec = sandbox_spec_default();
         int owner = start(9, &spec);
         print_message("  %s\n", cases[i].mode);
         refused(9, UNAVAILABLE, cases[i].told);
         assert_int_equal(atomic_load(&node.stats->slots[0].sandboxes_failed), 1);
         close(owner);
-        end();
+        node_end();
     }
 }
 
@@ -634,7 +363,7 @@ static void breaches_while_it_runs(void **state)
         "ended-escape", "ended-more", "control-gone", "control-start", "cell-ready",
         "jailed-again", "short-packet", "hangs-up"};
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
-        begin(modes[i], MICROVM_WORKS);
+        node_begin(modes[i], MICROVM_WORKS);
         struct sandbox_spec spec = sandbox_spec_default();
         int owner = start(9, &spec);
         print_message("  %s\n", modes[i]);
@@ -644,7 +373,7 @@ static void breaches_while_it_runs(void **state)
         assert_int_equal(end_of.end, SANDBOX_FAILED);
         assert_true(end_of.detail[0] != '\0');
         close(owner);
-        end();
+        node_end();
     }
 }
 
@@ -652,29 +381,29 @@ static void breaches_while_it_runs(void **state)
 static void running_before_it_is_let_go(void **state)
 {
     (void)state;
-    begin("running-before-go", MICROVM_WORKS);
+    node_begin("running-before-go", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     int owner = start(9, &spec);
     turn_until(hears); /* the jail was verified when it was read: it said so first */
     close(owner);
     turn_until(no_sandbox);
-    end();
+    node_end();
 }
 
 static void a_start_that_is_none_ends_control(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     from_control(MESSAGE_SANDBOX_START, 1, SPAN("no tenant"), &node.null, 1);
     assert_null(node.services[1].channel_source);
     assert_int_equal(node.sandboxes.list, NULL);
-    end();
+    node_end();
 }
 
 static void a_stream_that_is_none_is_refused(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     uint8_t storage[256];
     struct sandbox_spec spec = sandbox_spec_default();
     struct buffer body = buffer_over(storage, sizeof storage);
@@ -689,7 +418,7 @@ static void a_stream_that_is_none_is_refused(void **state)
     refused(2, BAD_REQUEST, "stream");
     close(packets[0]);
     close(packets[1]);
-    end();
+    node_end();
 }
 
 /* ---- images ---- */
@@ -697,7 +426,7 @@ static void a_stream_that_is_none_is_refused(void **state)
 static void an_image_that_others_could_change_is_refused(void **state)
 {
     (void)state;
-    begin("good", MICROVM_WORKS);
+    node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     int images = node.sandboxes.images;
     static const char *const broken[] = {"link", "links", "open", "mine", "small", "half"};
@@ -719,7 +448,7 @@ static void an_image_that_others_could_change_is_refused(void **state)
     snprintf(spec.image, sizeof spec.image, "absent");
     close(start(50, &spec));
     refused(50, NOT_FOUND, "image absent: there is none");
-    end();
+    node_end();
 }
 
 /* ---- the probe ---- */
@@ -727,20 +456,20 @@ static void an_image_that_others_could_change_is_refused(void **state)
 static void the_first_start_waits_until_it_is_found_out(void **state)
 {
     (void)state;
-    begin("good", MICROVM_UNKNOWN);
+    node_begin("good", MICROVM_UNKNOWN);
     struct sandbox_spec spec = sandbox_spec_default();
     int owner = start(1, &spec);
     (void)started(1);
     assert_int_equal(node.sandboxes.microvm.state, MICROVM_WORKS);
     close(owner);
     (void)gone();
-    end();
+    node_end();
 }
 
 static void a_host_that_boots_nothing_refuses_with_the_reason(void **state)
 {
     (void)state;
-    begin("faults", MICROVM_UNKNOWN);
+    node_begin("faults", MICROVM_UNKNOWN);
     struct sandbox_spec spec = sandbox_spec_default();
     int owner = start(1, &spec);
     refused(1, FORBIDDEN_POLICY, "microvm: does not boot a stock kernel: faulted, KVM cannot run "
@@ -752,13 +481,13 @@ static void a_host_that_boots_nothing_refuses_with_the_reason(void **state)
     assert_int_equal(node.sandboxes.monitors_made, made);
     close(owner);
     close(second);
-    end();
+    node_end();
 }
 
 static void what_was_found_is_remembered_for_this_boot_and_image(void **state)
 {
     (void)state;
-    begin("faults", MICROVM_UNKNOWN);
+    node_begin("faults", MICROVM_UNKNOWN);
     struct sandbox_spec spec = sandbox_spec_default();
     struct microvm recalled;
     int owner = start(1, &spec);
@@ -780,13 +509,13 @@ static void what_was_found_is_remembered_for_this_boot_and_image(void **state)
         write_file(node.silos.run, "microvm.json", forged[i], 0600);
         assert_false(verdict_recall(&recalled, &node));
     }
-    end();
+    node_end();
 }
 
 static void a_monitor_that_dies_says_nothing_lasting_about_the_host(void **state)
 {
     (void)state;
-    begin("dies", MICROVM_UNKNOWN);
+    node_begin("dies", MICROVM_UNKNOWN);
     struct sandbox_spec spec = sandbox_spec_default();
     struct microvm recalled;
     int owner = start(1, &spec);
@@ -794,20 +523,7 @@ static void a_monitor_that_dies_says_nothing_lasting_about_the_host(void **state
     assert_false(verdict_recall(&recalled, &node));
     assert_true(node.sandboxes.microvm.again_us > 0);
     close(owner);
-    end();
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(base, sizeof base, "/tmp/bulkhead-sandboxes-XXXXXX");
-    return mkdtemp(base) && chmod(base, 0755) == 0 ? 0 : 1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return nftw(base, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    node_end();
 }
 
 int main(int argc, char **argv)
@@ -847,5 +563,5 @@ int main(int argc, char **argv)
         return 77;
     }
     close(kvm);
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, node_set_up, node_tear_down);
 }
