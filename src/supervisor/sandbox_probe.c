@@ -112,13 +112,14 @@ status microvm_works(struct supervisor *supervisor, const char *image, struct fa
 /* Whether how it ended is a fact about this host and this image, not about the moment. */
 static bool is_lasting(const struct sandbox *probe)
 {
+    const uint64_t starved_below_us = (uint64_t)probe->spec.cpu_s * 1000 * 1000 / 2;
     switch (probe->end) {
     case SANDBOX_SHUTDOWN:
     case SANDBOX_RESET:
     case SANDBOX_PANIC:
     case SANDBOX_FAULTED:
     case SANDBOX_CPU_TIME: return true;
-    default: return probe->code == TIMED_OUT && probe->cpu_us >= (uint64_t)probe->spec.cpu_s * 1000000 / 2;
+    default: return probe->code == TIMED_OUT && probe->cpu_us >= starved_below_us;
     }
 }
 
