@@ -43,7 +43,7 @@ enum agent_type {
     /* agent -> host */
     AGENT_STARTED = 0x40,    /* of EXEC: u32 pid; of what else has streams or events: begun */
     AGENT_EXITED = 0x41,     /* of EXEC, the last of its id: how, code, usage */
-    AGENT_DONE = 0x42,       /* of all others, the last of their id: u16 status, text detail, result */
+    AGENT_DONE = 0x42,       /* of all others, the last of their id: struct agent_done */
     AGENT_EVENT = 0x43,      /* of FILE_WATCH */
 };
 

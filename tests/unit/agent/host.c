@@ -1,16 +1,23 @@
 #define _GNU_SOURCE
 #include "host.h"
 
+#include "wire/sandbox.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,25 +27,101 @@ enum { PATIENCE_MS = 60 * 1000, IN_MAX = 1024 * 1024 };
 
 static struct fault fault;
 
-void host_start(struct host *host)
+bool host_is_guest(void)
+{
+    return getenv("BULKHEAD_AGENT_GUEST") != NULL;
+}
+
+static const char *program(void)
+{
+    const char *path = getenv("BULKHEAD_AGENT");
+    assert_non_null(path);
+    return path;
+}
+
+static void expect_hello(struct host *host)
+{
+    struct agent_hello hello;
+    struct agent_frame frame = host_expect(host, AGENT_HELLO, 0);
+    assert_int_equal(agent_hello_get(&hello, frame.payload, &fault), OK);
+}
+
+/* ---- as a guest ---- */
+
+static int listener = -1;
+
+static void listen_for_guests(void)
+{
+    const struct sockaddr_vm any = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY,
+                                    .svm_port = SANDBOX_AGENT_PORT};
+    if (listener >= 0)
+        return;
+    listener = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&any, sizeof any), 0);
+    assert_int_equal(listen(listener, 4), 0);
+}
+
+static void answer_guest(struct host *host)
+{
+    struct pollfd wait = {.fd = listener, .events = POLLIN};
+    assert_int_equal(poll(&wait, 1, PATIENCE_MS), 1);
+    host->fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    host->in = buffer_of(IN_MAX);
+    host->taken = 0;
+    assert_true(host->fd >= 0);
+    expect_hello(host);
+}
+
+static void start_guest(struct host *host)
+{
+    listen_for_guests();
+    host->agent = (pid_t)syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, NULL, NULL, NULL,
+                                 0);
+    if (host->agent == 0) {
+        if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
+            _exit(125);
+        execl(program(), "/init", NULL);
+        _exit(126);
+    }
+    answer_guest(host);
+}
+
+static int stop_guest(struct host *host)
+{
+    answer_guest(host);
+    close(host->fd);
+    buffer_free(&host->in);
+    assert_int_equal(kill(host->agent, SIGKILL), 0);
+    assert_int_equal(waitpid(host->agent, NULL, 0), host->agent);
+    return 0;
+}
+
+/* ---- as an ordinary process ---- */
+
+static void start_process(struct host *host)
 {
     int ends[2];
     char number[16];
-    const char *program = getenv("BULKHEAD_AGENT");
-    assert_non_null(program);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    *host = (struct host){.fd = ends[0], .in = buffer_of(IN_MAX)};
+    host->fd = ends[0];
     host->agent = fork();
     if (host->agent == 0) {
         int end = fcntl(ends[1], F_DUPFD, 10);
         snprintf(number, sizeof number, "%d", end);
-        execl(program, "bulkhead-agent", number, NULL);
+        execl(program(), "bulkhead-agent", number, NULL);
         _exit(126);
     }
     close(ends[1]);
-    struct agent_hello hello;
-    struct agent_frame frame = host_expect(host, AGENT_HELLO, 0);
-    assert_int_equal(agent_hello_get(&hello, frame.payload, &fault), OK);
+    expect_hello(host);
+}
+
+void host_start(struct host *host)
+{
+    *host = (struct host){.fd = -1, .in = buffer_of(IN_MAX)};
+    if (host_is_guest())
+        start_guest(host);
+    else
+        start_process(host);
 }
 
 int host_stop(struct host *host)
@@ -46,6 +129,8 @@ int host_stop(struct host *host)
     int how;
     close(host->fd);
     buffer_free(&host->in);
+    if (host_is_guest())
+        return stop_guest(host);
     assert_int_equal(waitpid(host->agent, &how, 0), host->agent);
     assert_true(WIFEXITED(how));
     return WEXITSTATUS(how);

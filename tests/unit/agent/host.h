@@ -1,5 +1,7 @@
-/* host.h: the host's side for the tests: a real bulkhead-agent as an ordinary process, asked over a
- * socketpair. What it says is read with the codec of the product; a wrong turn fails the test. */
+/* host.h: the host's side for the tests: a real bulkhead-agent, asked over a socketpair as an
+ * ordinary process. In the lab (BULKHEAD_AGENT_GUEST) as the first process of a pid namespace, that
+ * dials by vsock and owns the cgroups, as in a microVM. What it says is read with the codec of the
+ * product; a wrong turn fails the test. */
 #pragma once
 
 #include "wire/agent.h"
@@ -14,7 +16,9 @@ struct host {
 };
 
 void host_start(struct host *host);
-/* Closes, waits for the agent; nothing of it may be left. Returns its exit status. */
+bool host_is_guest(void);
+/* Closes, waits for the agent; nothing of it may be left. Returns its exit status. One that is a
+ * guest has to dial again, with nothing running; then it is killed, and 0 is returned. */
 int host_stop(struct host *host);
 
 void host_send(struct host *host, struct span bytes); /* as they are */

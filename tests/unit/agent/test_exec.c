@@ -87,12 +87,12 @@ static void arguments_environment_and_directory_arrive_as_they_are(void **state)
                       SPAN("zero"), SPAN(""), SPAN("a b"), SPAN("\xff\"'$")},
         .argument_count = 7,
         .environment = {SPAN("A=b=c"), SPAN("PATH=/bin:/usr/bin")}, .environment_count = 2,
-        .directory = SPAN("/usr"), .user = SPAN("0")};
+        .directory = SPAN("/tmp"), .user = SPAN("0")};
     if (geteuid() != 0)
         skip(); /* another home */
     host_run(&host, &exec, &outcome);
     expect_code(0);
-    assert_true(outcome_says(&outcome, "|a b|\xff\"'$|b=c|/root|/usr|/bin:/usr/bin|0\n"));
+    assert_true(outcome_says(&outcome, "|a b|\xff\"'$|b=c|/root|/tmp|/bin:/usr/bin|0\n"));
     outcome_free(&outcome);
 }
 
@@ -103,8 +103,11 @@ static void nothing_of_the_agent_is_open_or_blocked_in_a_command(void **state)
               "/proc/self/status | tr -d '\\t' | tr '\\n' ' '; cat /proc/self/oom_score_adj; "
               "nice");
     expect_code(0);
-    assert_true(outcome_says(&outcome, "0 1 2 3 SigBlk:0000000000000000 SigIgn:0000000000000000 "
-                                       "NoNewPrivs:1 0\n0\n"));
+    /* in a microVM root is root: the kernel is the guest's own */
+    char wanted[128];
+    snprintf(wanted, sizeof wanted, "0 1 2 3 SigBlk:0000000000000000 SigIgn:0000000000000000 "
+             "NoNewPrivs:%d 0\n0\n", !host_is_guest());
+    assert_true(outcome_says(&outcome, wanted));
     outcome_free(&outcome);
 }
 
@@ -146,9 +149,9 @@ static void a_command_runs_as_the_user_that_is_named(void **state)
     assert_true(outcome_says(&outcome, "12345\n12345\n12345\nCapEff:0000000000000000\n1\n"));
     outcome_free(&outcome);
     exec = host_shell("id -un");
-    exec.user = SPAN("daemon");
+    exec.user = SPAN("nobody");
     host_run(&host, &exec, &outcome);
-    assert_true(outcome_says(&outcome, "daemon\n"));
+    assert_true(outcome_says(&outcome, "nobody\n"));
     outcome_free(&outcome);
 }
 
@@ -274,6 +277,8 @@ static void a_fork_bomb_is_bounded_and_killed_to_the_last_process(void **state)
 static void who_kills_the_shepherd_dies_with_all_it_started(void **state)
 {
     (void)state;
+    if (host_is_guest())
+        skip(); /* no shepherds there */
     run_shell("setsid sleep WORD & setsid sleep WORD & sleep 0.1; kill -9 $PPID; sleep WORD");
     expect_signal(SIGKILL);
     wait_for_no(word);
