@@ -23,7 +23,8 @@
 static status mount_at(const char *source, const char *target, const char *type,
                        unsigned long flags, const char *options, struct fault *fault)
 {
-    if ((mkdir(target, 0755) && errno != EEXIST) || mount(source, target, type, flags, options))
+    if ((mkdir(target, 0755) && errno != EEXIST)
+        || (mount(source, target, type, flags, options) && errno != EBUSY)) /* it is there */
         return errno_status(errno, target, fault);
     return OK;
 }

@@ -23,7 +23,7 @@
 
 #include <cmocka.h>
 
-enum { PATIENCE_MS = 60 * 1000, IN_MAX = 1024 * 1024 };
+enum { PATIENCE_MS = 30 * 1000, IN_MAX = 1024 * 1024 };
 
 static struct fault fault;
 

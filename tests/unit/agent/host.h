@@ -30,7 +30,7 @@ void host_cancel(struct host *host, uint32_t id);
 void host_signal(struct host *host, uint32_t id, uint8_t number);
 
 /* The next frame, valid until the next call. Type 0: the connection has ended. Fails the test when
- * none comes for a minute. */
+ * none comes for half a minute. */
 struct agent_frame host_next(struct host *host);
 struct agent_frame host_expect(struct host *host, uint8_t type, uint32_t id);
 bool host_is_quiet(struct host *host, int timeout_ms); /* nothing comes for so long */
@@ -59,4 +59,4 @@ bool outcome_says(const struct outcome *outcome, const char *out); /* exactly th
 
 /* Processes alive whose command line holds the word. */
 int processes_with(const char *word);
-void wait_for_no(const char *word); /* fails the test after a minute */
+void wait_for_no(const char *word); /* fails the test after half a minute */
