@@ -63,7 +63,11 @@ static void who_takes_more_memory_than_its_bound_is_ended_and_told(void **state)
 static void who_takes_all_memory_is_ended_and_the_agent_is_not(void **state)
 {
     ONLY_IN_A_GUEST();
-    struct agent_exec exec = host_shell(HOG);
+    /* a little less than there is: the kernel grants that, and cannot give it */
+    struct agent_exec exec = host_shell("t=$(sed -n 's/MemTotal: *\\([0-9]*\\) .*/\\1/p' "
+                                        "/proc/meminfo); "
+                                        "exec dd if=/dev/zero of=/dev/null count=1 "
+                                        "bs=$((t - 1024))k");
     host_run(&host, &exec, &outcome);
     assert_int_equal(outcome.exited.how, AGENT_EXIT_MEMORY);
     outcome_free(&outcome);
@@ -77,15 +81,18 @@ static void a_fork_bomb_of_root_leaves_the_agent_room_to_kill_it(void **state)
                                         "setsid sleep 3117 & done' 2>/dev/null & done; "
                                         "sleep 3117");
     exec.processes = 200;
-    exec.timeout_ms = 3000;
     host_exec(&host, 1, &exec);
     host_expect(&host, AGENT_STARTED, 1);
-    usleep(1000 * 1000);
-    int count = processes_with("3117");
-    assert_true(count > 20 && count <= 200);
+    int count = 0;
+    for (int i = 0; i < 300 && count < 100; i++) {
+        usleep(100 * 1000);
+        count = processes_with("3117");
+    }
+    assert_true(count >= 100 && count <= 200);
     assert_int_equal(host_ask(&host, AGENT_METRICS, 3, (struct span){0}), OK);
+    host_cancel(&host, 1);
     host_gather(&host, 1, &outcome);
-    assert_int_equal(outcome.exited.how, AGENT_EXIT_TIMEOUT);
+    assert_int_equal(outcome.exited.how, AGENT_EXIT_SIGNAL);
     assert_int_equal(processes_with("3117"), 0);
     outcome_free(&outcome);
 }
