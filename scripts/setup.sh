@@ -6,7 +6,7 @@ set -eu
 image="apt dpkg lz4 binutils kmod cpio erofs-utils e2fsprogs fakeroot"
 build="gcc make meson ninja-build pkg-config libc6-dev linux-libc-dev libssl-dev libsqlite3-dev libseccomp-dev libnghttp2-dev $image"
 demo="crun runsc curl openssl nodejs sqlite3-doc postgresql-doc-15"
-test="$demo libcmocka-dev libjansson-dev nghttp2-client clang-19 clang-tidy-19 libclang-rt-19-dev jq git python3 python3-yaml qemu-system-x86 busybox-static cpio kmod"
+test="$demo acpica-tools libcmocka-dev libjansson-dev nghttp2-client clang-19 clang-tidy-19 libclang-rt-19-dev jq git python3 python3-yaml qemu-system-x86 busybox-static cpio kmod"
 bench="$demo nginx-light nghttp2-client postgresql-15 postgresql-client-15 sqlite3 python3 linux-perf strace"
 wanted=""
 for part in "${@:-build}"; do
