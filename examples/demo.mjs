@@ -6,6 +6,7 @@ import path from 'node:path';
 import { bulkhead, eventually, Node, sleep } from '../tests/e2e/harness.mjs';
 import { frontDoor } from './front_door.mjs';
 import { holdings } from './holdings.mjs';
+import { sandboxes } from './sandboxes.mjs';
 import { loadDocs } from './load_docs.mjs';
 
 const TENANTS = {
@@ -311,6 +312,7 @@ async function main() {
   fact(`SIGTERM: cells parked, keys closed, every process gone, exit 0: ${ms(took)}`);
   await frontDoor(chapter, fact);
   await holdings(chapter, fact);
+  await sandboxes(chapter, fact);
 }
 
 try {
