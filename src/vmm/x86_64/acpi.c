@@ -21,6 +21,7 @@ enum { /* AML (ACPI 6.4, 20.2) */
 
 static void put_le(struct buffer *out, uint64_t value, uint32_t bytes)
 {
+    assert(bytes <= sizeof value);
     for (uint32_t i = 0; i < bytes; i++)
         buffer_put_u8(out, (uint8_t)(value >> 8 * i));
 }
@@ -330,7 +331,8 @@ status acpi_build(struct buffer *out, const struct acpi_machine *machine, struct
     buffer_put(out, SPAN("RSD PTR \0BLKHD \2"));
     put_le(out, 0, 4);
     put_le(out, RSDP_BYTES, 4);
-    put_le(out, 0, RSDP_BYTES - RSDP_XSDT);
+    put_le(out, 0, 8); /* where the XSDT lies */
+    put_le(out, 0, RSDP_BYTES - RSDP_FULL);
     size_t dsdt = put_dsdt(out, machine);
     size_t fadt = put_fadt(out, dsdt);
     size_t madt = put_madt(out, machine->vcpus);
