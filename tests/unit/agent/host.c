@@ -89,10 +89,10 @@ static void start_guest(struct host *host)
 static int stop_guest(struct host *host)
 {
     answer_guest(host);
-    close(host->fd);
-    buffer_free(&host->in);
     assert_int_equal(kill(host->agent, SIGKILL), 0);
     assert_int_equal(waitpid(host->agent, NULL, 0), host->agent);
+    close(host->fd); /* not before: it would dial once more */
+    buffer_free(&host->in);
     return 0;
 }
 
