@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh: one test of the lab: run.sh jail|node|rootless|microvm BUILD [PART]...
+# run.sh: one test of the lab: run.sh agent|jail|node|rootless|microvm BUILD [PART]...
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$2
@@ -11,6 +11,14 @@ curl=$(command -v curl)
 case $1 in
 jail)
     exec "$here/lab.sh" -f "$build/tests/unit/jail/test_jail:/opt/test_jail" -- /opt/test_jail ;;
+agent) # as a guest's init, over a vsock that leads back to the same kernel
+    tests=()
+    for test in exec files guest session streams; do
+        tests+=(-f "$build/tests/unit/agent/test_agent_$test:/opt/agent/$test")
+    done
+    exec "$here/lab.sh" -m 640 -t 580 -s vsock_loopback -f "$build/bulkhead-agent:/opt/bulkhead-agent" "${tests[@]}" \
+        -- 'export BULKHEAD_AGENT=/opt/bulkhead-agent BULKHEAD_AGENT_GUEST=1 failed=0
+        for test in /opt/agent/*; do $test || failed=1; done; exit $failed' ;;
 node)
     exec "$here/lab.sh" "${programs[@]}" -f "$curl" -f "$here/node.sh:/opt/node.sh" -- sh /opt/node.sh /tmp/data ;;
 rootless)
@@ -27,6 +35,6 @@ microvm)
     "$here/lab.sh" -m 3072 -t 580 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
         -f "$here/microvm.sh:/opt/microvm.sh" -- "sh /opt/microvm.sh /tmp/data ${*:3}" ;;
 *)
-    echo "run.sh: jail, node, rootless or microvm" >&2
+    echo "run.sh: agent, jail, node, rootless or microvm" >&2
     exit 2 ;;
 esac
