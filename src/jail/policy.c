@@ -23,8 +23,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <time.h>
 
 static_assert((int)FILTER_STAGES == (int)JAIL_STAGES, "one program a stage");
 
@@ -161,15 +159,13 @@ static const struct row closing[] = { /* what jail_close does, up to the final f
 static const struct row machine_made[] = {
     IOCTL(KVM_GET_API_VERSION), IOCTL(KVM_CHECK_EXTENSION), IOCTL(KVM_GET_VCPU_MMAP_SIZE),
     IOCTL(KVM_GET_SUPPORTED_CPUID), IOCTL(KVM_CREATE_VM),
-    IOCTL(KVM_ENABLE_CAP), IOCTL(KVM_SET_TSS_ADDR), IOCTL(KVM_SET_IDENTITY_MAP_ADDR),
-    IOCTL(KVM_SET_USER_MEMORY_REGION), IOCTL(KVM_CREATE_IRQCHIP), IOCTL(KVM_SET_GSI_ROUTING),
-    IOCTL(KVM_IOEVENTFD), IOCTL(KVM_IRQFD), IOCTL(KVM_CREATE_VCPU),
+    IOCTL(KVM_ENABLE_CAP), /* the split interrupt controller */
+    IOCTL(KVM_SET_USER_MEMORY_REGION), IOCTL(KVM_IOEVENTFD), IOCTL(KVM_CREATE_VCPU),
     IOCTL(KVM_SET_CPUID2), IOCTL(KVM_GET_REGS), IOCTL(KVM_SET_REGS), IOCTL(KVM_GET_SREGS),
-    IOCTL(KVM_SET_SREGS), IOCTL(KVM_SET_FPU), IOCTL(KVM_SET_MSRS), IOCTL(KVM_GET_LAPIC),
-    IOCTL(KVM_SET_LAPIC), IOCTL(KVM_SET_MP_STATE),
+    IOCTL(KVM_SET_SREGS), IOCTL(KVM_SET_MSRS), IOCTL(KVM_GET_LAPIC), IOCTL(KVM_SET_LAPIC),
+    IOCTL(KVM_SET_MP_STATE),
     IOCTL(TUNSETVNETHDRSZ), IOCTL(TUNSETOFFLOAD),
     CALL(eventfd2, ONLY(1, EFD_CLOEXEC | EFD_NONBLOCK)),
-    CALL(timerfd_create, IS(0, CLOCK_MONOTONIC), ONLY(1, TFD_CLOEXEC | TFD_NONBLOCK)),
 };
 
 /* clone3's flags are in memory, where no filter can look: without it libc uses clone. */
@@ -188,7 +184,7 @@ static const struct row every_thread[] = {
     CALL(rt_sigaction, IS(0, SIGABRT)), CALL(rt_sigprocmask), CALL(rt_sigreturn),
     CALL(restart_syscall), CALL(exit), CALL(exit_group),
     CALL(madvise, IS(2, MADV_DONTNEED)), /* a thread's stack when it ends; the balloon */
-    IOCTL(KVM_IRQ_LINE), IOCTL(KVM_SIGNAL_MSI),
+    IOCTL(KVM_SIGNAL_MSI),
 };
 
 static const struct row vcpu[] = {
@@ -203,10 +199,8 @@ static const struct row devices[] = {
     CALL(sendmsg), CALL(recvmsg), CALL(sendto, IS(4, 0)), CALL(recvfrom, IS(4, 0)),
     CALL(shutdown),
     CALL(epoll_ctl), CALL(epoll_wait), CALL(epoll_pwait), CALL(poll), CALL(ppoll),
-    CALL(timerfd_settime, IS(1, 0)),
     CALL(fcntl, IS(1, F_GETFL)), CALL(fcntl, IS(1, F_SETFL), ONLY(2, O_ACCMODE | O_NONBLOCK)),
     CALL(clock_nanosleep), CALL(getrandom),
-    IOCTL(KVM_SET_GSI_ROUTING),
 };
 
 static const struct row devices_memory[] = { /* malloc's of the main thread, none else */

@@ -158,6 +158,8 @@ static int try_new(enum inmate_attempt attempt)
     case TRY_NEW_VCPU: return result_of(ioctl(own.machine, KVM_CREATE_VCPU, 1));
     case TRY_NEW_EVENT: return result_of(ioctl(own.machine, KVM_IOEVENTFD, NULL));
     case TRY_NEW_THREAD: return try_thread();
+    case TRY_NEW_LINE: return result_of(ioctl(own.machine, KVM_IRQ_LINE, NULL));
+    case TRY_NEW_ROUTE: return result_of(ioctl(own.machine, KVM_SET_GSI_ROUTING, NULL));
     case TRY_NEW_CPUID: return result_of(ioctl(own.vcpu, KVM_SET_CPUID2, NULL));
     case TRY_KVM_EXTENSION: return result_of(ioctl(own.kvm, KVM_CHECK_EXTENSION, 0));
     case TRY_TUNNEL: return result_of(ioctl(own.kvm, TUNSETIFF, NULL));
@@ -171,13 +173,13 @@ static int try_new(enum inmate_attempt attempt)
 
 int inmate_vmm_attempt(enum inmate_attempt attempt)
 {
-    struct kvm_irq_level line = {.irq = 5, .level = 1};
+    struct kvm_msi message = {.address_lo = 0xfee00000, .data = 0x20};
     uint64_t one = 1;
     switch (attempt) {
     case TRY_RUN: return result_of(ioctl(own.vcpu, KVM_RUN, 0));
     case TRY_DISCARD: return result_of(madvise(own.discarded, 65536, MADV_DONTNEED));
     case TRY_KICK: return result_of(syscall(SYS_tgkill, 1, first_vcpu, SIGUSR1));
-    case TRY_INTERRUPT: return result_of(ioctl(own.machine, KVM_IRQ_LINE, &line));
+    case TRY_INTERRUPT: return result_of(ioctl(own.machine, KVM_SIGNAL_MSI, &message));
     case TRY_EVENT: return write(own.event, &one, sizeof one) == sizeof one ? 0 : errno;
     default: return try_new(attempt);
     }
