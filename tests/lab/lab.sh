@@ -140,7 +140,7 @@ rm -rf "$root"
 timeout "$limit" qemu-system-x86_64 -M q35 ${LAB_ACCEL:--accel tcg,thread=multi} -cpu "${LAB_CPU:-max,-la57,-mpx,-pku}" -smp "$cpus" -m "$memory" \
     -nographic -no-reboot -nic none -kernel "$cache/kernel/vmlinuz" -initrd "$scratch/initrd" \
     -append "console=ttyS0 quiet panic=-1 ${LAB_APPEND:-}" </dev/null 2>&1 |
-    tr -d '\r' | tee "$scratch/console" | sed -n '/=== lab: up/,/=== lab: exit/ { /=== lab:/!p }' || true
+    sed -u 's/\r//g' | tee "$scratch/console" | sed -u -n '/=== lab: up/,/=== lab: exit/ { /=== lab:/!p }' || true
 status=$(sed -n 's/^=== lab: exit \([0-9]*\)$/\1/p' "$scratch/console" | tail -n 1)
 if [ -z "$status" ]; then
     echo "lab.sh: the host did not finish; the end of its console:" >&2
