@@ -259,7 +259,7 @@ static void a_listing_comes_in_order_and_in_pages(void **state)
     char name[256], last[256] = "";
     for (int i = 0; i < FILES; i++) {
         snprintf(name, sizeof name, "%s/%04d-%.*s", top, i * 7919 % FILES, i % 200,
-                 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
+                 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
         close(open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     }
     int seen = 0, pages = 0;
