@@ -3,12 +3,16 @@
 
 #include <stdlib.h>
 
-enum { ROUND_US = 1000, ROUNDS_MAX = 5000 };
+enum {
+    ROUND_US = 1000,
+    ROUNDS_MAX = 5000,
+    STILL_ROUNDS = 2, /* /proc is not read at one moment: a second look finds who slipped through */
+};
 
 struct freeze {
     struct request request;
     struct loop_timer timer;
-    uint32_t rounds;
+    uint32_t rounds, still; /* still: rounds in a row that found nothing that ran */
 };
 
 static void drop(struct request *request)
@@ -47,14 +51,16 @@ static void on_round(void *context)
         return;
     }
     int running = trees_stop(agent->trees);
+    freeze->still = running == 0 ? freeze->still + 1 : 0;
+    bool over = freeze->still >= STILL_ROUNDS;
     status done = OK;
     if (running < 0)
         done = FAIL(INTERNAL, &fault, "freeze: the processes cannot be stopped");
-    else if (running > 0 && ++freeze->rounds > ROUNDS_MAX)
+    else if (!over && ++freeze->rounds > ROUNDS_MAX)
         done = FAIL(TIMED_OUT, &fault, "freeze: some processes do not stand still");
-    else if (running > 0)
+    else if (!over)
         done = loop_timer_start(agent->loop, &freeze->timer, ROUND_US, on_round, freeze, &fault);
-    if (running <= 0 || done != OK)
+    if (over || done != OK)
         end(freeze, done, &fault);
 }
 

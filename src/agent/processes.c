@@ -134,7 +134,8 @@ bool processes_signal(struct processes_left *ret, pid_t root, int number, const 
         if (!process->ours || process->state == 'Z' || process->state == 'X')
             continue;
         left.alive++;
-        left.running += process->state != 'T' && process->state != 't';
+        /* D: a parent waits for its vfork, which is stopped; with a stop pending it cannot go on */
+        left.running += process->state != 'T' && process->state != 't' && process->state != 'D';
         if (number != 0)
             kill(process->pid, number);
     }

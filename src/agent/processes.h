@@ -6,7 +6,7 @@
 
 struct processes_left {
     int alive;   /* neither zombies nor dead */
-    int running; /* of these: not stopped */
+    int running; /* of these: neither stopped nor unable to run before they are */
 };
 
 /* Sends number (0: nothing) to each living descendant of root, but not to except nor what
