@@ -238,9 +238,10 @@ static status check_threads(const struct jail_report *report, const struct jail_
                             const struct jail_expectation *expected, struct fault *fault)
 {
     uint32_t wanted = expected->threads ? expected->threads : 1, seen = 0;
-    if (report->threads != wanted)
+    uint32_t most = wanted + expected->spare_threads;
+    if (report->threads < wanted || report->threads > most)
         return REFUSE(fault, "%u threads, expected %u", report->threads, wanted);
-    if (wanted == 1)
+    if (most == 1)
         return OK;
     int tasks = openat(child->proc, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *entries = tasks < 0 ? NULL : fdopendir(tasks);
@@ -256,7 +257,7 @@ static status check_threads(const struct jail_report *report, const struct jail_
             seen++;
         }
     closedir(entries);
-    if (code == OK && seen != wanted)
+    if (code == OK && (seen < wanted || seen > most))
         return REFUSE(fault, "%u threads, expected %u", seen, wanted);
     return code;
 }

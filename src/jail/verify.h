@@ -36,6 +36,7 @@ struct jail_expectation {
     uint32_t landlock_abi;  /* as the process reported it */
     const char *cgroup;     /* "none: <why>" or NULL: shown only; else must be its cgroup's path */
     uint32_t threads;       /* 0: one */
+    uint32_t spare_threads; /* more that there may be: of the kernel's, made since */
     bool groups_kept;       /* only after jail_become_root: the caller's groups cannot be dropped */
 };
 

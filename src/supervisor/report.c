@@ -28,6 +28,7 @@ void report_jail(struct json_writer *writer, struct child *child)
         .uid = child_uid(child), .gid = child_uid(child),
         .landlock_abi = child->report.landlock_abi, .cgroup = cgroup,
         .threads = child->kind == CHILD_VMM ? monitor_threads(child) : 1,
+        .spare_threads = child->kind == CHILD_VMM, /* KVM's own, from Linux 6.13 on */
         .groups_kept = child->supervisor->shared_id};
     status holds = child->state >= CHILD_JAILED
                  ? jail_verify(&report, &child->jail, &expected, &fault) : AGAIN;

@@ -12,7 +12,7 @@ enum {
     LOOK_AT_LEAST_US = 10 * 1000,
     CPU_MARGIN_S = 5,    /* RLIMIT_CPU counts by ticks, far off at times: the last resort */
     STACK_MIB = 9,       /* of a thread, and its guard */
-    KVM_THREADS = 1,     /* of the kernel's, counted in the cgroup of who makes a VM */
+    KVM_THREADS = 1,     /* of the kernel's, counted as one of who makes a VM, or runs it (6.13) */
     GVISOR_OVERHEAD_MIB = 256, /* four Go programs */
     GVISOR_THREADS = 520, /* of all of them */
     RUNNER_PROCESSES = 8, /* runner, crun, agent */
@@ -53,7 +53,8 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
     const uint32_t threads = spec->vcpus + 1;
     const struct jail_bounds bounds = {
         .data_bytes = data_bounded ? (memory_mib + (uint64_t)threads * STACK_MIB) << 20 : 0,
-        .cpu_seconds = spec->cpu_s ? 2 * spec->cpu_s + CPU_MARGIN_S : 0, .threads = threads};
+        .cpu_seconds = spec->cpu_s ? 2 * spec->cpu_s + CPU_MARGIN_S : 0,
+        .threads = threads + KVM_THREADS};
     const struct jail_limits limits = {.memory_max_bytes = memory_mib << 20,
                                        .cpu_percent = 100 * spec->vcpus, .cpu_weight = 100,
                                        .pids_max = threads + KVM_THREADS};

@@ -53,6 +53,8 @@ static status make_vm(struct machine *machine, struct fault *fault)
     while (machine->vm < 0 && errno == EINTR);
     if (machine->vm < 0)
         return FAIL(UNAVAILABLE, fault, "KVM: KVM_CREATE_VM: %s", strerror(errno));
+    close(machine->kvm); /* no guest runs beside what makes other machines */
+    machine->kvm = -1;
     machine->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (machine->wake < 0)
         return FAIL(INTERNAL, fault, "machine: eventfd: %s", strerror(errno));

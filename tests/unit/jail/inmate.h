@@ -34,11 +34,12 @@ enum inmate_attempt {
     /* control alone may */
     TRY_MEMFD,
     /* the monitor alone may: the first, its vCPU threads; the second, its main thread */
-    TRY_RUN, TRY_DISCARD, TRY_KICK, TRY_INTERRUPT, TRY_EVENT,
+    TRY_RUN, TRY_DISCARD, TRY_KICK, TRY_INTERRUPT, TRY_EVENT, TRY_TAKE_EVENT,
     /* the monitor may before it is sealed, with /dev/kvm (0), a VM (1) and a vCPU (2) */
     TRY_OPEN, TRY_NEW_MACHINE, TRY_NEW_MEMORY, TRY_NEW_VCPU, TRY_NEW_EVENT, TRY_NEW_THREAD,
     TRY_NEW_LINE, TRY_NEW_ROUTE, TRY_NEW_CPUID, TRY_KVM_EXTENSION, TRY_TUNNEL, TRY_RECORD,
-    TRY_PROTECT, TRY_PROC_MEMORY,
+    TRY_PROTECT, TRY_PROC_MEMORY, TRY_READ_FILE, TRY_SYNC, TRY_SET_FLAGS, TRY_PLAIN_SEND,
+    TRY_SLEEP,
     TRY_CLONE3,
     /* nobody may */
     TRY_SOCKET, TRY_SOCKETPAIR, TRY_FORK, TRY_EXEC, TRY_EXECUTABLE_MAP, TRY_MAKE_EXECUTABLE,

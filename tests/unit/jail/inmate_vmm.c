@@ -15,8 +15,10 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct {
@@ -117,7 +119,7 @@ static void await_threads(unsigned count)
 status inmate_vmm_close(uint32_t *ret_abi, enum inmate_closing how, int kvm, struct fault *fault)
 {
     struct jail_proof proof;
-    unsigned threads = how == CLOSE_MANY_THREADS ? SANDBOX_VCPUS_MAX + 1 : INMATE_VCPUS;
+    unsigned threads = how == CLOSE_MANY_THREADS ? SANDBOX_VCPUS_MAX + 2 : INMATE_VCPUS;
     TRY(make_machine(kvm, fault));
     if (how == CLOSE_EARLY_THREAD)
         TRY(make_threads(threads, true, fault));
@@ -147,6 +149,20 @@ static int try_thread(void)
     return pthread_create(&thread, NULL, nothing, NULL);
 }
 
+/* What a monitor of one step less would have used. */
+static int try_unused(enum inmate_attempt attempt)
+{
+    char byte = 'x';
+    switch (attempt) {
+    case TRY_READ_FILE: return result_of(pread(own.event, &byte, 1, 0));
+    case TRY_SYNC: return result_of(fdatasync(own.event));
+    case TRY_SET_FLAGS: return result_of(fcntl(own.event, F_SETFL, 0));
+    case TRY_PLAIN_SEND: return result_of(send(JAIL_FD_SUPERVISOR, &byte, 1, MSG_DONTWAIT));
+    case TRY_SLEEP: return clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){0}, NULL);
+    default: return ENOSYS;
+    }
+}
+
 static int try_new(enum inmate_attempt attempt)
 {
     struct kvm_userspace_memory_region region = {.memory_size = 4096};
@@ -167,7 +183,7 @@ static int try_new(enum inmate_attempt attempt)
     case TRY_PROTECT: return result_of(mprotect(own.discarded, 4096, PROT_READ));
     case TRY_PROC_MEMORY: return result_of(process_vm_writev(1, NULL, 0, NULL, 0, 0));
     case TRY_CLONE3: return try_clone3();
-    default: return ENOSYS;
+    default: return try_unused(attempt);
     }
 }
 
@@ -181,6 +197,7 @@ int inmate_vmm_attempt(enum inmate_attempt attempt)
     case TRY_KICK: return result_of(syscall(SYS_tgkill, 1, first_vcpu, SIGUSR1));
     case TRY_INTERRUPT: return result_of(ioctl(own.machine, KVM_SIGNAL_MSI, &message));
     case TRY_EVENT: return write(own.event, &one, sizeof one) == sizeof one ? 0 : errno;
+    case TRY_TAKE_EVENT: return read(own.event, &one, sizeof one) == sizeof one ? 0 : errno;
     default: return try_new(attempt);
     }
 }

@@ -174,6 +174,27 @@ static void test_halted_guest_is_held(void **state)
     flat_free(&flat); /* also without an end */
 }
 
+/* What makes machines is not at hand beside a guest. */
+static void test_no_way_to_another_machine(void **state)
+{
+    struct flat flat;
+    char path[32], target[64];
+    uint32_t seen = 0;
+    (void)state;
+    flat_make(&flat, 1);
+    for (int fd = 0; fd < 64; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, target, sizeof target - 1);
+        if (length < 0)
+            continue;
+        target[length] = '\0';
+        assert_string_not_equal(target, "/dev/kvm");
+        seen += strcmp(target, "anon_inode:kvm-vm") == 0;
+    }
+    assert_int_equal(seen, 1);
+    flat_free(&flat);
+}
+
 static void test_never_run_is_freed(void **state)
 {
     static const uint8_t code[] = {SPIN};
@@ -373,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_ends_are_told_apart),
         cmocka_unit_test(test_spinning_guest_is_held),
         cmocka_unit_test(test_halted_guest_is_held),
+        cmocka_unit_test(test_no_way_to_another_machine),
         cmocka_unit_test(test_never_run_is_freed),
         cmocka_unit_test(test_state_moves),
         cmocka_unit_test(test_dirty_pages),
