@@ -172,6 +172,7 @@ enum {
     SANDBOX_CONSOLE_BYTES = KIB(64), /* the newest of a guest's serial console */
     TENANT_SANDBOXES_DEFAULT = 16,  /* of a tenant, alive at once, where its quota is not set */
     TENANT_SANDBOX_MEMORY_MIB_DEFAULT = 4096, /* of them together */
+    SANDBOX_LOG_BYTES_MAX = KIB(64), /* that its monitor says in all its life */
     SANDBOX_GRACE_SECONDS = 15,     /* after a command's timeout its sandbox is killed */
     IMAGE_NAME_TEXT = 33,           /* [a-z0-9-], at most 32 */
 

@@ -244,6 +244,8 @@ static status start_in_jail(struct child *child, int executable, int channel, st
             close(cgroup);
         return opened;
     }
+    if (child_runs_sandbox(child))
+        logs_bound(&child->log, SANDBOX_LOG_BYTES_MAX);
     const struct jail_plan plan = {
         .role = kinds[child->kind].role, .executable = executable,
         .name = kinds[child->kind].executable, .null = supervisor->null, .log = log,

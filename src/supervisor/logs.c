@@ -156,19 +156,32 @@ static void collect(struct child_log *log, struct span bytes)
     }
 }
 
-/* False at the end, which is when every copy of the child's end is closed. */
+static bool is_over(const struct child_log *log)
+{
+    return log->bound && log->taken >= log->bound;
+}
+
+/* False at the end, which is when every copy of the child's end is closed, or its bound is over. */
 static bool read_some(struct child_log *log, int reads)
 {
     uint8_t bytes[4096];
-    for (int i = 0; i < reads; i++) {
+    for (int i = 0; i < reads && !is_over(log); i++) {
         ssize_t count = read(log->fd, bytes, sizeof bytes);
         if (count < 0)
             return errno == EAGAIN || errno == EINTR;
         if (count == 0)
             return false;
         collect(log, (struct span){bytes, (size_t)count});
+        log->taken += (size_t)count;
+        if (is_over(log))
+            log_event(LOG_WARN, "child.cut_off", "%s: more than %zu bytes", log->name, log->bound);
     }
-    return true;
+    return !is_over(log);
+}
+
+void logs_bound(struct child_log *log, size_t bytes)
+{
+    log->bound = bytes;
 }
 
 static void on_readable(void *context, uint32_t events)

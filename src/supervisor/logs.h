@@ -17,12 +17,15 @@ struct child_log { /* zeroed: none */
     bool too_long;
     int64_t second_began_us; /* monotonic */
     uint32_t lines, dropped; /* in that second */
+    size_t bound, taken;     /* bytes ever; bound 0: none */
 };
 
 /* log must not move. ret_end: the caller's, for jail_spawn, close-on-exec and non-blocking: a child
  * that is not read loses lines, never time. */
 MUST_CHECK status logs_open(struct child_log *log, int *ret_end, struct loop *loop,
                             const char *name, const char *process, struct fault *fault);
+/* After so many bytes, however slowly they came, it is not read any more. */
+void logs_bound(struct child_log *log, size_t bytes);
 /* Takes the last words of a child that has ended. Also when zeroed or closed. */
 void logs_close(struct child_log *log);
 

@@ -141,6 +141,32 @@ static void a_line_without_end_is_cut(void **state)
     assert_in_range(logged(text), 100, 1024);
 }
 
+static void a_child_with_a_bound_is_heard_no_further(void **state)
+{
+    char text[8192];
+    struct child_log log = {0};
+    struct fault fault;
+    (void)state;
+    _cleanup_close_ int child = open_log(&log);
+    log_open("supervisor", LOG_INFO);
+    logs_bound(&log, 20);
+    say(child, "slow\n");
+    assert_int_equal(loop_turn(loop, 0, &fault), OK);
+    say(child, "and steady, over it\n");
+    assert_int_equal(loop_turn(loop, 0, &fault), OK);
+    assert_null(log.source); /* what it says now costs nothing */
+    say(child, "unheard\n");
+    assert_int_equal(loop_turn(loop, 0, &fault), OK);
+    cleanup_close(&child);
+    logs_close(&log);
+    logged(text);
+    assert_non_null(strstr(text, "cell-7: slow\"}\n"));
+    assert_non_null(strstr(text, "cell-7: and steady, over it\"}\n"));
+    assert_non_null(strstr(text, "\"event\":\"child.cut_off\",\"detail\":\"cell-7: more than"));
+    assert_null(strstr(text, "unheard"));
+    assert_int_equal(log.fd, -1);
+}
+
 static void a_child_that_is_not_read_loses_lines_and_waits_for_nobody(void **state)
 {
     struct child_log log = {0};
@@ -202,6 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_event_passes_as_it_is_and_the_rest_is_quoted, begin,
                                         end),
         cmocka_unit_test_setup_teardown(a_line_without_end_is_cut, begin, end),
+        cmocka_unit_test_setup_teardown(a_child_with_a_bound_is_heard_no_further, begin, end),
         cmocka_unit_test_setup_teardown(
             a_child_that_is_not_read_loses_lines_and_waits_for_nobody, begin, end),
         cmocka_unit_test_setup_teardown(a_child_that_says_too_much_is_cut_short, begin, end),
