@@ -33,6 +33,8 @@ struct monitor {
     bool running, told_running, over;
     status result; /* of the whole run, when over */
     struct fault fault;
+    status early; /* of what a blank did ahead: told when somebody waits for it */
+    struct fault early_fault;
     int64_t started; /* VMM_START came */
     uint8_t *storage;
 };
@@ -215,6 +217,10 @@ static status build(struct monitor *monitor, struct fault *fault)
     const struct machine_config config = {
         .memory_bytes = (uint64_t)monitor->spec.memory_mib * MIB(1), .vcpus = monitor->spec.vcpus,
         .huge_pages = monitor->spec.huge_pages, .console = monitor->spec.console};
+    if (monitor->early != OK) {
+        *fault = monitor->early_fault;
+        return monitor->early;
+    }
     if (!monitor->machine)
         return FAIL(BAD_REQUEST, fault, "VMM_FD_KVM has not come");
     TRY(machine_build(monitor->machine, &config, monitor->loop, fault));
@@ -234,6 +240,18 @@ static status preload(struct monitor *monitor, struct fault *fault)
     return OK;
 }
 
+/* A blank has nothing to say: one that could not be given a VM, or a kernel that can be loaded,
+ * waits like any other, or the next would be made in its place, and fail like it, without end. */
+static void act_ahead(struct monitor *monitor, enum vmm_fd kind)
+{
+    struct fault *fault = &monitor->early_fault;
+    if (monitor->early == OK && kind == VMM_FD_KVM)
+        monitor->early = machine_open(&monitor->machine, take_fd(&monitor->fds[VMM_FD_KVM]),
+                                      fault);
+    if (monitor->early == OK)
+        monitor->early = preload(monitor, fault);
+}
+
 /* ---- the order of things ---- */
 
 static status take_fd_message(struct monitor *monitor, struct ipc_message *message,
@@ -247,12 +265,9 @@ static status take_fd_message(struct monitor *monitor, struct ipc_message *messa
     if (kind < VMM_FD_KVM || kind > VMM_FD_TAP || monitor->had[kind])
         return FAIL(BAD_REQUEST, fault, "VMM_FD: no such kind, or again: %u", kind);
     monitor->had[kind] = true;
-    if (kind == VMM_FD_KVM) {
-        TRY(machine_open(&monitor->machine, take_fd(&message->fds[0]), fault));
-        return preload(monitor, fault);
-    }
     monitor->fds[kind] = take_fd(&message->fds[0]);
-    return kind == VMM_FD_KERNEL || kind == VMM_FD_INITRAMFS ? preload(monitor, fault) : OK;
+    act_ahead(monitor, (enum vmm_fd)kind);
+    return OK;
 }
 
 static status take_start(struct monitor *monitor, struct ipc_message *message,
