@@ -27,7 +27,7 @@ struct jail_report {
     uint32_t mounts;       /* that it can see: 1, its empty root */
     bool dumpable;
     char cgroup[128];      /* path, or "none: <why>" */
-    int64_t private_kib;   /* of smaps_rollup; -1 when not measured */
+    int64_t private_kib;   /* -1 when not measured */
 };
 
 struct jail_expectation {
@@ -48,7 +48,8 @@ struct jail_expectation {
 MUST_CHECK status jail_verify(struct jail_report *ret, const struct jail_child *child,
                               const struct jail_expectation *expected, struct fault *fault);
 
-/* Fills private_kib (KiB: Private_Clean + Private_Dirty); slower, for status only. */
+/* Fills private_kib (KiB: Private_Clean + Private_Dirty of smaps_rollup; of a monitor RssAnon);
+ * slower, for status only. */
 MUST_CHECK status jail_measure(struct jail_report *report, const struct jail_child *child,
                                struct fault *fault);
 

@@ -169,6 +169,24 @@ static int looks_from_outside(pid_t target, bool written)
     return WEXITSTATUS(code);
 }
 
+/* Never page by page, which takes as long as its guest likes. */
+static void its_memory_is_counted_by_the_kernel(void **state)
+{
+    (void)state;
+    struct prison prison = prison_jailed(JAIL_VMM);
+    struct jail_report report = {.private_kib = -1};
+    char text[4096];
+    assert_ok(jail_measure(&report, &prison.child, &fault));
+    _cleanup_close_ int file = openat(prison.child.proc, "status", O_RDONLY | O_CLOEXEC);
+    ssize_t length = read(file, text, sizeof text - 1);
+    assert_true(length > 0);
+    text[length] = '\0';
+    const char *counted = strstr(text, "RssAnon:");
+    assert_non_null(counted);
+    assert_int_equal(report.private_kib, strtoll(counted + 8, NULL, 10));
+    assert_int_equal(prison_release(&prison), 0);
+}
+
 static void another_tenant_cannot_look_into_it(void **state)
 {
     (void)state;
@@ -194,6 +212,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(a_thread_made_before_the_jail_is_shut_cannot_be_sealed),
         cmocka_unit_test(more_threads_than_vcpus_cannot_be_made),
         cmocka_unit_test(its_bounds_are_lowered_and_never_raised),
+        cmocka_unit_test(its_memory_is_counted_by_the_kernel),
         cmocka_unit_test(another_tenant_cannot_look_into_it),
     };
     return cmocka_run_group_tests(tests, prison_prepare, prison_clean_up);
