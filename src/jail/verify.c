@@ -460,16 +460,21 @@ status jail_measure(struct jail_report *report, const struct jail_child *child,
     return OK;
 }
 
+void jail_read_cpu(struct jail_used *used, const struct jail_child *child)
+{
+    struct timespec cpu;
+    clockid_t clock;
+    if (clock_getcpuclockid(child->pid, &clock) == 0 && clock_gettime(clock, &cpu) == 0)
+        used->cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+}
+
 void jail_read_used(struct jail_used *used, const struct jail_child *child)
 {
     uint8_t storage[PROC_FILE_MAX];
     struct fault ignored;
     struct span text;
-    struct timespec cpu;
-    clockid_t clock;
     uint64_t peak;
-    if (clock_getcpuclockid(child->pid, &clock) == 0 && clock_gettime(clock, &cpu) == 0)
-        used->cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+    jail_read_cpu(used, child);
     if (read_proc(&text, storage, child->proc, "status", &ignored) == OK
         && read_number(&peak, text, "VmHWM", 10, &ignored) == OK) /* gone once it has ended */
         used->peak_kib = peak;

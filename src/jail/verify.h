@@ -60,6 +60,7 @@ struct jail_used {
     uint64_t peak_kib; /* VmHWM: of this program, not of what its process was before exec */
 };
 void jail_read_used(struct jail_used *used, const struct jail_child *child);
+void jail_read_cpu(struct jail_used *used, const struct jail_child *child); /* that alone: 1 us */
 
 /* One object; name as in json.h. */
 void jail_report_json(struct json_writer *writer, const char *name,

@@ -184,6 +184,11 @@ static void its_memory_is_counted_by_the_kernel(void **state)
     const char *counted = strstr(text, "RssAnon:");
     assert_non_null(counted);
     assert_int_equal(report.private_kib, strtoll(counted + 8, NULL, 10));
+    struct jail_used all = {0}, cpu = {0};
+    jail_read_used(&all, &prison.child);
+    jail_read_cpu(&cpu, &prison.child);
+    assert_true(all.peak_kib > 0 && cpu.peak_kib == 0);
+    assert_true(all.cpu_us > 0 && cpu.cpu_us >= all.cpu_us);
     assert_int_equal(prison_release(&prison), 0);
 }
 
