@@ -193,7 +193,7 @@ static const struct row vcpu[] = {
 
 static const struct row devices[] = {
     CALL(read), CALL(preadv), CALL(pwritev), CALL(close),
-    CALL(writev), /* a failed assert's words */
+    CALL(writev), /* libc's words when it finds its heap or a stack broken */
     CALL(fallocate, IS(1, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)),
     CALL(sendmsg), CALL(recvmsg), CALL(shutdown),
     CALL(epoll_ctl), CALL(epoll_wait), CALL(epoll_pwait), CALL(poll), CALL(ppoll),
