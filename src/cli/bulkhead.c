@@ -4,6 +4,7 @@
 #include "crypt/crypt.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,8 +116,19 @@ static const struct {
     {"version", command_version}, {"--version", command_version},
 };
 
+/* A descriptor that was closed would be taken by the next file or socket, and the output of a
+ * command, or what it reads, would be that. Opened the wrong way round: using it still fails. */
+static void hold_standard(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0
+            && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(EXIT_REFUSED);
+}
+
 int main(int argc, char **argv)
 {
+    hold_standard();
     struct cli cli = {.argc = argc - 1, .argv = argv + 1};
     struct fault fault;
     const char *environment = getenv("BULKHEAD_DATA");
