@@ -36,6 +36,7 @@ static struct {
     pid_t runtime;
     int64_t started_us;
     bool go, running;
+    struct runner_used most; /* of each look */
     char trouble[RUNNER_DETAIL_TEXT]; /* the last line of the runtime */
 } own = {.tree = -1, .agent = -1, .stream = -1};
 
@@ -46,6 +47,33 @@ static status say(uint32_t type, struct span body, struct fault *fault)
     return ipc_send_wait(JAIL_FD_SUPERVISOR, type, 0, body, NULL, 0, -1, fault);
 }
 
+static bool grow(uint64_t *most, uint64_t now)
+{
+    bool more = now > *most;
+    *most = more ? now : *most;
+    return more;
+}
+
+/* The supervisor cannot see what a process has used that ends with this pid namespace: nobody
+ * reaps it. So it is told as it grows. */
+static void account(void)
+{
+    struct fault fault;
+    struct runner_used used = {0};
+    uint8_t bytes[16];
+    struct buffer body = buffer_over(bytes, sizeof bytes);
+    runner_look(&used);
+    grow(&own.most.tasks, used.tasks);
+    bool more = grow(&own.most.cpu_us, used.cpu_us);
+    more = grow(&own.most.memory_bytes, used.memory_bytes) || more;
+    if (!more || !own.running)
+        return;
+    buffer_put_u64(&body, own.most.cpu_us);
+    buffer_put_u64(&body, own.most.memory_bytes / 1024);
+    if (say(MESSAGE_VMM_USED, buffer_span(&body), &fault) != OK)
+        _exit(1);
+}
+
 static _Noreturn void end(enum sandbox_end how, const char *detail)
 {
     struct fault ignored;
@@ -53,6 +81,8 @@ static _Noreturn void end(enum sandbox_end how, const char *detail)
     struct buffer body = buffer_over(bytes, sizeof bytes);
     buffer_put_u8(&body, (uint8_t)how);
     buffer_put_text_field(&body, detail);
+    if (own.running)
+        account();
     status told = say(MESSAGE_VMM_ENDED, buffer_span(&body), &ignored);
     _exit(told == OK ? 0 : 1); /* pid 1: every process of the sandbox ends now */
 }
@@ -143,6 +173,12 @@ static void limit(__rlimit_resource_t resource, rlim_t value)
         _exit(126);
 }
 
+static rlim_t process_limit(void)
+{
+    bool gvisor = own.tier == SANDBOX_GVISOR;
+    return own.spec.processes + (gvisor ? GVISOR_THREADS : CONTAINER_PROCESSES);
+}
+
 /* Of the runtime and all below it. gVisor keeps its guest's memory in one file, which grows by GiB,
  * and has threads where the guest has processes. */
 static void limit_runtime(void)
@@ -154,11 +190,10 @@ static void limit_runtime(void)
     limit(RLIMIT_MSGQUEUE, mib);
     if (own.spec.cpu_s) /* of each process; the sum is looked at in time to say what was over */
         limit(RLIMIT_CPU, own.spec.cpu_s + 2);
+    limit(RLIMIT_NPROC, process_limit());
     if (own.tier == SANDBOX_GVISOR) {
-        limit(RLIMIT_NPROC, own.spec.processes + GVISOR_THREADS);
         limit(RLIMIT_FSIZE, (memory / gib + 2) * gib);
     } else {
-        limit(RLIMIT_NPROC, own.spec.processes + CONTAINER_PROCESSES);
         limit(RLIMIT_DATA, memory + CONTAINER_OVERHEAD_MIB * mib);
     }
 }
@@ -261,6 +296,22 @@ static void hear_errors(void)
     own.trouble[length] = '\0';
 }
 
+/* gVisor's kernel falls over when the host refuses it a thread, which many processes bring about:
+ * more of them than may be is the likely reason then. */
+static _Noreturn void end_failed(int code)
+{
+    char detail[RUNNER_DETAIL_TEXT];
+    const char *name = sandbox_tier_name(own.tier);
+    if (!own.running)
+        snprintf(detail, sizeof detail, "%.20s exits with %d: %.80s", name, code, own.trouble);
+    else if (own.most.tasks >= process_limit() / 2)
+        snprintf(detail, sizeof detail, "%.20s ended with %d at its limit of %llu threads: too "
+                 "many processes at once", name, code, (unsigned long long)process_limit());
+    else
+        snprintf(detail, sizeof detail, "%.20s ended with %d under the command", name, code);
+    end(SANDBOX_FAILED, detail);
+}
+
 static void reap(void)
 {
     int how;
@@ -269,23 +320,19 @@ static void reap(void)
         if (ended != own.runtime)
             continue;
         hear_errors();
-        if (own.running)
+        if (own.running && WIFEXITED(how) && WEXITSTATUS(how) == 0)
             end(SANDBOX_SHUTDOWN, "");
-        char detail[RUNNER_DETAIL_TEXT];
-        snprintf(detail, sizeof detail, "%.20s exits with %d: %.80s", sandbox_tier_name(own.tier),
-                 WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how), own.trouble);
-        end(SANDBOX_FAILED, detail);
+        end_failed(WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how));
     }
 }
 
 static void look(void)
 {
-    struct runner_used used = {0};
     uint64_t overhead = own.tier == SANDBOX_GVISOR ? GVISOR_OVERHEAD_MIB : CONTAINER_OVERHEAD_MIB;
-    runner_look(&used);
-    if (used.memory_bytes > (own.spec.memory_mib + overhead) * MIB(1))
+    account();
+    if (own.most.memory_bytes > (own.spec.memory_mib + overhead) * MIB(1))
         end(SANDBOX_MEMORY, "");
-    if (own.spec.cpu_s && used.cpu_us > (uint64_t)own.spec.cpu_s * 1000000)
+    if (own.spec.cpu_s && own.most.cpu_us > (uint64_t)own.spec.cpu_s * 1000000)
         end(SANDBOX_CPU_TIME, "");
 }
 

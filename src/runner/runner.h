@@ -43,7 +43,7 @@ MUST_CHECK status runner_copy_file(int to_directory, const char *name, int from,
 struct runner_used {
     uint64_t memory_bytes; /* of all processes and of the private tree */
     uint64_t cpu_us;
-    uint32_t processes;
+    uint64_t tasks; /* threads, of all of them */
 };
 
 /* By /proc of the runner's pid namespace: what bounds a container where there is no cgroup. What

@@ -12,8 +12,7 @@
 enum { PROC_TEXT = 4096 };
 
 struct sums {
-    uint64_t kib, ticks;
-    uint32_t processes;
+    uint64_t kib, ticks, tasks;
 };
 
 static bool read_file(char text[PROC_TEXT], int proc, const char *pid, const char *name)
@@ -75,7 +74,7 @@ static void add_process(struct sums *sums, int proc, const char *pid)
         add_ticks(sums, text);
     if (!read_file(text, proc, pid, "status"))
         return;
-    sums->processes++;
+    sums->tasks += number_of(text, "\nThreads:");
     sums->kib += number_of(text, "\nRssAnon:") + number_of(text, "\nRssShmem:");
 }
 
@@ -97,5 +96,5 @@ void runner_look(struct runner_used *ret)
     *ret = (struct runner_used){
         .memory_bytes = sums.kib * 1024 + disk,
         .cpu_us = sums.ticks * (1000000 / (uint64_t)sysconf(_SC_CLK_TCK)),
-        .processes = sums.processes};
+        .tasks = sums.tasks};
 }

@@ -402,6 +402,17 @@ static status on_vmm_running(struct child *child, struct ipc_message *message,
     return monitor_running(child, entered_us, dialled_us, fault);
 }
 
+static status on_vmm_used(struct child *child, struct ipc_message *message, struct cursor *body,
+                          struct fault *fault)
+{
+    (void)message;
+    uint64_t cpu_us, peak_kib;
+    TRY(cursor_u64(&cpu_us, body, fault));
+    TRY(cursor_u64(&peak_kib, body, fault));
+    TRY(cursor_end(body, fault));
+    return monitor_used(child, cpu_us, peak_kib, fault);
+}
+
 static status on_vmm_ended(struct child *child, struct ipc_message *message, struct cursor *body,
                            struct fault *fault)
 {
@@ -457,10 +468,17 @@ static const struct permit vmm_permits[] = {
     {MESSAGE_VMM_ENDED, CHILD_CLOSING, CHILD_SERVING, 0, on_vmm_ended},
     {0}};
 
+static const struct permit runner_permits[] = {
+    {MESSAGE_VMM_BLANK, CHILD_STARTING, CHILD_STARTING, 0, on_vmm_blank},
+    {MESSAGE_VMM_RUNNING, CHILD_JAILED, CHILD_JAILED, 0, on_vmm_running},
+    {MESSAGE_VMM_USED, CHILD_SERVING, CHILD_SERVING, 0, on_vmm_used},
+    {MESSAGE_VMM_ENDED, CHILD_CLOSING, CHILD_SERVING, 0, on_vmm_ended},
+    {0}};
+
 static const struct permit *const tables[CHILD_KINDS] = {
     [CHILD_KMS] = kms_permits, [CHILD_CONTROL] = control_permits,
     [CHILD_GATEWAY] = gateway_permits, [CHILD_CELL] = cell_permits,
-    [CHILD_VMM] = vmm_permits, [CHILD_RUNNER] = vmm_permits};
+    [CHILD_VMM] = vmm_permits, [CHILD_RUNNER] = runner_permits};
 
 void permits_handle(struct child *child, struct ipc_message *message)
 {

@@ -349,6 +349,22 @@ static uint64_t whole_us(const struct rusage *rusage)
          + (uint64_t)(rusage->ru_utime.tv_usec + rusage->ru_stime.tv_usec);
 }
 
+static void note_used(struct sandbox *sandbox, uint64_t cpu_us, uint64_t peak_kib)
+{
+    if (cpu_us > sandbox->cpu_us)
+        sandbox->cpu_us = cpu_us;
+    if (peak_kib > sandbox->peak_kib)
+        sandbox->peak_kib = peak_kib;
+}
+
+status monitor_used(struct child *runner, uint64_t cpu_us, uint64_t peak_kib, struct fault *fault)
+{
+    if (cpu_us > INT64_MAX || peak_kib > INT64_MAX)
+        return FAIL(BAD_REQUEST, fault, "VMM_USED: more than there can be");
+    note_used(runner->sandbox, cpu_us, peak_kib);
+    return OK;
+}
+
 void monitor_look(struct child *monitor)
 {
     siginfo_t info = {0};
@@ -364,10 +380,7 @@ void monitor_look(struct child *monitor)
         used.peak_kib = (uint64_t)rusage.ru_maxrss;
         used.cpu_us = whole_us(&rusage); /* of a runner: with all that it has reaped */
     }
-    if (used.cpu_us > sandbox->cpu_us)
-        sandbox->cpu_us = used.cpu_us;
-    if (used.peak_kib > sandbox->peak_kib)
-        sandbox->peak_kib = used.peak_kib;
+    note_used(sandbox, used.cpu_us, used.peak_kib);
 }
 
 static void describe_death(char detail[SANDBOX_REASON_TEXT], const struct child *monitor,
@@ -384,6 +397,11 @@ static void describe_death(char detail[SANDBOX_REASON_TEXT], const struct child 
         snprintf(detail, SANDBOX_REASON_TEXT, "its monitor exited with %d", exit_code);
 }
 
+static bool cpu_time_was_over(const struct sandbox *sandbox)
+{
+    return sandbox->spec.cpu_s && sandbox->cpu_us >= (uint64_t)sandbox->spec.cpu_s * 1000000;
+}
+
 /* Our own decision is first, then what the kernel says, then what the monitor said. */
 static void judge(struct sandbox *sandbox, const struct child *monitor, int exit_code)
 {
@@ -392,6 +410,9 @@ static void judge(struct sandbox *sandbox, const struct child *monitor, int exit
     if ((sandbox->end == 0 || failed) && exit_code == KILLED && bounds_memory_was_over(monitor)) {
         sandbox->end = SANDBOX_MEMORY;
         snprintf(sandbox->detail, sizeof sandbox->detail, "its memory was over");
+    } else if (sandbox->end == 0 && exit_code == KILLED && cpu_time_was_over(sandbox)) {
+        sandbox->end = SANDBOX_CPU_TIME; /* RLIMIT_CPU was before our own look at it */
+        snprintf(sandbox->detail, sizeof sandbox->detail, "its CPU time was over");
     } else if (sandbox->end == 0) {
         sandbox->end = sandbox->said ? sandbox->said : SANDBOX_FAILED;
         if (!sandbox->said || monitor->detail[0])

@@ -272,6 +272,9 @@ MUST_CHECK status monitor_running(struct child *monitor, uint64_t entered_us, ui
 /* BAD_REQUEST for an end that is not the monitor's to know. */
 MUST_CHECK status monitor_guest_ended(struct child *monitor, uint8_t end, const char *detail,
                                       struct fault *fault);
+/* A runner adds up what its whole tree has used. */
+MUST_CHECK status monitor_used(struct child *runner, uint64_t cpu_us, uint64_t peak_kib,
+                               struct fault *fault);
 void monitor_look(struct child *monitor); /* at what it has used; also when it has ended */
 void monitor_ended(struct child *monitor, int exit_code);
 /* sandbox_probe.c */

@@ -38,6 +38,7 @@ static uint8_t storage[IPC_PACKET_MAX];
 static uid_t next_uid = UID_FIRST;
 
 struct sandbox { /* under test */
+    uint64_t cpu_us, peak_kib; /* as it told */
     struct jail_child child;
     int channel, stream;
     uid_t uid;
@@ -62,13 +63,28 @@ static void tell_fd(const struct sandbox *sandbox, enum vmm_fd kind, int fd)
     tell(sandbox, MESSAGE_VMM_FD, (struct span){&byte, 1}, &fd);
 }
 
-/* The next message; false: it ended instead, and said why. */
+static void note_used(struct sandbox *sandbox, const struct ipc_message *message)
+{
+    struct cursor body = cursor_over(message->body);
+    uint64_t cpu_us, peak_kib;
+    assert_ok(cursor_u64(&cpu_us, &body, &fault));
+    assert_ok(cursor_u64(&peak_kib, &body, &fault));
+    assert_true(cpu_us >= sandbox->cpu_us && peak_kib >= sandbox->peak_kib);
+    sandbox->cpu_us = cpu_us;
+    sandbox->peak_kib = peak_kib;
+}
+
+/* The next message but those on what it used; false: it ended instead, and said why. */
 static bool heard(struct sandbox *sandbox, uint32_t type)
 {
     struct ipc_message message;
     uint8_t end;
     struct span detail;
-    assert_ok(ipc_await(&message, sandbox->channel, storage, WAIT_MS, &fault));
+    do {
+        assert_ok(ipc_await(&message, sandbox->channel, storage, WAIT_MS, &fault));
+        if (message.type == MESSAGE_VMM_USED)
+            note_used(sandbox, &message);
+    } while (message.type == MESSAGE_VMM_USED);
     if (message.type == type && type != MESSAGE_VMM_ENDED)
         return true;
     assert_int_equal(message.type, MESSAGE_VMM_ENDED);
@@ -256,6 +272,8 @@ static void ends_with(enum sandbox_tier tier, enum attempt what, enum sandbox_en
     order(&sandbox, what);
     assert_true(heard(&sandbox, MESSAGE_VMM_ENDED));
     assert_string_equal(sandbox_end_name(sandbox.end), sandbox_end_name(end));
+    assert_true(sandbox.cpu_us >= (uint64_t)spec.cpu_s * 1000000);
+    assert_true(end != SANDBOX_MEMORY || sandbox.peak_kib > (uint64_t)MEMORY_MIB * 1024);
     release(&sandbox);
 }
 
