@@ -169,6 +169,37 @@ for (const tier of ['gvisor', 'container'])
       assert.equal(late.code, 124);
     });
 
+    test('the account is of all that ran, also of what was killed', async () => {
+      const spin = 'i=0; while [ $i -lt 30000000 ]; do i=$((i+1)); done';
+      const file = path.join(top, `${tier}-account.json`);
+      const timed = await shell(`(${spin}) & ${spin}`, ['--timeout', '3s', '--report', file]);
+      assert.equal(timed.code, 124, timed.stderr);
+      const { end } = JSON.parse(fs.readFileSync(file));
+      assert.ok(end.cpu_seconds > 0.3 && end.peak_kib > 2000, JSON.stringify(end));
+    });
+
+    test('a fork bomb ends by a limit that is told, or is outlived', { timeout: 60000 }, async () => {
+      const { code, stderr } = await shell('f() { f | f & }; f; f; sleep 2', ['--processes', '64', '--timeout', '10s']);
+      assert.ok(code !== 125 || /limit of \d+ threads/.test(stderr), `${code}: ${stderr.slice(-300)}`);
+    });
+
+    test('a closed descriptor of the caller is nobody else\'s', async () => {
+      const closed = (which) => new Promise((resolve) => {
+        const line = `exec ${path.join(build, 'bulkhead')} sandbox run --data ${node.data} --tier ${tier} -- cat ${which}`;
+        const child = spawn('/bin/sh', ['-c', line], { stdio: ['pipe', 'pipe', 'pipe'] });
+        let out = '', err = '';
+        child.stdout.on('data', (piece) => { out += piece; });
+        child.stderr.on('data', (piece) => { err += piece; });
+        child.stdin.on('error', () => {});
+        child.on('close', (code) => resolve({ code, out, err }));
+        child.stdin.end('words\n');
+      });
+      assert.deepEqual(await closed('<&-'), { code: 0, out: '', err: '' });
+      const deaf = await closed('>&-');
+      assert.equal(deaf.code, 125);
+      assert.match(deaf.err, /standard output: Bad file descriptor/);
+    });
+
     test('a runner that is killed takes everything with it, and the node goes on', { timeout: 60000 }, async () => {
       let mine;
       const { code } = await shell('sleep 1000 & echo up; wait', [], {
