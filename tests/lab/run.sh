@@ -27,13 +27,13 @@ rootless)
         -f "$here/node.sh:/opt/node.sh" -- 'mkdir -p /tmp/nobody && chown 65534:65534 /tmp/nobody &&
         /opt/setpriv --reuid 65534 --regid 65534 --clear-groups sh /opt/node.sh /tmp/nobody/data' ;;
 microvm)
-    # packages are kept beside the lab's kernel, so that they are fetched once
-    packages=${LAB_CACHE:-$here/../../build/lab}/packages image=$(mktemp -d)
+    # packages are kept beside the lab's kernel, so that they are fetched once, and by one of the cases
+    cache=${LAB_CACHE:-$here/../../build/lab} image=$(mktemp -d)
     trap 'rm -rf "$image"' EXIT
-    mkdir -p "$packages"
-    "$build/bulkhead" image build base --data "$image" --packages "$packages"
+    mkdir -p "$cache/packages"
+    flock "$cache/packages.lock" "$build/bulkhead" image build base --data "$image" --packages "$cache/packages"
     # shellcheck disable=SC2086
-    "$here/lab.sh" -m 3072 -t 580 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
+    "$here/lab.sh" -m 3072 -t 1750 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
         -f "$here/microvm.sh:/opt/microvm.sh" -- "sh /opt/microvm.sh /tmp/data ${*:3}" ;;
 *)
     echo "run.sh: agent, jail, node, rootless or microvm" >&2
