@@ -23,15 +23,28 @@ fail() {
     exit 1
 }
 
+# Several builds may share PACKAGES: what lies there under its name is whole.
+fetch() {
+    find "$PACKAGES" -maxdepth 1 -name '.fetch.*' -mmin +60 -exec rm -rf {} + # of one that was killed
+    fetched=$(mktemp -d "$PACKAGES/.fetch.XXXXXX")
+    # the index may be older than the archive, and only root can renew it
+    if (cd "$fetched" && apt-get download -qq -o Acquire::Retries=0 "$1" >&2) || {
+        [ "$(id -u)" != 0 ] || apt-get update -qq -o Acquire::Retries=0 >&2 || true
+        (cd "$fetched" && apt-get download -qq -o Acquire::Retries=0 "$1" >&2)
+    }; then
+        mv "$fetched"/*.deb "$PACKAGES"
+        rmdir "$fetched"
+    else
+        rm -rf "$fetched"
+        fail "package $1 cannot be fetched; without a network, put it into $PACKAGES"
+    fi
+}
+
 # the newest package of that name in PACKAGES, fetched when there is none
 package() {
     file=$(find "$PACKAGES" -maxdepth 1 -name "$1_*.deb" | sort -V | tail -n 1)
     if [ -z "$file" ]; then
-        # the index may be older than the archive, and only root can renew it
-        (cd "$PACKAGES" && apt-get download -qq -o Acquire::Retries=0 "$1" >&2) || {
-            [ "$(id -u)" != 0 ] || apt-get update -qq -o Acquire::Retries=0 >&2 || true
-            (cd "$PACKAGES" && apt-get download -qq -o Acquire::Retries=0 "$1" >&2)
-        } || fail "package $1 cannot be fetched; without a network, put it into $PACKAGES"
+        fetch "$1"
         file=$(find "$PACKAGES" -maxdepth 1 -name "$1_*.deb" | sort -V | tail -n 1)
     fi
     [ -n "$file" ] || fail "package $1: not where it was put"
