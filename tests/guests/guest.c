@@ -16,8 +16,12 @@ struct memory_entry {
     uint32_t type, reserved;
 };
 
+struct module {
+    uint64_t address, size, command_line, reserved;
+};
+
 uint64_t ram_end;
-const char *command_line = "";
+const char *command_line = "", *initramfs = "";
 static uint64_t seed;
 static void (*volatile second_job)(void);
 static volatile bool second_alive;
@@ -34,6 +38,10 @@ void *memset(void *to, int byte, size_t size)
 void *memcpy(void *to, const void *from, size_t size)
 {
     void *at = to;
+    size_t words = size / 8;
+    size %= 8;
+    /* some hosts emulate each step of these */
+    __asm__ volatile("rep movsq" : "+D"(at), "+S"(from), "+c"(words) : : "memory");
     __asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(size) : : "memory");
     return to;
 }
@@ -76,7 +84,7 @@ uint64_t random_next(void)
     return seed * UINT64_C(2685821657736338717);
 }
 
-static bool begins(const char *text, const char *with)
+bool begins(const char *text, const char *with)
 {
     for (; *with; text++, with++)
         if (*text != *with)
@@ -146,10 +154,12 @@ void guest_main(uint64_t start_info)
     const struct memory_entry *entries = (const struct memory_entry *)info->memory_map;
     if (info->command_line)
         command_line = (const char *)info->command_line;
+    if (info->modules)
+        initramfs = (const char *)((const struct module *)info->module_list)->address;
     for (uint32_t i = 0; i < info->memory_entries; i++)
         if (entries[i].type == 1 && entries[i].address <= UINT64_C(0x200000))
             ram_end = entries[i].address + entries[i].size;
     seed = option("seed", 42) | 1;
-    attack_main();
+    program_main();
     power_off();
 }

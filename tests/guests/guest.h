@@ -9,14 +9,15 @@
 #define WINDOW_BYTES UINT64_C(0x1000)
 #define WINDOWS_MAX 8
 
-/* Of the start info: bytes of RAM from 0 on, and the command line. */
+/* Of the start info: bytes of RAM from 0 on, the command line, the bytes of the initramfs. */
 extern uint64_t ram_end;
-extern const char *command_line;
+extern const char *command_line, *initramfs;
 
-void guest_main(uint64_t start_info); /* by start.S; calls attack_main */
+void guest_main(uint64_t start_info); /* by start.S; calls program_main */
 void second_main(void);
-void attack_main(void);
+void program_main(void);
 
+bool begins(const char *text, const char *with);
 /* The value behind "name=" on the command line, else otherwise. */
 uint64_t option(const char *name, uint64_t otherwise);
 

@@ -496,7 +496,7 @@ static void attack_device(bool two)
         changed_meanwhile();
 }
 
-void attack_main(void)
+void program_main(void)
 {
     uint64_t only = option("only", WINDOWS_MAX), devices = 0;
     bool two = second_cpu(NULL);

@@ -13,9 +13,16 @@ entry:
     cld
     mov $stack_end, %esp
     mov %ebx, %esi
-    /* page tables: one PML4 entry, four directories of 2 MiB pages */
+    /* page tables: one PML4 entry, four pages of 1 GiB or directories of 2 MiB pages */
+    mov $0x80000001, %eax
+    cpuid
+    mov $0x83, %eax             /* present, writable, large */
+    mov $0x40000000, %ebp
+    mov $pointers, %edi
+    mov $4, %ecx
+    test $1 << 26, %edx
+    jnz 2f
     mov $directory, %edi
-    mov $0x83, %eax             /* present, writable, 2 MiB */
     xor %ecx, %ecx
 1:  mov %eax, (%edi)
     movl $0, 4(%edi)
@@ -25,10 +32,11 @@ entry:
     cmp $2048, %ecx
     jb 1b
     mov $directory + 3, %eax
+    mov $0x1000, %ebp
     mov $pointers, %edi
     mov $4, %ecx
 2:  mov %eax, (%edi)
-    add $0x1000, %eax
+    add %ebp, %eax
     add $8, %edi
     dec %ecx
     jnz 2b
