@@ -51,8 +51,12 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
     uint64_t memory_mib = (uint64_t)spec->memory_mib + spec->memory_mib / OVERHEAD_SHARE
                         + OVERHEAD_MIB;
     const uint32_t threads = spec->vcpus + 1;
+    /* a blank that was given its kernel early may only now map what it begins with */
+    const uint64_t data_mib = spec->memory_mib < SANDBOX_MEMORY_MIB_DEFAULT
+                            ? memory_mib + SANDBOX_MEMORY_MIB_DEFAULT - spec->memory_mib
+                            : memory_mib;
     const struct jail_bounds bounds = {
-        .data_bytes = data_bounded ? (memory_mib + (uint64_t)threads * STACK_MIB) << 20 : 0,
+        .data_bytes = data_bounded ? (data_mib + (uint64_t)threads * STACK_MIB) << 20 : 0,
         .cpu_seconds = spec->cpu_s ? 2 * spec->cpu_s + CPU_MARGIN_S : 0,
         .threads = threads + KVM_THREADS};
     const struct jail_limits limits = {.memory_max_bytes = memory_mib << 20,

@@ -2,6 +2,7 @@
  * ours. Everything a guest says is checked here: nothing else adds to a base. */
 #pragma once
 
+#include "base/limits.h"
 #include "base/status.h"
 
 #include <stdbool.h>
@@ -10,7 +11,7 @@
 
 enum {
     MEMORY_REGIONS_MAX = 2, /* below the device hole, and above 4 GiB */
-    MEMORY_EARLY_BYTES = 128 * 1024 * 1024,
+    MEMORY_EARLY_BYTES = SANDBOX_MEMORY_MIB_DEFAULT * 1024 * 1024, /* its bound on data has room */
 };
 
 struct memory_region {
