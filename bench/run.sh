@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 build=${BULKHEAD_BUILD:-build}
 ninja -C "$build" bench/bench-load bench/bench-seal bench/bench-audit bench/bench-plain-log bench/bench-blob \
-    bench/bench-vmm-boot bench/bench-vmm-peer bulkhead bulkhead-agent >/dev/null
+    bench/bench-vmm-boot bench/bench-vmm-peer bench/bench-vmm-create bench/bench-vmm-block bench/bench-vmm-vsock bulkhead bulkhead-agent >/dev/null
 # On a machine that others load too, both sides of every comparison can be given the processors first.
 set -- python3 -B bench/run.py "$@"
 [ -z "${BENCH_REALTIME:-}" ] || set -- chrt --rr 1 "$@"

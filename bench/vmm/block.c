@@ -1,5 +1,5 @@
 /* What the block device adds to the host's own reads: requests of a driver in memory, beside plain
- * pread of the same file by the same thread. One line a case: ns a request of each, and the ratio.
+ * pread of the same file by the same thread. One line of JSON: ns a request of each.
  *
  *     bench-vmm-block [MIB]     the file's size, default 256; it has no name and lies in memory */
 #define _GNU_SOURCE
@@ -18,7 +18,7 @@
 enum {
     QUEUE = 256, DEPTH_MAX = 32, DATA_MAX = 128 * 1024,
     DESCRIPTORS = 0x1000, AVAILABLE = 0x3000, USED = 0x4000, HEADS = 0x6000, DATA = 0x100000,
-    ROUND_US = 1000000,
+    ROUND_US = 400000,
 };
 
 struct bench {
@@ -28,7 +28,7 @@ struct bench {
     struct loop *loop;
     uint64_t file_bytes, chance, interrupts;
     uint16_t next_available;
-    int file;
+    int file, told;
 };
 
 static void die(const char *what, const struct fault *fault)
@@ -152,8 +152,8 @@ static void compare(struct bench *bench, const char *name, uint32_t bytes, bool 
 {
     double device = by_device(bench, bytes, sequential, depth);
     double plain = by_pread(bench, bytes, sequential, depth);
-    printf("%-28s depth %2u: device %8.0f ns, pread %8.0f ns, ratio %.2f\n", name, depth, device,
-           plain, device / plain);
+    printf("%s\"%s, depth %u\": {\"device_ns\": %.0f, \"pread_ns\": %.0f}",
+           bench->told++ ? ", " : "{", name, depth, device, plain);
 }
 
 int main(int argc, char **argv)
@@ -175,14 +175,16 @@ int main(int argc, char **argv)
     bench.host = (struct virtio_host){&bench.memory, count_interrupt, &bench};
     for (int overlay = 0; overlay < 2; overlay++) {
         make(&bench, overlay, &fault);
-        printf("%s\n", overlay ? "base under an empty overlay" : "base alone");
-        compare(&bench, "4 KiB at random", 4096, false, 1);
-        compare(&bench, "4 KiB at random", 4096, false, DEPTH_MAX);
-        compare(&bench, "128 KiB one after another", DATA_MAX, true, 1);
-        compare(&bench, "128 KiB one after another", DATA_MAX, true, DEPTH_MAX);
+        const char *small = overlay ? "4 KiB under an overlay" : "4 KiB";
+        const char *large = overlay ? "128 KiB under an overlay" : "128 KiB";
+        compare(&bench, small, 4096, false, 1);
+        compare(&bench, small, 4096, false, DEPTH_MAX);
+        compare(&bench, large, DATA_MAX, true, 1);
+        compare(&bench, large, DATA_MAX, true, DEPTH_MAX);
         device_free(bench.device);
         bench.device = NULL;
     }
+    printf("}\n");
     loop_free(bench.loop);
     memory_free(&bench.memory);
     close(bench.file);

@@ -1,11 +1,13 @@
-/* peer.c: one guest from the start of its monitor on, timed from outside: the same agent, the same
- * protocol and the same clock, whichever monitor runs it.
+/* peer.c: guests from the start of their monitors on, timed from outside: the same agent, the same
+ * protocol and the same clock, whichever monitor runs them.
  *
- *   bench-vmm-peer ours|qemu [--rounds N] -- MONITOR...
+ *   bench-vmm-peer [--rounds N] ours|qemu MONITOR... [/ ours|qemu MONITOR...]
  *
  * ours: descriptor 3 of MONITOR is the stream to the agent. qemu: the host's vsock is listened to.
- * One line of JSON: microseconds since MONITOR was started, or that an exchange took; bytes a
- * second. The guest's scratch disk gets 16 MiB written and read back. */
+ * Two are booted one after the other; in every round each has its turn with every exchange, the
+ * other one idle, so that what else the machine does meets both. A line of JSON for each monitor:
+ * microseconds since it was started, that an exchange took (medians), KiB of its own; and stderr
+ * tells of every sample as it is taken. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -25,7 +27,9 @@
 #include <unistd.h>
 
 enum {
-    READ_BYTES = KIB(64), ROUNDS_MAX = 1000, STREAM_MIB = 16, STREAM_FD = 3, PATIENCE_MS = 300000
+    READ_BYTES = KIB(64), ROUNDS_MAX = 100, SIDES = 2, STREAM_FD = 3, PATIENCE_MS = 300000,
+    ECHOES = 17, SMALL_READS = 64,
+    GUEST_KIB = 100 * 1024, /* none but QEMU's guest has such a mapping; ours is in no dump */
 };
 
 struct session {
@@ -115,16 +119,24 @@ static void turn(struct session *session, struct agent_hello *hello)
     }
 }
 
-static void begin(struct session *session, const char *command, uint8_t flags)
+/* Words between single spaces, but for what is given to a shell. */
+static void begin(struct session *session, const char *command, bool shell, uint8_t flags)
 {
     struct buffer payload = buffer_of(AGENT_FRAME_MAX), out = buffer_of(AGENT_FRAME_MAX + 4);
-    struct agent_exec exec = {
-        .arguments = {SPAN("sh"), SPAN("-c"), span_of_text(command)}, .argument_count = 3,
-        .user = SPAN("root"), .flags = flags};
-    if (strchr(command, ' ') == NULL) {
-        exec.arguments[0] = span_of_text(command);
-        exec.argument_count = 1;
+    struct agent_exec exec = {.user = SPAN("root"), .flags = flags};
+    struct span *words = exec.arguments;
+    if (shell) {
+        *words++ = SPAN("sh");
+        *words++ = SPAN("-c");
+        *words++ = span_of_text(command);
+    } else {
+        while (*command) {
+            size_t length = strcspn(command, " ");
+            *words++ = (struct span){(const uint8_t *)command, length};
+            command += length + (command[length] == ' ');
+        }
     }
+    exec.argument_count = (uint32_t)(words - exec.arguments);
     session->id++;
     session->received = 0;
     session->started = session->over = false;
@@ -134,10 +146,12 @@ static void begin(struct session *session, const char *command, uint8_t flags)
     send_all(session, &out);
 }
 
-static int64_t run(struct session *session, const char *command)
+/* ---- exchanges: microseconds each ---- */
+
+static int64_t run(struct session *session, const char *command, bool shell)
 {
     int64_t begun = clock_monotonic_us();
-    begin(session, command, 0);
+    begin(session, command, shell, 0);
     while (!session->over)
         turn(session, NULL);
     return clock_monotonic_us() - begun;
@@ -149,28 +163,27 @@ static int by_size(const void *left, const void *right)
     return *a < *b ? -1 : *a > *b;
 }
 
-static int64_t median(int64_t *times, int count)
+static int64_t median(const int64_t *times, int count)
 {
-    qsort(times, (size_t)count, sizeof *times, by_size);
-    return times[count / 2];
+    int64_t sorted[ROUNDS_MAX];
+    memcpy(sorted, times, (size_t)count * sizeof *times);
+    qsort(sorted, (size_t)count, sizeof *sorted, by_size);
+    return sorted[count / 2];
 }
 
-static int64_t commands(struct session *session, int rounds)
+static int64_t command(struct session *session)
 {
-    static int64_t times[ROUNDS_MAX];
-    for (int i = 0; i < rounds; i++)
-        times[i] = run(session, "/bin/true");
-    return median(times, rounds);
+    return run(session, "/bin/true", false);
 }
 
-/* A byte there and back. */
-static int64_t echoes(struct session *session, int rounds)
+/* A byte to a command and back. */
+static int64_t echo(struct session *session)
 {
-    static int64_t times[ROUNDS_MAX];
-    begin(session, "/bin/cat", AGENT_EXEC_STDIN);
+    int64_t times[ECHOES];
+    begin(session, "/bin/cat", false, AGENT_EXEC_STDIN);
     while (!session->started)
         turn(session, NULL);
-    for (int i = 0; i < rounds; i++) {
+    for (int i = 0; i < ECHOES; i++) {
         struct buffer out = buffer_of(64);
         uint64_t before = session->received;
         int64_t begun = clock_monotonic_us();
@@ -185,31 +198,67 @@ static int64_t echoes(struct session *session, int rounds)
     send_all(session, &out);
     while (!session->over)
         turn(session, NULL);
-    return median(times, rounds);
+    return median(times, ECHOES);
 }
 
-static double rate(int64_t us, int64_t less)
+/* From when the command runs until it has ended and all that it wrote is here. */
+static int64_t work(struct session *session, const char *words)
 {
-    return (double)STREAM_MIB * 1024 * 1024 * 1e6 / (double)(us > less ? us - less : 1);
+    begin(session, words, false, 0);
+    while (!session->started)
+        turn(session, NULL);
+    int64_t begun = clock_monotonic_us();
+    while (!session->over)
+        turn(session, NULL);
+    return clock_monotonic_us() - begun;
 }
 
-static void measure(struct session *session, int rounds)
+static int64_t output(struct session *session)
 {
-    int64_t command = commands(session, rounds);
-    printf(", \"exec_us\": %lld", (long long)command);
-    printf(", \"echo_us\": %lld", (long long)echoes(session, rounds));
-    int64_t stream = run(session, "dd if=/dev/zero bs=64k count=256 2>/dev/null");
-    printf(", \"stream_bytes_per_second\": %.0f", rate(stream, command));
-    int64_t written = run(session,
-                          "dd if=/dev/zero of=/var/f bs=64k count=256 conv=fsync 2>/dev/null");
-    run(session, "echo 3 >/proc/sys/vm/drop_caches");
-    int64_t read_back = run(session, "dd if=/var/f of=/dev/null bs=64k 2>/dev/null");
-    int64_t small = run(session,
-                        "dd if=/dev/vdb of=/dev/null bs=4k count=256 iflag=direct 2>/dev/null");
-    printf(", \"write_bytes_per_second\": %.0f, \"read_bytes_per_second\": %.0f",
-           rate(written, command), rate(read_back, command));
-    printf(", \"read_4k_us\": %.1f", (double)(small > command ? small - command : 1) / 256);
+    return work(session, "/bin/dd if=/dev/zero bs=64k count=64");
 }
+
+static int64_t file_write_out(struct session *session)
+{
+    return work(session, "/bin/dd if=/dev/zero of=/var/f bs=64k count=128 conv=fsync");
+}
+
+static int64_t file_read_back(struct session *session)
+{
+    run(session, "echo 3 >/proc/sys/vm/drop_caches", true);
+    return work(session, "/bin/dd if=/var/f of=/dev/null bs=64k");
+}
+
+static int64_t small_reads(struct session *session)
+{
+    return work(session, "/bin/dd if=/dev/vdb of=/dev/null bs=4k count=64 iflag=direct")
+         / SMALL_READS;
+}
+
+static const struct exchange {
+    const char *name;
+    int64_t (*once)(struct session *session);
+    uint32_t bytes; /* not 0: a rate is what is told */
+} exchanges[] = {
+    {"exec_us", command, 0},
+    {"echo_us", echo, 0},
+    {"stream_bytes_per_second", output, MIB(4)},
+    {"write_bytes_per_second", file_write_out, MIB(8)},
+    {"read_bytes_per_second", file_read_back, MIB(8)},
+    {"read_4k_us", small_reads, 0},
+};
+
+enum { EXCHANGES = sizeof exchanges / sizeof *exchanges };
+
+struct side {
+    const char *name;
+    char **command; /* ends with NULL */
+    struct session session;
+    pid_t monitor;
+    int64_t hello_us, times[EXCHANGES][ROUNDS_MAX];
+    uint64_t guest_us;
+    long private_kib;
+};
 
 static int listen_vsock(void)
 {
@@ -236,40 +285,127 @@ static pid_t start_monitor(char **command, int stream)
     _exit(127);
 }
 
-int main(int argc, char **argv)
+/* Private memory beyond the guest's; a program's own pages are everybody's. */
+static long private_kib(pid_t monitor)
 {
-    struct session session = {.fd = -1, .from = buffer_of(MIB(1))};
+    char path[64], line[512];
+    snprintf(path, sizeof path, "/proc/%d/smaps", monitor);
+    FILE *smaps = fopen(path, "re");
+    long total = 0, size = 0, anonymous = 0;
+    while (smaps && fgets(line, sizeof line, smaps)) {
+        if (strncmp(line, "Size:", 5) == 0)
+            size = strtol(line + 5, NULL, 10);
+        if (strncmp(line, "Anonymous:", 10) == 0)
+            anonymous = strtol(line + 10, NULL, 10);
+        if (strncmp(line, "VmFlags:", 8) == 0 && !strstr(line, " dd") && size < GUEST_KIB)
+            total += anonymous;
+    }
+    if (smaps)
+        fclose(smaps);
+    return total;
+}
+
+static int accept_agent(int listener)
+{
+    struct pollfd ready = {.fd = listener, .events = POLLIN};
+    if (poll(&ready, 1, PATIENCE_MS) <= 0)
+        fail("the guest does not dial");
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    close(listener);
+    return fd;
+}
+
+static void boot(struct side *side)
+{
+    struct session *session = &side->session;
     struct agent_hello hello = {0};
-    int rounds = 20, at = 2, ends[2] = {-1, -1}, listener = -1;
-    bool qemu = argc > 2 && strcmp(argv[1], "qemu") == 0;
-    if (argc > 4 && strcmp(argv[2], "--rounds") == 0) {
-        rounds = (int)strtol(argv[3], NULL, 10);
-        at = 4;
-    }
-    if (argc < at + 2 || strcmp(argv[at], "--") != 0 || rounds < 0 || rounds > ROUNDS_MAX) {
-        fprintf(stderr, "bench-vmm-peer ours|qemu [--rounds N] -- MONITOR...\n");
-        return 2;
-    }
+    bool qemu = strcmp(side->name, "qemu") == 0;
+    int listener = -1, ends[2] = {-1, -1};
+    *session = (struct session){.fd = -1, .from = buffer_of(MIB(1))};
     if (qemu)
         listener = listen_vsock();
-    else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
-        fail("socketpair");
-    if (ends[1] >= 0 && fcntl(ends[1], F_SETFL, O_NONBLOCK))
+    else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)
+             || fcntl(ends[1], F_SETFL, O_NONBLOCK))
         fail("socketpair");
     int64_t begun = clock_monotonic_us();
-    pid_t monitor = start_monitor(argv + at + 1, ends[1]);
+    side->monitor = start_monitor(side->command, ends[1]);
     cleanup_close(&ends[1]);
-    session.fd = qemu ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : ends[0];
-    if (session.fd < 0)
+    session->fd = qemu ? accept_agent(listener) : ends[0];
+    if (session->fd < 0)
         fail("accept");
-    while (!session.over)
-        turn(&session, &hello);
-    printf("{\"monitor\": \"%s\", \"hello_us\": %lld, \"guest_us\": %llu", argv[1],
-           (long long)(clock_monotonic_us() - begun), (unsigned long long)hello.boot_us);
-    if (rounds)
-        measure(&session, rounds);
+    while (!session->over)
+        turn(session, &hello);
+    side->hello_us = clock_monotonic_us() - begun;
+    side->guest_us = hello.boot_us;
+    side->private_kib = private_kib(side->monitor);
+    fprintf(stderr, "%s: hello after %lld us\n", side->name, (long long)side->hello_us);
+}
+
+static void measure(struct side *sides, int count, int rounds)
+{
+    for (int round = 0; round < rounds; round++)
+        for (int i = 0; i < EXCHANGES; i++)
+            for (int turn_of = 0; turn_of < count; turn_of++) {
+                struct side *side = &sides[(round + turn_of) % count];
+                side->times[i][round] = exchanges[i].once(&side->session);
+                fprintf(stderr, "%s: round %d: %s: %lld us\n", side->name, round,
+                        exchanges[i].name, (long long)side->times[i][round]);
+            }
+}
+
+static void report(const struct side *side, int rounds)
+{
+    printf("{\"monitor\": \"%s\", \"hello_us\": %lld, \"guest_us\": %llu, \"private_kib\": %ld",
+           side->name, (long long)side->hello_us, (unsigned long long)side->guest_us,
+           side->private_kib);
+    for (int i = 0; rounds && i < EXCHANGES; i++) {
+        int64_t took = median(side->times[i], rounds);
+        printf(", \"%s\": %.0f", exchanges[i].name,
+               exchanges[i].bytes ? exchanges[i].bytes * 1e6 / (double)(took ? took : 1)
+                                  : (double)took);
+    }
     printf("}\n");
-    kill(monitor, SIGKILL);
-    waitpid(monitor, NULL, 0);
+    fflush(stdout);
+}
+
+/* The words up to one that is "/". Returns how many were taken. */
+static int parse_side(struct side *side, char **words, int count)
+{
+    int end = 0;
+    while (end < count && strcmp(words[end], "/") != 0)
+        end++;
+    bool known = end >= 2 && (strcmp(words[0], "ours") == 0 || strcmp(words[0], "qemu") == 0);
+    if (!known)
+        return 0;
+    side->name = words[0];
+    side->command = words + 1;
+    if (end < count)
+        words[end++] = NULL;
+    return end;
+}
+
+int main(int argc, char **argv)
+{
+    static struct side sides[SIDES];
+    int rounds = 0, at = 1, count = 0;
+    if (argc > 2 && strcmp(argv[1], "--rounds") == 0) {
+        rounds = (int)strtol(argv[2], NULL, 10);
+        at = 3;
+    }
+    for (int taken = 1; at < argc && taken && count < SIDES; at += taken)
+        count += (taken = parse_side(&sides[count], argv + at, argc - at)) > 0;
+    if (at != argc || count == 0 || rounds < 0 || rounds > ROUNDS_MAX) {
+        fprintf(stderr, "bench-vmm-peer [--rounds N] ours|qemu MONITOR... [/ another]\n");
+        return 2;
+    }
+    for (int i = 0; i < count; i++)
+        boot(&sides[i]);
+    measure(sides, count, rounds);
+    for (int i = 0; i < count; i++)
+        report(&sides[i], rounds);
+    for (int i = 0; i < count; i++) {
+        kill(sides[i].monitor, SIGKILL);
+        waitpid(sides[i].monitor, NULL, 0);
+    }
     return 0;
 }
