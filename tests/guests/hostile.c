@@ -263,7 +263,7 @@ static void chain_indirect(uint32_t queue)
 {
     static const uint32_t lengths[] = {0, 1, 15, 16, 17, 4096, 0xFFFFFFF0};
     struct descriptor *table = (struct descriptor *)buffers[queue][1];
-    for (uint16_t i = 0; i < 4096 / sizeof *table; i++) /* of tables that name tables, in a circle */
+    for (uint16_t i = 0; i < 4096 / sizeof *table; i++) /* tables that name tables, in a circle */
         table[i] = (struct descriptor){(uint64_t)table, 4096,
                                        DESC_INDIRECT | DESC_NEXT, (uint16_t)((i + 1) % 256)};
     ring_describe(queue, 0, random_next() % 2 ? (uint64_t)table : bad_address(),
