@@ -87,13 +87,13 @@ static void answer(const struct sandbox *sandbox, uint32_t request, status code,
  * of this host could do more to the monitor than speak. */
 static bool is_stream(int fd)
 {
-    int type = 0, domain = 0;
+    int type = 0, domain = 0, listens = 1;
     socklen_t length = sizeof type;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length))
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length)
+        || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length)
+        || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length))
         return false;
-    length = sizeof domain;
-    return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) && type == SOCK_STREAM
-        && domain == AF_UNIX;
+    return type == SOCK_STREAM && domain == AF_UNIX && !listens;
 }
 
 static status may_start(const struct supervisor *supervisor, int stream, struct fault *fault)

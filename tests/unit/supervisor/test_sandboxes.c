@@ -20,6 +20,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -416,6 +417,14 @@ static void a_stream_that_is_none_is_refused(void **state)
     refused(1, BAD_REQUEST, "stream");
     from_control(MESSAGE_SANDBOX_START, 2, buffer_span(&body), &packets[0], 1);
     refused(2, BAD_REQUEST, "stream");
+    /* who has one that listens is called by others, from inside the sandbox */
+    const struct sockaddr_un any = {.sun_family = AF_UNIX};
+    int listens = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listens, (const void *)&any, sizeof any.sun_family), 0);
+    assert_int_equal(listen(listens, 1), 0);
+    from_control(MESSAGE_SANDBOX_START, 3, buffer_span(&body), &listens, 1);
+    refused(3, BAD_REQUEST, "stream");
+    close(listens);
     close(packets[0]);
     close(packets[1]);
     node_end();
