@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -133,8 +134,12 @@ static void bounds_are_in_force_on_the_process(void **state)
     spec.vcpus = 2;
     spec.disk_mib = 64;
     spec.cpu_s = 7;
+    spec.memory_mib = SANDBOX_MEMORY_MIB_MIN;
     int owner = start(1, &spec);
     (void)started(1);
+    struct rlimit data; /* what it maps before it knows its guest fits, however small that is */
+    assert_int_equal(prlimit(node.sandboxes.list->monitor->jail.pid, RLIMIT_DATA, NULL, &data), 0);
+    assert_true(data.rlim_max > MIB(SANDBOX_MEMORY_MIB_DEFAULT));
     _cleanup_close_ int file = openat(node.sandboxes.list->monitor->jail.proc, "limits",
                                       O_RDONLY | O_CLOEXEC);
     char text[4096] = "";
