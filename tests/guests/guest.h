@@ -8,6 +8,8 @@
 #define WINDOWS UINT64_C(0xD0000000) /* as src/vmm/x86_64/layout.h has it */
 #define WINDOW_BYTES UINT64_C(0x1000)
 #define WINDOWS_MAX 8
+#define LAPIC UINT64_C(0xFEE00000)
+#define IOAPIC UINT64_C(0xFEC00000)
 
 /* Of the start info: bytes of RAM from 0 on, the command line, the bytes of the initramfs. */
 extern uint64_t ram_end;
@@ -29,10 +31,33 @@ uint64_t random_next(void); /* xorshift64*, seeded by "seed=" */
 
 /* Starts the second CPU, which then calls work over and over; false: there is none. */
 bool second_cpu(void (*work)(void));
-void second_work(void (*work)(void)); /* from now on; NULL: it waits */
+/* From now on, and no more what it did before; NULL: it waits. */
+void second_work(void (*work)(void));
+
+/* Exceptions end a probe, interrupts are counted; also on a second CPU that is started later. */
+void interrupts_catch(void);
+/* False: it ended in an exception. Of the first CPU alone. */
+bool probe(void (*attempt)(void *context), void *context);
+void on_exception(void), on_nmi(void), on_interrupt(void);
+extern volatile uint64_t interrupts; /* taken by both CPUs, NMIs too */
 
 void *memset(void *to, int byte, size_t size); /* the compiler calls these two by name */
 void *memcpy(void *to, const void *from, size_t size);
+
+static inline void port_write(uint16_t port, uint8_t value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static inline void interrupts_on(void)
+{
+    __asm__ volatile("sti" ::: "memory");
+}
+
+static inline void interrupts_off(void)
+{
+    __asm__ volatile("cli" ::: "memory");
+}
 
 static inline uint32_t mmio_read(uint64_t address)
 {

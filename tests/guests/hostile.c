@@ -2,19 +2,20 @@
  * reset; after each attack the device is reset and must do honest work again, where it has some
  * that can be seen from inside. Says "hostile: N attacks, M devices" and switches off.
  *
- * Options: seed=, rounds= (of each random attack), only= (number of one device). */
-#include "ring.h"
+ * Options: seed=, rounds= (of each random attack), thorough=1 (every register and port in every
+ * way), only= (number of one device; beyond WINDOWS_MAX: none), platform=0, ending= (endings.c). */
+#include "attack.h"
 
-enum { KIND_NET = 1, KIND_BLOCK = 2, KIND_RNG = 4, KIND_BALLOON = 5, KIND_VSOCK = 19 };
 enum { BLOCK_READ = 0, BLOCK_WRITE = 1, BLOCK_FLUSH = 4, BLOCK_ID = 8, BLOCK_DISCARD = 11 };
 enum { HEAD_BYTES = 16, STATUS_AT = 4095 };
 
-static struct device at_hand; /* also for the second CPU */
+struct device at_hand;
+bool has_second;
 static volatile uint32_t scribbled_queue;
 static uint64_t attacks, failures;
 static uint8_t canary[2][4096] __attribute__((aligned(4096))); /* told to no device */
 
-static void begin(const char *name)
+void begin(const char *name)
 {
     attacks++;
     say("hostile: ");
@@ -24,7 +25,7 @@ static void begin(const char *name)
     say("\n");
 }
 
-static void fail(const char *why)
+void fail(const char *why)
 {
     failures++;
     say("FAILED: ");
@@ -32,8 +33,17 @@ static void fail(const char *why)
     say("\n");
 }
 
-/* Addresses that are not the guest's, or just not, and lengths that wrap. */
-static uint64_t bad_address(void)
+uint64_t rounds(void)
+{
+    return option("rounds", 200);
+}
+
+bool thorough(void)
+{
+    return option("thorough", 0) != 0;
+}
+
+uint64_t bad_address(void)
 {
     const uint64_t bad[] = {
         ARENA, ARENA + 1, ram_end - 1, ram_end - 8, ram_end, ram_end + 1, UINT64_C(0xC0000000),
@@ -45,7 +55,7 @@ static uint64_t bad_address(void)
     return bad[random_next() % (sizeof bad / sizeof *bad)];
 }
 
-static uint32_t bad_length(void)
+uint32_t bad_length(void)
 {
     const uint32_t bad[] = {0, 1, 511, 512, 4096, 65535, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF,
                             0xFFFFF000, (uint32_t)ram_end, 1 << 24};
@@ -54,16 +64,17 @@ static uint32_t bad_length(void)
 
 /* ---- honest work ---- */
 
-static bool block_reads(uint64_t sector)
+static bool block_does(uint32_t what, uint64_t sector)
 {
     uint64_t *head = (uint64_t *)buffers[0][0];
     uint8_t *status = &buffers[0][1][STATUS_AT];
     device_bring_up(&at_hand, 0);
-    head[0] = BLOCK_READ;
+    head[0] = what;
     head[1] = sector;
     *status = 0xFF;
     ring_describe(0, 0, (uint64_t)head, HEAD_BYTES, DESC_NEXT, 1);
-    ring_describe(0, 1, (uint64_t)buffers[0][2], 512, DESC_WRITE | DESC_NEXT, 2);
+    ring_describe(0, 1, (uint64_t)buffers[0][2], 512,
+                  (uint16_t)(DESC_NEXT | (what == BLOCK_READ ? DESC_WRITE : 0)), 2);
     ring_describe(0, 2, (uint64_t)status, 1, DESC_WRITE, 0);
     ring_offer(0, 0);
     ring_notify(&at_hand, 0);
@@ -81,17 +92,20 @@ static bool rng_fills(void)
 
 static void check_canary(void)
 {
-    for (size_t i = 0; i < sizeof canary; i++)
-        if (((volatile uint8_t *)canary)[i] != 0xA5) {
-            fail("memory that was told to no device has changed");
-            return;
-        }
+    const void *at = canary;
+    uint64_t left = sizeof canary / 8;
+    bool same;
+    __asm__ volatile("repe scasq" /* an instruction, where each costs a microsecond */
+                     : "+D"(at), "+c"(left), "=@cce"(same)
+                     : "a"(UINT64_C(0xA5A5A5A5A5A5A5A5)) : "memory");
+    if (!same)
+        fail("memory that was told to no device has changed");
 }
 
 static void check_well(void)
 {
     check_canary();
-    if (at_hand.kind == KIND_BLOCK && !block_reads(0))
+    if (at_hand.kind == KIND_BLOCK && !block_does(BLOCK_READ, 0))
         fail("the block device does not read any more");
     if (at_hand.kind == KIND_RNG && !rng_fills())
         fail("the rng gives nothing any more");
@@ -100,22 +114,30 @@ static void check_well(void)
 
 /* ---- registers ---- */
 
+static void try_register(uint32_t offset, uint32_t value)
+{
+    volatile uint8_t *at = (volatile uint8_t *)(at_hand.window + offset);
+    *at = (uint8_t)value;
+    (void)*at;
+    *(volatile uint32_t *)at = value;
+    (void)*(volatile uint32_t *)at;
+    if (offset % 8 == 0 || !thorough()) {
+        *(volatile uint64_t *)(at_hand.window + (offset & ~UINT32_C(7))) = UINT64_MAX;
+        (void)*(volatile uint64_t *)(at_hand.window + (offset & ~UINT32_C(7)));
+    }
+}
+
 static void every_register(void)
 {
     static const uint32_t values[] = {0, 1, 0xFF, 0x80000000, 0xFFFFFFFF, 0x55555555};
+    uint32_t all = sizeof values / sizeof *values;
     begin("every register, all sizes");
-    for (uint32_t offset = 0; offset < WINDOW_BYTES; offset += offset < 0x140 ? 1 : 61) {
-        for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
-            volatile uint8_t *at = (volatile uint8_t *)(at_hand.window + offset);
-            *at = (uint8_t)values[i];
-            (void)*at;
-            *(volatile uint32_t *)at = values[i];
-            (void)*(volatile uint32_t *)at;
-        }
-        if (offset % 8 == 0) {
-            *(volatile uint64_t *)(at_hand.window + offset) = UINT64_MAX;
-            (void)*(volatile uint64_t *)(at_hand.window + offset);
-        }
+    for (uint32_t offset = 0; offset < WINDOW_BYTES;
+         offset += offset >= 0x140 ? (thorough() ? 61u : 427u) : thorough() ? 1u : 4u) {
+        if (!thorough())
+            try_register(offset + (random_next() % 8 ? 0 : 2), values[random_next() % all]);
+        for (size_t i = 0; thorough() && i < all; i++)
+            try_register(offset, values[i]);
     }
     check_well();
 }
@@ -123,7 +145,7 @@ static void every_register(void)
 static void status_out_of_order(void)
 {
     begin("status out of order");
-    for (uint32_t status = 0; status < 256; status++) {
+    for (uint32_t status = 0; status < 256; status += thorough() ? 1 : 3) {
         mmio_write(at_hand.window + REG_STATUS, status);
         mmio_write(at_hand.window + REG_NOTIFY, status % 5);
         mmio_write(at_hand.window + REG_QUEUE_READY, status & 1);
@@ -148,9 +170,8 @@ static void features_never_offered(void)
 
 static void reset_storm(void)
 {
-    uint64_t rounds = option("rounds", 200);
     begin("reset storm");
-    for (uint64_t i = 0; i < rounds; i++) {
+    for (uint64_t i = 0; i < rounds(); i++) {
         device_bring_up(&at_hand, random_next());
         for (uint32_t queue = 0; queue < at_hand.queues; queue++) {
             ring_describe(queue, 0, (uint64_t)buffers[queue][0], 4096, DESC_WRITE, 0);
@@ -183,9 +204,8 @@ static void queues_of_wrong_size(void)
 
 static void rings_out_of_place(void)
 {
-    uint64_t rounds = option("rounds", 200);
     begin("rings out of place, overlapping, unaligned");
-    for (uint64_t i = 0; i < rounds; i++) {
+    for (uint64_t i = 0; i < rounds(); i++) {
         device_reset(&at_hand);
         device_negotiate(&at_hand, random_next());
         for (uint32_t queue = 0; queue < at_hand.queues; queue++)
@@ -303,11 +323,11 @@ static void each_chain(void)
         {"noise", chain_of_noise}, {"more offered than there are", offer_too_much},
         {"a head that is none", offer_what_is_none},
     };
-    uint64_t rounds = option("rounds", 200) / 10 + 1;
+    uint64_t times = rounds() / 5 + 4; /* in each way of indirect tables and event indices */
     for (size_t i = 0; i < sizeof chains / sizeof *chains; i++) {
         begin(chains[i].name);
-        for (uint64_t round = 0; round < rounds; round++) {
-            device_bring_up(&at_hand, random_next());
+        for (uint64_t round = 0; round < times; round++) {
+            device_bring_up(&at_hand, round % 4 << 28 | (random_next() & 0xFFFFFFF));
             for (uint32_t queue = 0; queue < at_hand.queues; queue++) {
                 chains[i].make(queue);
                 ring_offer(queue, 0);
@@ -322,9 +342,8 @@ static void each_chain(void)
 
 static void noise_in_good_chains(void)
 {
-    uint64_t rounds = option("rounds", 200);
     begin("noise in good chains");
-    for (uint64_t round = 0; round < rounds; round++) {
+    for (uint64_t round = 0; round < rounds(); round++) {
         if (round % 16 == 0)
             device_bring_up(&at_hand, random_next());
         for (uint32_t queue = 0; queue < at_hand.queues; queue++) {
@@ -350,18 +369,31 @@ static void block_beyond_its_end(void)
                                        UINT64_C(1) << 40, UINT64_MAX - 7};
     begin("sectors beyond the end");
     for (size_t i = 0; i < sizeof sectors / sizeof *sectors; i++)
-        if (block_reads(sectors[i]))
+        if (block_does(BLOCK_READ, sectors[i]))
             fail("a sector beyond the end was read");
+    check_well();
+}
+
+static void block_written_to(void)
+{
+    uint32_t what[] = {BLOCK_WRITE, BLOCK_DISCARD, 13, BLOCK_WRITE | UINT32_C(1) << 31};
+    begin("writes to a device that is read-only, and beyond the end of one that is not");
+    device_reset(&at_hand);
+    mmio_write(at_hand.window + REG_FEATURES_SEL, 0);
+    bool read_only = mmio_read(at_hand.window + REG_FEATURES) & 1 << 5;
+    for (size_t i = 0; i < sizeof what / sizeof *what; i++)
+        if (block_does(what[i], read_only ? 8 : UINT64_C(1) << 40))
+            fail("it said that it was written");
     check_well();
 }
 
 /* A flood of packets without a connection, each for another port. */
 static void vsock_flood(void)
 {
-    uint64_t rounds = option("rounds", 200) * 5;
+    uint64_t packets = rounds() * 5;
     begin("packets of no connection");
     device_bring_up(&at_hand, 0);
-    for (uint64_t i = 0; i < rounds; i++) {
+    for (uint64_t i = 0; i < packets; i++) {
         uint16_t at = (uint16_t)(i % RING_SIZE);
         struct {
             uint64_t from, to;
@@ -383,16 +415,38 @@ static void vsock_flood(void)
 /* Every page there is, several times, and pages that are not. */
 static void balloon_takes_all(void)
 {
-    uint64_t rounds = option("rounds", 200);
     begin("pages that are not there");
     device_bring_up(&at_hand, random_next());
-    for (uint64_t i = 0; i < rounds; i++) {
+    for (uint64_t i = 0; i < rounds(); i++) {
         uint32_t *pages = (uint32_t *)buffers[0][i % RING_SIZE];
         for (size_t j = 0; j < 1024; j++)
             pages[j] = UINT32_C(1) << 28 | (uint32_t)(random_next() >> (random_next() % 64));
         for (uint32_t queue = 0; queue < 2; queue++) {
             ring_describe(queue, 0, (uint64_t)pages, (uint32_t)(random_next() % 4097), 0, 0);
             ring_offer(queue, 0);
+            ring_notify(&at_hand, queue);
+        }
+    }
+    check_well();
+}
+
+/* The pages of its own rings and of its requests: they read as zeros, in the midst of the work. */
+static void balloon_takes_its_rings(void)
+{
+    begin("pages that the balloon's own rings lie in");
+    for (uint64_t round = 0; round < rounds() / 4 + 4; round++) {
+        uint32_t *pages = (uint32_t *)buffers[0][0];
+        device_bring_up(&at_hand, round % 4 << 28 | (random_next() & 0xFFFFFFF));
+        for (uint32_t queue = 0; queue < at_hand.queues; queue++) {
+            for (uint16_t at = 0; at < 8; at++) { /* read as numbers, or reported as free */
+                pages[0] = (uint32_t)((uint64_t)pages >> 12);
+                for (uint32_t i = 0; i < 8; i++)
+                    pages[1 + i] = (uint32_t)((uint64_t)&rings[0] >> 12) + i % 2 + queue * 2;
+                bool free = queue >= 2;
+                ring_describe(queue, at, free ? (uint64_t)&rings[queue] : (uint64_t)pages,
+                              free ? 8192 : 36, free ? DESC_WRITE : 0, 0);
+                ring_offer(queue, at);
+            }
             ring_notify(&at_hand, queue);
         }
     }
@@ -425,9 +479,9 @@ static void scribble(void)
 
 static void changed_meanwhile(void)
 {
-    uint64_t rounds = option("rounds", 200) * 4;
+    uint64_t times = rounds() * 4;
     begin("descriptors changed by a second CPU");
-    for (uint64_t i = 0; i < rounds; i++) {
+    for (uint64_t i = 0; i < times; i++) {
         uint32_t queue = (uint32_t)(i % at_hand.queues);
         if (i % 8 == 0 || mmio_read(at_hand.window + REG_STATUS) & STATUS_NEEDS_RESET)
             device_bring_up(&at_hand, 0);
@@ -441,42 +495,13 @@ static void changed_meanwhile(void)
         ring_notify(&at_hand, queue);
     }
     second_work(NULL);
-    for (int i = 0; i < 100000; i++)
-        __asm__ volatile("pause");
     check_well();
 }
 
-/* ---- ports and addresses that nothing listens to ---- */
-
-static void the_rest_of_the_machine(void)
+static void attack_device(void)
 {
-    say("hostile: ports and addresses that nobody listens to\n");
-    attacks++;
-    for (uint32_t port = 0; port < 65536; port += port < 0x1000 ? 1 : 257) {
-        uint32_t value;
-        bool ends = port == 0x505 || port == 0x64 || (port >= 0x600 && port <= 0x604);
-        __asm__ volatile("inl %w1, %0" : "=a"(value) : "Nd"(port));
-        if (!ends && !(port >= 0x5FD && port < 0x600) && !(port >= 0x502 && port < 0x505) &&
-            !(port >= 0x61 && port < 0x64) && !(port >= 0x3F5 && port < 0x400)) {
-            __asm__ volatile("outl %0, %w1" : : "a"(0xFFFFFFFF), "Nd"(port));
-            __asm__ volatile("outb %b0, %w1" : : "a"(0xFF), "Nd"(port));
-        }
-    }
-    for (uint64_t at = UINT64_C(0xC0000000); at < UINT64_C(0xFEC00000); at += UINT64_C(0x1230004)) {
-        (void)mmio_read(at);
-        if (at < WINDOWS || at >= WINDOWS + WINDOWS_MAX * WINDOW_BYTES)
-            mmio_write(at, 0xFFFFFFFF);
-    }
-    for (uint32_t i = 0; i < 256; i++) { /* the IOAPIC: every register, every bit but unmasked */
-        mmio_write(UINT64_C(0xFEC00000), i);
-        (void)mmio_read(UINT64_C(0xFEC00010));
-        mmio_write(UINT64_C(0xFEC00010), (uint32_t)random_next() | 1 << 16);
-        mmio_write(UINT64_C(0xFEC00000) + i * 4, (uint32_t)random_next() & 0xFF);
-    }
-}
-
-static void attack_device(bool two)
-{
+    if (at_hand.kind == KIND_VSOCK)
+        attack_connections();
     every_register();
     status_out_of_order();
     features_never_offered();
@@ -486,29 +511,37 @@ static void attack_device(bool two)
     moved_while_ready();
     each_chain();
     noise_in_good_chains();
-    if (at_hand.kind == KIND_BLOCK)
+    if (at_hand.kind == KIND_BLOCK) {
         block_beyond_its_end();
+        block_written_to();
+    }
     if (at_hand.kind == KIND_VSOCK)
         vsock_flood();
-    if (at_hand.kind == KIND_BALLOON)
+    if (at_hand.kind == KIND_BALLOON) {
         balloon_takes_all();
-    if (two)
+        balloon_takes_its_rings();
+    }
+    if (has_second)
         changed_meanwhile();
+    attack_rings();
+    check_well();
 }
 
 void program_main(void)
 {
-    uint64_t only = option("only", WINDOWS_MAX), devices = 0;
-    bool two = second_cpu(NULL);
-    say(two ? "hostile: two CPUs\n" : "hostile: one CPU\n");
+    uint64_t only = option("only", WINDOWS_MAX), devices = 0, ending = option("ending", 0);
+    interrupts_catch();
+    has_second = second_cpu(NULL);
+    say(has_second ? "hostile: two CPUs\n" : "hostile: one CPU\n");
     memset(canary, 0xA5, sizeof canary);
     for (uint32_t i = 0; i < WINDOWS_MAX; i++) {
         if ((only != WINDOWS_MAX && only != i) || !device_find(&at_hand, i))
             continue;
         devices++;
-        attack_device(two);
+        attack_device();
     }
-    the_rest_of_the_machine();
+    if (only >= WINDOWS_MAX && option("platform", 1))
+        attack_platform();
     say("hostile: ");
     say_number(attacks);
     say(" attacks, ");
@@ -516,4 +549,5 @@ void program_main(void)
     say(" devices, ");
     say_number(failures);
     say(" failures\n");
+    attack_end(ending);
 }

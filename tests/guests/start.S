@@ -71,6 +71,47 @@ long_mode:
 3:  hlt
     jmp 3b
 
+    /* probe(attempt, context): false when the attempt ended in an exception. On the first CPU. */
+    .global probe
+probe:
+    push %rbx
+    push %rbp
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    sub $8, %rsp
+    mov %rsp, probe_stack
+    mov %rdi, %rax
+    mov %rsi, %rdi
+    call *%rax
+    mov $1, %eax
+5:  movq $0, probe_stack
+    add $8, %rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbp
+    pop %rbx
+    ret
+
+    /* Vectors: exceptions, which end a probe; NMIs; what devices and other CPUs send. */
+    .global on_exception, on_nmi, on_interrupt
+on_exception:
+    mov probe_stack, %rsp       /* 0, outside of any: the next push is one too many */
+    cld
+    xor %eax, %eax
+    jmp 5b
+on_interrupt:
+    push %rax
+    mov $0xFEE000B0, %eax       /* end of interrupt */
+    movl $0, (%rax)
+    pop %rax
+on_nmi:
+    lock incq interrupts
+    iretq
+
     /* The second CPU wakes in real mode at SECOND_AT, where these bytes were copied to. */
     .code16
     .global second_start, second_end
@@ -122,6 +163,8 @@ gdt_pointer:
     .long gdt
 
     .section .bss
+    .align 8
+probe_stack: .skip 8
     .align 4096
 level4:     .skip 4096
 pointers:   .skip 4096

@@ -1,7 +1,8 @@
 /* test_hostile.c: a whole machine with every device, and the guest of tests/guests/hostile.c in it:
- * it attacks, the monitor lives, and honest work is done in between. Also in the lab, where this
- * program is sanitized. HOSTILE_GUEST: the path of the guest; HOSTILE_ROUNDS: how often each
- * random attack; HOSTILE_SEEDS: how many guests. 77: there is no /dev/kvm. */
+ * it attacks, the monitor lives, honest work is done in between, what is read-only is as it was, and
+ * the machine ends as it must. Also in the lab, where this program is sanitized. HOSTILE_GUEST: the
+ * path of the guest; HOSTILE_ROUNDS: how often each random attack; HOSTILE_SEEDS: how many guests;
+ * HOSTILE_OPTIONS: more of its options; HOSTILE_CONSOLE: what it says, as it says it. 77: there is no /dev/kvm. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "vmm/machine.h"
@@ -18,24 +19,36 @@
 
 #include <cmocka.h>
 
-enum { DISK_BYTES = 8 << 20, STREAMS = 4, CONSOLE_MAX = 1 << 20, VCPUS = 2 };
+enum { DISK_BYTES = 8 << 20, STREAMS = 16, CONSOLE_MAX = 1 << 20, VCPUS = 2, ROOT = 0x5A,
+       SCRATCH = 0x77, OFTEN_US = 20 * 1000, MORE_TURNS = 10 };
 #define MEMORY_BYTES (UINT64_C(64) << 20)
 #define DEADLINE_US (INT64_C(300) * 1000 * 1000)
+static const char at_its_end[] = "ending\n";
 
 struct attack {
     struct loop *loop;
     struct machine *machine;
     int peers[STREAMS + 1]; /* the hosts' ends of the streams, and of what stands for a tap */
+    int root, scratch;
+    bool shown;   /* the console, as it comes */
+    bool endless; /* the guest: it is ended */
+    struct loop_timer deadline, often;
+    uint32_t turns;         /* of often, since the guest came to its end */
+    _Atomic size_t console_length;
     enum sandbox_end end;
     char detail[200], console[CONSOLE_MAX];
-    size_t console_length;
 };
 
 static void on_console(void *context, uint8_t byte)
 {
     struct attack *attack = context;
-    if (attack->console_length < CONSOLE_MAX - 1)
-        attack->console[attack->console_length++] = (char)byte;
+    size_t length = attack->console_length;
+    if (attack->shown)
+        fputc(byte, stderr);
+    if (length < CONSOLE_MAX - 1) {
+        attack->console[length] = (char)byte;
+        attack->console_length = length + 1;
+    }
 }
 
 static void on_end(void *context, enum sandbox_end end, const char *detail)
@@ -50,6 +63,54 @@ static void on_deadline(void *context)
 {
     struct attack *attack = context;
     machine_end(attack->machine, SANDBOX_LIFETIME, "the deadline of the test");
+}
+
+/* What each host's end does: connections.c. */
+static void take_all(struct attack *attack)
+{
+    char bytes[4096];
+    for (uint32_t i = 2; i < STREAMS; i += 4)
+        while (read(attack->peers[i], bytes, sizeof bytes) > 0)
+            ;
+}
+
+static void prepare_peer(struct attack *attack, uint32_t number)
+{
+    char bytes[4096] = {0};
+    if (number % 4 == 1) {
+        close(attack->peers[number]);
+        attack->peers[number] = -1;
+    }
+    while (number % 4 == 3 && write(attack->peers[number], bytes, sizeof bytes) > 0)
+        ;
+}
+
+/* A guest that never ends has some time for what it does then. */
+static void on_often(void *context)
+{
+    struct attack *attack = context;
+    struct fault fault;
+    size_t length = attack->console_length;
+    take_all(attack);
+    if (attack->endless
+        && (attack->turns || memmem(attack->console, length, at_its_end, sizeof at_its_end - 1)))
+        attack->turns++;
+    if (attack->turns > MORE_TURNS)
+        machine_end(attack->machine, SANDBOX_LIFETIME, "its time was over");
+    else
+        assert_int_equal(loop_timer_start(attack->loop, &attack->often, OFTEN_US, on_often, attack,
+                                          &fault), OK);
+}
+
+static void check_file(int fd, size_t bytes, uint8_t fill)
+{
+    uint8_t block[4096];
+    for (size_t at = 0; at < bytes; at += sizeof block) {
+        assert_int_equal(pread(fd, block, sizeof block, (off_t)at), sizeof block);
+        for (size_t i = 0; i < sizeof block; i++)
+            assert_int_equal(block[i], fill);
+    }
+    close(fd);
 }
 
 static int file_of(size_t bytes, uint8_t fill)
@@ -80,11 +141,14 @@ static void add_disks(struct attack *attack)
     struct virtio_device *device;
     struct fault fault;
     struct device_place place = place_of(attack);
-    const struct block_config root = {.base = file_of(DISK_BYTES, 0x5A), .overlay = -1,
+    int root_file = file_of(DISK_BYTES, ROOT), scratch_file = file_of(DISK_BYTES / 2, SCRATCH);
+    attack->root = dup(root_file);
+    attack->scratch = dup(scratch_file);
+    const struct block_config root = {.base = root_file, .overlay = -1,
                                       .bytes = DISK_BYTES, .serial = "root"};
     assert_int_equal(block_create(&device, &root, &place, &fault), OK);
     add(attack, device);
-    const struct block_config scratch = {.base = file_of(DISK_BYTES / 2, 0x77),
+    const struct block_config scratch = {.base = scratch_file,
                                          .overlay = file_of(0, 0), .bytes = DISK_BYTES,
                                          .serial = "scratch"};
     place = place_of(attack);
@@ -104,6 +168,7 @@ static void add_streams(struct attack *attack)
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends),
                          0);
         attack->peers[i] = ends[0];
+        prepare_peer(attack, i);
         assert_int_equal(vsock_stream(device, ends[1], SANDBOX_AGENT_PORT + i, VMM_STREAM_ACCEPT,
                                       &nobody, &fault), OK);
     }
@@ -151,7 +216,6 @@ static void run(struct attack *attack, const char *command_line)
 {
     const struct machine_hooks hooks = {.ended = on_end, .console_written = on_console,
                                         .context = attack};
-    struct loop_timer deadline = {0};
     struct fault fault;
     _cleanup_close_ int kernel = open(getenv("HOSTILE_GUEST"), O_RDONLY | O_CLOEXEC);
     const struct machine_source source = {.kernel = kernel, .initramfs = -1,
@@ -159,44 +223,94 @@ static void run(struct attack *attack, const char *command_line)
     assert_true(kernel >= 0);
     assert_int_equal(machine_load(attack->machine, &source, &fault), OK);
     assert_int_equal(machine_start(attack->machine, &hooks, &fault), OK);
-    assert_int_equal(loop_timer_start(attack->loop, &deadline, DEADLINE_US, on_deadline, attack,
-                                      &fault), OK);
+    assert_int_equal(loop_timer_start(attack->loop, &attack->deadline, DEADLINE_US, on_deadline,
+                                      attack, &fault), OK);
+    on_often(attack);
     machine_go(attack->machine);
     assert_int_equal(loop_run(attack->loop, &fault), OK);
-    loop_timer_stop(attack->loop, &deadline);
+    loop_timer_stop(attack->loop, &attack->deadline);
+    loop_timer_stop(attack->loop, &attack->often);
 }
 
-static void attack_with(const char *command_line)
+static const struct attack *attack_with(const char *command_line, bool endless)
 {
     static struct attack attack;
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     assert_true(kvm >= 0);
-    attack = (struct attack){0};
+    attack = (struct attack){.shown = getenv("HOSTILE_CONSOLE") != NULL, .endless = endless};
     build(&attack, kvm);
     run(&attack, command_line);
     machine_free(attack.machine);
     loop_free(attack.loop);
     for (size_t i = 0; i < sizeof attack.peers / sizeof *attack.peers; i++)
-        close(attack.peers[i]);
-    if (attack.end != SANDBOX_SHUTDOWN || !strstr(attack.console, " 6 devices, 0 failures"))
-        fail_msg("%s: %s\n%s", sandbox_end_name(attack.end), attack.detail, attack.console);
+        if (attack.peers[i] >= 0)
+            close(attack.peers[i]);
+    check_file(attack.root, DISK_BYTES, ROOT);
+    check_file(attack.scratch, DISK_BYTES / 2, SCRATCH);
+    return &attack;
+}
+
+static void complain(const char *what, const struct attack *attack)
+{
+    fprintf(stderr, "%s\n", attack->console); /* cmocka keeps but a part of a message */
+    fail_msg("%s: %s: %s", what, sandbox_end_name(attack->end), attack->detail);
 }
 
 static void every_device_outlives_its_attacks(void **state)
 {
     const char *rounds = getenv("HOSTILE_ROUNDS"), *seeds = getenv("HOSTILE_SEEDS");
-    char command_line[64];
+    const char *options = getenv("HOSTILE_OPTIONS");
+    char command_line[160];
     (void)state;
     for (int seed = 1; seed <= (seeds ? atoi(seeds) : 1); seed++) {
-        snprintf(command_line, sizeof command_line, "seed=%d rounds=%s", seed * 7919,
-                 rounds ? rounds : "20");
-        attack_with(command_line);
+        snprintf(command_line, sizeof command_line, "seed=%d rounds=%s %s", seed * 7919,
+                 rounds ? rounds : "4", options ? options : "");
+        const struct attack *attack = attack_with(command_line, false);
+        if (attack->end != SANDBOX_SHUTDOWN
+            || !strstr(attack->console, " 6 devices, 0 failures"))
+            complain(command_line, attack);
+    }
+}
+
+/* What a guest may come to, and what is then said of it: any of `ends`. */
+static void every_end_is_told(void **state)
+{
+    static const struct {
+        const char *what;
+        unsigned ends; /* bits */
+    } ways[] = {
+        {"power off", 1u << SANDBOX_SHUTDOWN},
+        {"a triple fault", 1u << SANDBOX_FAULTED},
+        {"a panic", 1u << SANDBOX_PANIC},
+        {"a reset by the keyboard's controller", 1u << SANDBOX_RESET},
+        {"a reset by the reset register", 1u << SANDBOX_RESET},
+        {"both CPUs halted without interrupts", 1u << SANDBOX_LIFETIME},
+        {"both CPUs in a loop", 1u << SANDBOX_LIFETIME},
+        {"power off while the other CPU floods registers", 1u << SANDBOX_SHUTDOWN},
+        {"a panic and a reset at once", 1u << SANDBOX_PANIC | 1u << SANDBOX_RESET},
+        {"code in a device's window", 1u << SANDBOX_FAULTED},
+        {"a flood of the console by both CPUs", 1u << SANDBOX_LIFETIME},
+        {"a flood of resets by both CPUs", 1u << SANDBOX_LIFETIME},
+        {"a CPU that restarts the other where there is no firmware", 1u << SANDBOX_FAULTED},
+        {"hypercalls", 1u << SANDBOX_SHUTDOWN | 1u << SANDBOX_LIFETIME},
+    };
+    char command_line[64];
+    (void)state;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        snprintf(command_line, sizeof command_line, "only=99 platform=0 ending=%zu", i);
+        const struct attack *attack = attack_with(command_line,
+                                                  ways[i].ends >> SANDBOX_LIFETIME & 1);
+        if (!(ways[i].ends >> attack->end & 1))
+            complain(ways[i].what, attack);
     }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_device_outlives_its_attacks)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_end_is_told),
+        cmocka_unit_test(every_device_outlives_its_attacks),
+    };
     if (access("/dev/kvm", R_OK | W_OK) != 0) {
         fprintf(stderr, "skipped: no /dev/kvm\n");
         return 77;
