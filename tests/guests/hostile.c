@@ -323,7 +323,7 @@ static void each_chain(void)
         {"noise", chain_of_noise}, {"more offered than there are", offer_too_much},
         {"a head that is none", offer_what_is_none},
     };
-    uint64_t times = rounds() / 5 + 4; /* in each way of indirect tables and event indices */
+    uint64_t times = rounds() / 5 + 4; /* with and without indirect tables, event indices */
     for (size_t i = 0; i < sizeof chains / sizeof *chains; i++) {
         begin(chains[i].name);
         for (uint64_t round = 0; round < times; round++) {

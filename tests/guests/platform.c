@@ -157,8 +157,8 @@ static void read_msr(void *context)
     __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(((const struct msr *)context)->number));
 }
 
-/* Without that which only cripples the guest itself: the APIC's base, EFER, FS, GS and the like, and
- * Hyper-V's reset and interrupt command. */
+/* Without that which only cripples the guest itself: the APIC's base, EFER, FS, GS and the like,
+ * and Hyper-V's reset and interrupt command. */
 static void model_specific_registers(void)
 {
     static const struct {
@@ -170,7 +170,8 @@ static void model_specific_registers(void)
                   {0xC0000103, 1}, {0xC0010000, 0x20}, {0xC0010110, 0x10}, {0x11, 2}};
     begin("model-specific registers");
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        for (uint32_t j = 0; j < ranges[i].count; j += thorough() ? 1u : 1u + (uint32_t)random_next() % 8) {
+        for (uint32_t j = 0; j < ranges[i].count;
+             j += thorough() ? 1u : 1u + (uint32_t)random_next() % 8) {
             const uint64_t values[] = {0, UINT64_MAX, ARENA | 1, ram_end - 1, random_next()};
             struct msr msr = {ranges[i].first + j, values[random_next() % 5]};
             probe(read_msr, &msr);

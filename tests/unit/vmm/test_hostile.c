@@ -1,8 +1,9 @@
 /* test_hostile.c: a whole machine with every device, and the guest of tests/guests/hostile.c in it:
- * it attacks, the monitor lives, honest work is done in between, what is read-only is as it was, and
- * the machine ends as it must. Also in the lab, where this program is sanitized. HOSTILE_GUEST: the
- * path of the guest; HOSTILE_ROUNDS: how often each random attack; HOSTILE_SEEDS: how many guests;
- * HOSTILE_OPTIONS: more of its options; HOSTILE_CONSOLE: what it says, as it says it. 77: there is no /dev/kvm. */
+ * it attacks, the monitor lives, honest work is done in between, what is read-only is as it was,
+ * and the machine ends as it must. Also in the lab, where this program is sanitized. HOSTILE_GUEST:
+ * the path of the guest; HOSTILE_ROUNDS: how often each random attack; HOSTILE_SEEDS: how many
+ * guests; HOSTILE_OPTIONS: more of their options; HOSTILE_CONSOLE: what they say, as they say it.
+ * 77: there is no /dev/kvm. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "vmm/machine.h"
