@@ -138,7 +138,8 @@ static void gates_load(void)
 void interrupts_catch(void)
 {
     for (uint32_t vector = 0; vector < 256; vector++)
-        gate_set(vector, vector == 2 ? on_nmi : vector < 16 ? on_exception : on_interrupt);
+        gate_set(vector, vector == 2 ? nmi_counted
+                         : vector < 16 ? exception_ends_probe : interrupt_counted);
     gates_made = true;
     gates_load();
 }

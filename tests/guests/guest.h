@@ -38,7 +38,7 @@ void second_work(void (*work)(void));
 void interrupts_catch(void);
 /* False: it ended in an exception. Of the first CPU alone. */
 bool probe(void (*attempt)(void *context), void *context);
-void on_exception(void), on_nmi(void), on_interrupt(void);
+void exception_ends_probe(void), nmi_counted(void), interrupt_counted(void);
 extern volatile uint64_t interrupts; /* taken by both CPUs, NMIs too */
 
 void *memset(void *to, int byte, size_t size); /* the compiler calls these two by name */

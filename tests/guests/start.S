@@ -97,18 +97,18 @@ probe:
     ret
 
     /* Vectors: exceptions, which end a probe; NMIs; what devices and other CPUs send. */
-    .global on_exception, on_nmi, on_interrupt
-on_exception:
+    .global exception_ends_probe, nmi_counted, interrupt_counted
+exception_ends_probe:
     mov probe_stack, %rsp       /* 0, outside of any: the next push is one too many */
     cld
     xor %eax, %eax
     jmp 5b
-on_interrupt:
+interrupt_counted:
     push %rax
     mov $0xFEE000B0, %eax       /* end of interrupt */
     movl $0, (%rax)
     pop %rax
-on_nmi:
+nmi_counted:
     lock incq interrupts
     iretq
 
