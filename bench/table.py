@@ -301,9 +301,11 @@ def _rate(value):
 
 
 def _share(sides, name):
-    """What part of QEMU's time ours takes."""
+    """What part of QEMU's time ours takes, in words."""
+    if not all(name in sides[side] for side in ('ours', 'qemu')):
+        return ' and '.join(side for side in ('ours', 'qemu') if name not in sides[side]) + ' fell silent'
     ours, qemu = sides['ours'][name], sides['qemu'][name]
-    return qemu / ours if name.endswith('per_second') else ours / qemu
+    return f'{qemu / ours if name.endswith("per_second") else ours / qemu:.2f}'
 
 
 def _vmm_rows(vmm):
@@ -319,12 +321,13 @@ def _vmm_rows(vmm):
             ('write_bytes_per_second', 'file written and synced (block)', _rate),
             ('read_bytes_per_second', 'file read, not in the guest\'s cache (block)', _rate),
             ('read_4k_us', 'reads of 4 KiB from the disk, one by one', _us)):
-        share = _share(counted, name)
         booting = name in ('hello_us', 'guest_us')
-        by_clock = '' if booting else f'; by the clock {_share(clock, name):.2f}'
-        rows.append([f'microVM in the lab: {what}', show(counted['ours'][name]),
-                     f'QEMU microvm {show(counted["qemu"][name])}; ours takes {share:.2f} of its time{by_clock}',
-                     *(['not later than QEMU', _verdict([(share, 1)])] if name == 'hello_us' else ['', ''])])
+        by_clock = '' if booting else f'; by the clock {_share(clock, name)}'
+        ours, qemu = (show(counted[side][name]) if name in counted[side] else 'silent' for side in ('ours', 'qemu'))
+        rows.append([f'microVM in the lab: {what}', ours,
+                     f'QEMU microvm {qemu}; of its time ours takes {_share(counted, name)}{by_clock}',
+                     *(['not later than QEMU', _verdict([(counted['ours'][name], counted['qemu'][name])])]
+                       if name == 'hello_us' else ['', ''])])
     ours, qemu = (counted[side]['private_kib'] for side in ('ours', 'qemu'))
     rows.append(['private memory of a monitor beyond its guest\'s', _kib(ours), f'QEMU microvm {_kib(qemu)}',
                  '1,024 KiB', _verdict([(ours, 1024)])])

@@ -37,7 +37,9 @@ struct session {
     uint32_t id;
     struct buffer from;
     uint64_t received; /* on channels 1 and 2 of this id */
+    int patience_ms;
     bool started, over;
+    bool silent; /* it said nothing for as long as that: nothing more is asked of it */
 };
 
 _Noreturn static void fail(const char *what)
@@ -95,8 +97,11 @@ static void take_frame(struct session *session, const struct agent_frame *frame)
 static void turn(struct session *session, struct agent_hello *hello)
 {
     struct pollfd ready = {.fd = session->fd, .events = POLLIN};
-    if (poll(&ready, 1, PATIENCE_MS) <= 0)
-        fail("the guest is silent");
+    if (session->silent || poll(&ready, 1, session->patience_ms) <= 0) {
+        session->silent = session->started = session->over = true;
+        session->received++; /* whatever was awaited, it is over */
+        return;
+    }
     uint8_t *at = buffer_reserve(&session->from, READ_BYTES);
     ssize_t got = at ? read(session->fd, at, READ_BYTES) : -1;
     if (got <= 0)
@@ -256,6 +261,7 @@ struct side {
     struct session session;
     pid_t monitor;
     int64_t hello_us, times[EXCHANGES][ROUNDS_MAX];
+    int taken[EXCHANGES];
     uint64_t guest_us;
     long private_kib;
 };
@@ -321,7 +327,7 @@ static void boot(struct side *side)
     struct agent_hello hello = {0};
     bool qemu = strcmp(side->name, "qemu") == 0;
     int listener = -1, ends[2] = {-1, -1};
-    *session = (struct session){.fd = -1, .from = buffer_of(MIB(1))};
+    *session = (struct session){.fd = -1, .from = buffer_of(MIB(1)), .patience_ms = PATIENCE_MS};
     if (qemu)
         listener = listen_vsock();
     else if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)
@@ -335,31 +341,44 @@ static void boot(struct side *side)
         fail("accept");
     while (!session->over)
         turn(session, &hello);
+    if (session->silent)
+        fail("the guest is silent");
     side->hello_us = clock_monotonic_us() - begun;
+    session->patience_ms = (int)(side->hello_us / 100); /* ten times as long as it took to boot */
     side->guest_us = hello.boot_us;
     side->private_kib = private_kib(side->monitor);
     fprintf(stderr, "%s: hello after %lld us\n", side->name, (long long)side->hello_us);
+}
+
+static void sample(struct side *side, int which)
+{
+    int64_t took = side->session.silent ? 0 : exchanges[which].once(&side->session);
+    if (side->session.silent) {
+        fprintf(stderr, "%s: %s: silent\n", side->name, exchanges[which].name);
+        return;
+    }
+    side->times[which][side->taken[which]++] = took;
+    fprintf(stderr, "%s: %s: %lld us\n", side->name, exchanges[which].name, (long long)took);
 }
 
 static void measure(struct side *sides, int count, int rounds)
 {
     for (int round = 0; round < rounds; round++)
         for (int i = 0; i < EXCHANGES; i++)
-            for (int turn_of = 0; turn_of < count; turn_of++) {
-                struct side *side = &sides[(round + turn_of) % count];
-                side->times[i][round] = exchanges[i].once(&side->session);
-                fprintf(stderr, "%s: round %d: %s: %lld us\n", side->name, round,
-                        exchanges[i].name, (long long)side->times[i][round]);
-            }
+            for (int turn_of = 0; turn_of < count; turn_of++)
+                sample(&sides[(round + turn_of) % count], i);
 }
 
-static void report(const struct side *side, int rounds)
+static void report(const struct side *side)
 {
-    printf("{\"monitor\": \"%s\", \"hello_us\": %lld, \"guest_us\": %llu, \"private_kib\": %ld",
-           side->name, (long long)side->hello_us, (unsigned long long)side->guest_us,
-           side->private_kib);
-    for (int i = 0; rounds && i < EXCHANGES; i++) {
-        int64_t took = median(side->times[i], rounds);
+    printf("{\"monitor\": \"%s\", \"hello_us\": %lld, \"guest_us\": %llu, \"private_kib\": %ld, "
+           "\"silent\": %s", side->name, (long long)side->hello_us,
+           (unsigned long long)side->guest_us, side->private_kib,
+           side->session.silent ? "true" : "false");
+    for (int i = 0; i < EXCHANGES; i++) {
+        if (!side->taken[i])
+            continue;
+        int64_t took = median(side->times[i], side->taken[i]);
         printf(", \"%s\": %.0f", exchanges[i].name,
                exchanges[i].bytes ? exchanges[i].bytes * 1e6 / (double)(took ? took : 1)
                                   : (double)took);
@@ -402,7 +421,7 @@ int main(int argc, char **argv)
         boot(&sides[i]);
     measure(sides, count, rounds);
     for (int i = 0; i < count; i++)
-        report(&sides[i], rounds);
+        report(&sides[i]);
     for (int i = 0; i < count; i++) {
         kill(sides[i].monitor, SIGKILL);
         waitpid(sides[i].monitor, NULL, 0);
