@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { JSON_MAX = 8192, EXIT_KILLED = EXIT_SIGNAL + SIGKILL };
@@ -75,6 +76,8 @@ static void put_arguments(struct buffer *out, const struct sandbox_run *run)
     json_put_integer(&writer, "processes", spec->processes);
     json_put_integer(&writer, "timeout_seconds", run->timeout_s);
     json_put_integer(&writer, "cpu_seconds", spec->cpu_s);
+    json_put_bool(&writer, "console", spec->console);
+    json_put_bool(&writer, "huge_pages", spec->huge_pages);
     put_rate(&writer, "disk_bytes_per_second", run->disk_rate);
     put_rate(&writer, "disk_operations_per_second", run->disk_operations);
     put_rate(&writer, "net_bytes_per_second", run->net_rate);
@@ -93,10 +96,47 @@ static status read_answer(struct json *ret, struct ran *ran, const struct buffer
     return OK;
 }
 
+struct console {
+    const char *path; /* NULL: none */
+    int fd;
+    bool made;
+};
+
+/* What lies there is cut off by the monitor, so a run that is refused changes nothing. Never
+ * waiting for a pipe's reader, nor a guest's last words for its room. */
+static status console_open(struct console *ret, const char *path, struct fault *fault)
+{
+    enum { FLAGS = O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC };
+    struct stat info;
+    struct console console = {.path = path, .fd = -1};
+    if (path)
+        console.fd = open(path, FLAGS);
+    if (path && console.fd < 0 && errno == ENOENT) {
+        console.fd = open(path, FLAGS | O_CREAT | O_EXCL, 0600);
+        console.made = console.fd >= 0;
+    }
+    *ret = console;
+    if (path && console.fd < 0)
+        return FAIL(INTERNAL, fault, "--console: %s",
+                    errno == ENXIO ? "nobody reads this pipe" : strerror(errno));
+    if (path && (fstat(console.fd, &info) || (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode))))
+        return FAIL(INTERNAL, fault, "--console: neither a file nor a pipe");
+    return OK;
+}
+
+/* A refusal may come after a boot that failed, whose last words are just what is wanted. */
+static void console_close(struct console *console, bool refused)
+{
+    struct stat info;
+    if (refused && console->made && fstat(console->fd, &info) == 0 && info.st_size == 0)
+        unlink(console->path);
+    cleanup_close(&console->fd); /* who reads a pipe is to see the monitor's end of it */
+}
+
 /* Until the sandbox runs, a signal ends this process and with it the stream: the node then ends the
  * sandbox. */
-static status start(int *ret_stream, struct ran *ran, const struct cli *cli,
-                    const struct sandbox_run *run, struct fault *fault)
+static status start_with(int *ret_stream, struct ran *ran, const struct cli *cli,
+                         const struct sandbox_run *run, int console, struct fault *fault)
 {
     int ends[2];
     _cleanup_buffer_ struct buffer arguments = buffer_of(JSON_MAX);
@@ -105,11 +145,23 @@ static status start(int *ret_stream, struct ran *ran, const struct cli *cli,
     _cleanup_close_ int ours = ends[0], theirs = ends[1];
     put_arguments(&arguments, run);
     TRY(buffer_check(&arguments, "arguments", fault));
-    TRY(client_call(&ran->started_text, cli, "sandbox.run", buffer_span(&arguments), theirs,
-                    fault));
+    const int fds[] = {theirs, console};
+    TRY(client_call_fds(&ran->started_text, cli, "sandbox.run", buffer_span(&arguments), fds,
+                        console >= 0 ? 2 : 1, fault));
     TRY(read_answer(&ran->started, ran, &ran->started_text, fault));
     *ret_stream = take_fd(&ours);
     return OK;
+}
+
+static status start(int *ret_stream, struct ran *ran, const struct cli *cli,
+                    const struct sandbox_run *run, struct fault *fault)
+{
+    struct console console;
+    status started = console_open(&console, run->console, fault);
+    if (started == OK)
+        started = start_with(ret_stream, ran, cli, run, console.fd, fault);
+    console_close(&console, started != OK);
+    return started;
 }
 
 /* ---- the end ---- */

@@ -14,7 +14,7 @@ enum { /* of `sandbox run`, besides the command's own and 128 + the signal that 
 struct sandbox_run { /* what a line asks for */
     struct agent_exec exec;
     struct sandbox_spec spec;
-    const char *tenant, *tier, *report; /* NULL: not said */
+    const char *tenant, *tier, *report, *console; /* NULL: not said */
     uint32_t timeout_s;
     int64_t disk_rate, disk_operations, net_rate, net_packets; /* a second; 0: no limit */
     bool tty, verbose;

@@ -128,10 +128,15 @@ static const char *read_kinds(struct sandbox_run *run, struct cli *cli)
     run->tier = cli_option(cli, "--tier");
     run->tenant = cli_option(cli, "--tenant");
     run->report = cli_option(cli, "--report");
+    run->console = cli_option(cli, "--console");
+    run->spec.console = run->console != NULL;
+    run->spec.huge_pages = cli_flag(cli, "--huge-pages");
     run->tty = cli_flag(cli, "--tty");
     run->verbose = cli_flag(cli, "--verbose");
     if (run->tier && sandbox_tier_of(&tier, span_of_text(run->tier), "--tier", &fault) != OK)
         return "--tier: microvm, gvisor or container";
+    if (run->console && run->console[0] == '\0')
+        return "--console: a file, or a pipe that somebody reads";
     if (image && (!sandbox_is_image_name(span_of_text(image))
                   || !span_to_text(run->spec.image, sizeof run->spec.image, span_of_text(image))))
         return "--image: 1 to 32 of a-z, 0-9 and -, no dash in front";

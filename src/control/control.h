@@ -318,10 +318,10 @@ struct sandbox_wish {
     int64_t operator_uid;
     char argv_hash[2 * HASH_BYTES + 1]; /* of the command; "" where nobody said */
 };
-/* Answers the session when it runs or was refused, unless it fails here. The stream stays the
- * caller's. Each start and refusal is in the ledger. */
-MUST_CHECK status sandbox_start(struct session *session, struct sandbox_wish *wish, int stream,
-                                struct fault *fault);
+/* Answers the session when it runs or was refused, unless it fails here. fds: the stream, and with
+ * a console what takes it; they stay the caller's. Each start and refusal is in the ledger. */
+MUST_CHECK status sandbox_start(struct session *session, struct sandbox_wish *wish,
+                                const int *fds, struct fault *fault);
 /* Told when no process of it is left. NOT_FOUND. */
 MUST_CHECK status sandbox_kill(struct control *control, uint64_t id, int64_t operator_uid,
                                struct outcome outcome, struct fault *fault);

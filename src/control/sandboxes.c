@@ -400,7 +400,7 @@ static status put_start(struct buffer *body, const struct sandbox_wish *wish, st
     return buffer_check(body, "SANDBOX_START", fault);
 }
 
-status sandbox_start(struct session *session, struct sandbox_wish *wish, int stream,
+status sandbox_start(struct session *session, struct sandbox_wish *wish, const int *fds,
                      struct fault *fault)
 {
     struct control *control = session->control;
@@ -419,8 +419,8 @@ status sandbox_start(struct session *session, struct sandbox_wish *wish, int str
                                 .stopper = -1, .caller = session, .next = control->sandboxes};
     control->sandboxes = sandbox;
     control->sandbox_count++;
-    call_supervisor(control, MESSAGE_SANDBOX_START, buffer_span(&body), &stream, 1, on_started,
-                    sandbox);
+    call_supervisor(control, MESSAGE_SANDBOX_START, buffer_span(&body), fds,
+                    wish->spec.console ? 2 : 1, on_started, sandbox);
     return OK;
 }
 

@@ -113,7 +113,8 @@ status verb_sandbox_run(struct session *session, const struct json *arguments,
     struct stat info;
     struct sandbox_wish wish = {.spec = sandbox_spec_default(), .operator_uid = session->uid,
                                 .timeout_s = SANDBOX_LIFETIME_SECONDS_DEFAULT};
-    TRY(ipc_need_fds(message, 1, fault));
+    if (message->fd_count != 2)
+        TRY(ipc_need_fds(message, 1, fault));
     if (fstat(message->fds[0], &info) || !S_ISSOCK(info.st_mode))
         return FAIL(BAD_FIELD, fault, "sandbox.run: its stream must be a socket");
     TRY(json_only(arguments, known, fault));
@@ -121,7 +122,9 @@ status verb_sandbox_run(struct session *session, const struct json *arguments,
     TRY(read_bounds(&wish, arguments, fault));
     TRY(read_rates(&wish.spec, arguments, fault));
     TRY(read_rest(&wish, session->control, arguments, fault));
-    return sandbox_start(session, &wish, message->fds[0], fault);
+    if (wish.spec.console != (message->fd_count == 2))
+        return FAIL(BAD_FIELD, fault, "console: a second descriptor comes with it, to write to");
+    return sandbox_start(session, &wish, message->fds, fault);
 }
 
 static status only_id(uint64_t *ret, const struct json *arguments, struct fault *fault)

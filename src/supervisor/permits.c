@@ -366,7 +366,10 @@ static status on_sandbox_start(struct child *child, struct ipc_message *message,
     TRY(cursor_end(body, fault));
     if (message->id == 0)
         return FAIL(BAD_REQUEST, fault, "SANDBOX_START with id 0");
-    sandboxes_start(child->supervisor, message->id, tenant, &spec, take_fd(&message->fds[0]));
+    if (spec.console != (message->fd_count == 2))
+        return FAIL(BAD_REQUEST, fault, "SANDBOX_START: a console and its descriptor go together");
+    sandboxes_start(child->supervisor, message->id, tenant, &spec, take_fd(&message->fds[0]),
+                    spec.console ? take_fd(&message->fds[1]) : -1);
     return OK;
 }
 
@@ -442,7 +445,7 @@ static const struct permit control_permits[] = {
     {MESSAGE_SILO_DISCARD, CHILD_JAILED, CHILD_SERVING, 0, on_silo_discard},
     {MESSAGE_STATUS, CHILD_SERVING, CHILD_SERVING, 0, on_status},
     {MESSAGE_PROVE, CHILD_SERVING, CHILD_SERVING, 1, on_prove},
-    {MESSAGE_SANDBOX_START, CHILD_SERVING, CHILD_SERVING, 1, on_sandbox_start},
+    {MESSAGE_SANDBOX_START, CHILD_SERVING, CHILD_SERVING, ONE_FD_OR_TWO, on_sandbox_start},
     {MESSAGE_SANDBOX_STOP, CHILD_SERVING, CHILD_SERVING, 0, on_sandbox_stop},
     {0}};
 

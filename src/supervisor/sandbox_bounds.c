@@ -19,9 +19,12 @@ enum {
 };
 
 /* What it can write is what its device has; a disk that its limit would cut is refused. */
-static status bound_files(const struct child *monitor, uint32_t disk_mib, struct fault *fault)
+static status bound_files(const struct child *monitor, const struct sandbox_spec *spec,
+                          struct fault *fault)
 {
-    const rlim_t wanted = (rlim_t)disk_mib << 20;
+    const rlim_t disk = (rlim_t)spec->disk_mib << 20;
+    const rlim_t console = spec->console ? (rlim_t)SANDBOX_CONSOLE_BYTES : 0;
+    const rlim_t wanted = disk > console ? disk : console;
     const struct rlimit fresh = {wanted, wanted};
     struct rlimit old;
     if (prlimit(monitor->jail.pid, RLIMIT_FSIZE, NULL, &old))
@@ -65,7 +68,7 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
     TRY(jail_cgroup_limit(&monitor->supervisor->cgroups, child_name(name, monitor), &limits,
                           fault));
     TRY(jail_bound(&monitor->jail, &bounds, fault));
-    return bound_files(monitor, spec->disk_mib, fault);
+    return bound_files(monitor, spec, fault);
 }
 
 /* Its disk is memory too, and not on top: both together are what its memory is. */

@@ -17,6 +17,7 @@
 enum {
     PROBE_BOOTS = 2, /* a probe has the time of so many: a busy host is no proof */
     EXIT_DEADLINE_US = 5 * 1000 * 1000,
+    STOP_DEADLINE_US = 2 * 1000 * 1000,
     REFILL_RETRY_US = 1000 * 1000,
     KILLED = 128 + 9,
     FORBIDDEN_CALL = 128 + 31,
@@ -212,7 +213,7 @@ static status send_image(struct child *monitor, const struct sandbox_spec *spec,
     return OK;
 }
 
-static status send_files(struct child *monitor, const struct sandbox *sandbox,
+static status send_files(struct child *monitor, struct sandbox *sandbox,
                          struct fault *fault)
 {
     const struct sandbox_spec *spec = &sandbox->spec;
@@ -229,6 +230,10 @@ static status send_files(struct child *monitor, const struct sandbox *sandbox,
     if (spec->net == SANDBOX_NET_ISOLATED) {
         TRY(tap_make(&tap, &monitor->jail, fault));
         send_fd(monitor, VMM_FD_TAP, tap);
+    }
+    if (spec->console) {
+        send_fd(monitor, VMM_FD_CONSOLE, sandbox->console);
+        cleanup_close(&sandbox->console); /* who reads a pipe is to see its end */
     }
     return OK;
 }
@@ -303,6 +308,26 @@ void monitor_verified(struct child *monitor)
     child_send(monitor, MESSAGE_VMM_GO, 0, (struct span){0}, NULL, 0);
 }
 
+static void on_stop_deadline(void *context)
+{
+    struct child *monitor = context;
+    jail_kill(&monitor->jail);
+}
+
+/* One whose guest has ended is at its last words already, with a deadline of its own. */
+bool monitor_stop(struct child *monitor)
+{
+    struct fault fault;
+    struct sandbox *sandbox = monitor->sandbox;
+    if (!sandbox->spec.console || sandbox->stopping || monitor->state < CHILD_JAILED)
+        return false;
+    sandbox->stopping = true;
+    if (monitor->state == CHILD_PARKING)
+        return true;
+    child_send(monitor, MESSAGE_VMM_STOP, 0, (struct span){0}, NULL, 0);
+    return set_timer(monitor, STOP_DEADLINE_US, on_stop_deadline, &fault) == OK;
+}
+
 /* ---- what it says ---- */
 
 status monitor_running(struct child *monitor, uint64_t entered_us, uint64_t dialled_us,
@@ -311,6 +336,8 @@ status monitor_running(struct child *monitor, uint64_t entered_us, uint64_t dial
     struct sandbox *sandbox = monitor->sandbox;
     if (entered_us > dialled_us || dialled_us > INT64_MAX)
         return FAIL(BAD_REQUEST, fault, "VMM_RUNNING: dialled before it was entered");
+    if (sandbox->stopping)
+        return OK; /* that crossed ours */
     sandbox->entered_us = (int64_t)entered_us;
     sandbox->dialled_us = (int64_t)dialled_us;
     monitor->state = CHILD_SERVING;

@@ -23,6 +23,15 @@ status tier_works(struct supervisor *supervisor, enum sandbox_tier tier, const c
     return FAIL(BAD_FIELD, fault, "not a tier");
 }
 
+/* What only a virtual machine has is never left out in silence. */
+static status refuse_for_want(enum sandbox_tier tier, const struct sandbox_spec *spec,
+                              struct span reasons, struct fault *fault)
+{
+    return FAIL(FORBIDDEN_POLICY, fault, "%s: a microvm's only, tier %s has none (%.*s)",
+                spec->console ? "console" : "huge pages", sandbox_tier_name(tier),
+                SPAN_ARG(reasons));
+}
+
 static void add_reason(struct buffer *text, enum sandbox_tier tier, const char *reason)
 {
     buffer_printf(text, "%s%s: %s", text->length > 0 ? "; " : "", sandbox_tier_name(tier), reason);
@@ -36,6 +45,8 @@ status tier_choose(enum sandbox_tier *ret, struct supervisor *supervisor,
     for (int tier = SANDBOX_MICROVM; tier >= spec->weakest; tier--) {
         struct fault why = {0};
         status works = tier_works(supervisor, (enum sandbox_tier)tier, spec->image, &why);
+        if (works == OK && tier < SANDBOX_MICROVM && (spec->console || spec->huge_pages))
+            return refuse_for_want((enum sandbox_tier)tier, spec, buffer_span(&reasons), fault);
         if (works == OK)
             *ret = (enum sandbox_tier)tier;
         if (works == OK || works == AGAIN)

@@ -1,14 +1,18 @@
 /* sandboxes.c: from SANDBOX_START to SANDBOX_GONE. */
+#define _GNU_SOURCE
 #include "supervisor/sandboxes.h"
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/hex.h"
 #include "base/log.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -58,6 +62,7 @@ struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_
         return NULL;
     }
     *sandbox = (struct sandbox){.supervisor = supervisor, .spec = *spec, .stream = stream,
+                                .console = -1,
                                 .id = supervisor->sandboxes.next_id++, .slot = SANDBOX_NO_SLOT,
                                 .wants = CHILD_KINDS,
                                 .begun_us = clock_monotonic_us(), .code = UNAVAILABLE,
@@ -96,7 +101,21 @@ static bool is_stream(int fd)
     return type == SOCK_STREAM && domain == AF_UNIX && !listens;
 }
 
-static status may_start(const struct supervisor *supervisor, int stream, struct fault *fault)
+/* What could not be written to, or would be waited for, is refused before a guest has run. */
+static status check_console(int fd, struct fault *fault)
+{
+    struct stat info;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fstat(fd, &info) || flags & O_PATH || (flags & O_ACCMODE) == O_RDONLY
+        || (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode)))
+        return FAIL(BAD_REQUEST, fault, "console: must be a file or a pipe, open for writing");
+    if (S_ISFIFO(info.st_mode) && !(flags & O_NONBLOCK))
+        return FAIL(BAD_REQUEST, fault, "console: a pipe must be non-blocking");
+    return OK;
+}
+
+static status may_start(const struct supervisor *supervisor, int stream, int console,
+                        struct fault *fault)
 {
     if (supervisor->phase > PHASE_RUN)
         return FAIL(UNAVAILABLE, fault, "stopping");
@@ -105,17 +124,18 @@ static status may_start(const struct supervisor *supervisor, int stream, struct 
     if (!is_stream(stream))
         return FAIL(BAD_REQUEST, fault, "stream: must be one end of a pair of Unix stream "
                     "sockets");
-    return OK;
+    return console < 0 ? OK : check_console(console, fault);
 }
 
 void sandboxes_start(struct supervisor *supervisor, uint32_t request,
                      const uint8_t tenant[TENANT_ID_BYTES], const struct sandbox_spec *spec,
-                     int stream)
+                     int stream, int console)
 {
     char identity[IMAGE_IDENTITY_TEXT];
     struct fault fault;
     struct sandbox *sandbox = NULL;
-    status may = may_start(supervisor, stream, &fault);
+    _cleanup_close_ int terminal = console;
+    status may = may_start(supervisor, stream, console, &fault);
     if (may == OK)
         may = image_identity(identity, supervisor, spec->image, &fault);
     if (may != OK)
@@ -129,6 +149,7 @@ void sandboxes_start(struct supervisor *supervisor, uint32_t request,
     }
     memcpy(sandbox->tenant, tenant, TENANT_ID_BYTES);
     sandbox->request = request;
+    sandbox->console = take_fd(&terminal);
 }
 
 static bool stream_is_shut(const struct sandbox *sandbox)
@@ -235,7 +256,8 @@ void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, con
         return;
     }
     monitor_look(sandbox->monitor);
-    jail_kill(&sandbox->monitor->jail);
+    if (!monitor_stop(sandbox->monitor))
+        jail_kill(&sandbox->monitor->jail);
 }
 
 static void tell_gone(const struct sandbox *sandbox)
@@ -295,6 +317,8 @@ void sandbox_gone(struct sandbox *sandbox)
     loop_timer_stop(supervisor->loop, &sandbox->cpu);
     if (sandbox->stream >= 0)
         close(sandbox->stream);
+    if (sandbox->console >= 0)
+        close(sandbox->console);
     if (sandbox->slot != SANDBOX_NO_SLOT)
         supervisor->sandboxes.slots[sandbox->slot] = false;
     sandboxes_count(supervisor);
@@ -363,7 +387,8 @@ bool sandboxes_stop_all(struct supervisor *supervisor, const char *why)
 {
     end_all(supervisor, why, true);
     for (struct child *at = supervisor->sandboxes.monitors; at; at = at->next)
-        jail_kill(&at->jail);
+        if (!at->sandbox)
+            jail_kill(&at->jail);
     return sandboxes_any(supervisor);
 }
 

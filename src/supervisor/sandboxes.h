@@ -28,13 +28,14 @@ struct sandbox {
     uint64_t cpu_us, peak_kib;
     uint32_t request;       /* of control, while it is not answered; 0: answered, or nobody asks */
     uint32_t slot;
-    int stream;             /* until the monitor has it; -1 */
+    int stream, console;    /* until the monitor has it; -1 */
     enum sandbox_at at;
     enum sandbox_tier tier; /* that runs it */
     enum child_kind wants;  /* while it waits for nothing but that; CHILD_KINDS: for more */
     enum sandbox_end end;   /* decided by us; 0: not */
     enum sandbox_end said;  /* what the monitor said; 0: nothing */
     status code;            /* what control is told where it never ran */
+    bool stopping;          /* its monitor was asked to end the guest, and has a moment */
     bool told;              /* control knows its id: it is owed a SANDBOX_GONE */
     bool probe;             /* it only boots to find out whether that works */
     uint8_t tenant[TENANT_ID_BYTES];
@@ -65,6 +66,9 @@ struct child *monitor_take(const struct sandbox *sandbox);
 void monitors_renew(struct supervisor *supervisor, const char *image);
 /* Gives it the sandbox: from here on the end of the monitor is the end of the sandbox. */
 void monitor_assume(struct child *monitor, struct sandbox *sandbox);
+/* Asks it to end its guest by itself, where anything is gained by that: the guest's last words on
+ * its console. False: there is nothing to wait for. Once. */
+bool monitor_stop(struct child *monitor);
 /* Blank, or not yet blank. */
 uint32_t monitors_coming(const struct supervisor *supervisor, enum child_kind kind);
 

@@ -252,10 +252,10 @@ void cell_answer_waiters(struct child *cell, status code, const char *detail);
 
 /* sandboxes.c: from SANDBOX_START to SANDBOX_GONE */
 MUST_CHECK status sandboxes_open(struct supervisor *supervisor, struct fault *fault);
-/* Takes the stream. */
+/* Takes both; console -1: none. */
 void sandboxes_start(struct supervisor *supervisor, uint32_t request,
                      const uint8_t tenant[TENANT_ID_BYTES], const struct sandbox_spec *spec,
-                     int stream);
+                     int stream, int console);
 void sandboxes_stop(struct supervisor *supervisor, uint64_t id, uint32_t request);
 /* Ends all of them, blank monitors too; false when none is left. */
 bool sandboxes_stop_all(struct supervisor *supervisor, const char *why);

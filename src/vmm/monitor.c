@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { SEND_WAIT_MS = 5000, SECTOR = 512, ENDED_BODY_MAX = 512 };
 
@@ -30,7 +31,8 @@ struct monitor {
     uint8_t mac[6];
     int fds[VMM_FDS]; /* by kind; -1: has not come, or was taken */
     bool had[VMM_FDS];
-    bool running, told_running, over;
+    bool running, told_running, over, stopped;
+    bool console_is_file; /* the other kind is a pipe */
     status result; /* of the whole run, when over */
     struct fault fault;
     status early; /* of what a blank did ahead: told when somebody waits for it */
@@ -64,10 +66,36 @@ static status tell_ended(struct monitor *monitor, enum sandbox_end end, const ch
     return tell(monitor, MESSAGE_VMM_ENDED, buffer_span(&body), fault);
 }
 
+static ssize_t write_console(const struct monitor *monitor, struct span text, size_t at)
+{
+    int fd = monitor->fds[VMM_FD_CONSOLE];
+    struct span rest = {text.data + at, text.length - at};
+    return monitor->console_is_file ? pwrite(fd, rest.data, rest.length, (off_t)at)
+                                    : write(fd, rest.data, rest.length);
+}
+
+/* After the end was told: from then on a descriptor that holds us up does so for seconds. What a
+ * pipe has no room for is lost, and nobody misses a console so much that a run fails. */
+static void hand_over_console(struct monitor *monitor)
+{
+    _cleanup_buffer_ struct buffer text = buffer_of(SANDBOX_CONSOLE_BYTES);
+    if (monitor->fds[VMM_FD_CONSOLE] < 0)
+        return;
+    machine_console(monitor->machine, &text);
+    for (size_t at = 0; at < text.length;) {
+        ssize_t written = write_console(monitor, buffer_span(&text), at);
+        if (written <= 0)
+            return;
+        at += (size_t)written;
+    }
+}
+
 static void on_ended(void *context, enum sandbox_end end, const char *detail)
 {
     struct monitor *monitor = context;
-    finish(monitor, tell_ended(monitor, end, detail, &monitor->fault));
+    status told = tell_ended(monitor, end, detail, &monitor->fault);
+    hand_over_console(monitor);
+    finish(monitor, told);
 }
 
 /* ---- the life line: the agent's stream ---- */
@@ -178,6 +206,23 @@ static status add_net(struct monitor *monitor, struct fault *fault)
     return machine_add(monitor->machine, device, fault);
 }
 
+/* What lay in the file goes now: a run that was refused before has left it as it was. */
+static status take_console(struct monitor *monitor, struct fault *fault)
+{
+    int fd = monitor->fds[VMM_FD_CONSOLE];
+    struct stat info;
+    if (monitor->spec.console != (fd >= 0))
+        return FAIL(BAD_REQUEST, fault, "a console and VMM_FD_CONSOLE go together");
+    if (fd < 0)
+        return OK;
+    if (fstat(fd, &info) || (!S_ISREG(info.st_mode) && !S_ISFIFO(info.st_mode)))
+        return FAIL(BAD_REQUEST, fault, "console: neither a file nor a pipe");
+    monitor->console_is_file = S_ISREG(info.st_mode);
+    if (monitor->console_is_file && ftruncate(fd, 0))
+        return FAIL(UNAVAILABLE, fault, "console: %s", strerror(errno));
+    return OK;
+}
+
 /* In the order that docs/protocols.md gives them. */
 static status add_devices(struct monitor *monitor, struct fault *fault)
 {
@@ -223,6 +268,7 @@ static status build(struct monitor *monitor, struct fault *fault)
     }
     if (!monitor->machine)
         return FAIL(BAD_REQUEST, fault, "VMM_FD_KVM has not come");
+    TRY(take_console(monitor, fault));
     TRY(machine_build(monitor->machine, &config, monitor->loop, fault));
     TRY(add_devices(monitor, fault));
     return load(monitor, fault);
@@ -262,7 +308,7 @@ static status take_fd_message(struct monitor *monitor, struct ipc_message *messa
     TRY(ipc_need_fds(message, 1, fault));
     TRY(cursor_u8(&kind, &cursor, fault));
     TRY(cursor_end(&cursor, fault));
-    if (kind < VMM_FD_KVM || kind > VMM_FD_TAP || monitor->had[kind])
+    if (kind < VMM_FD_KVM || kind > VMM_FD_CONSOLE || monitor->had[kind])
         return FAIL(BAD_REQUEST, fault, "VMM_FD: no such kind, or again: %u", kind);
     monitor->had[kind] = true;
     monitor->fds[kind] = take_fd(&message->fds[0]);
@@ -310,6 +356,12 @@ static status take_message(struct monitor *monitor, struct ipc_message *message,
             return FAIL(BAD_REQUEST, fault, "VMM_GO: malformed, or again");
         monitor->running = true;
         machine_go(monitor->machine);
+        return OK;
+    case MESSAGE_VMM_STOP:
+        if (!monitor->running || monitor->stopped || message->body.length || message->fd_count)
+            return FAIL(BAD_REQUEST, fault, "VMM_STOP: malformed, early, or again");
+        monitor->stopped = true;
+        machine_end(monitor->machine, SANDBOX_CLOSED, "stopped");
         return OK;
     default: return FAIL(BAD_REQUEST, fault, "message %#x after VMM_START", message->type);
     }

@@ -94,6 +94,7 @@ enum message_type {
     MESSAGE_VMM_RUNNING = 0x0906, /* <- : the guest's agent has dialled */
     MESSAGE_VMM_ENDED = 0x0907,  /* <- : why the guest ended; it exits */
     MESSAGE_VMM_USED = 0x0908,   /* <- : of a runner: what its processes have used */
+    MESSAGE_VMM_STOP = 0x0909,   /* -> : end the guest, as if its line were closed */
 
     /* control -> supervisor */
     MESSAGE_SANDBOX_START = 0x0911,

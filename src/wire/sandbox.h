@@ -31,7 +31,7 @@ struct sandbox_rate {
 struct sandbox_spec {
     uint8_t weakest;       /* enum sandbox_tier: nothing below it may run this */
     uint8_t net;           /* enum sandbox_net */
-    bool console;          /* a serial console, kept in a ring */
+    bool console;          /* a serial console, kept in a ring; VMM_FD_CONSOLE takes its end */
     bool huge_pages;       /* guest memory in 2 MiB pages where the host gives them */
     uint32_t vcpus;        /* 1..SANDBOX_VCPUS_MAX */
     uint32_t memory_mib, disk_mib;
@@ -80,6 +80,7 @@ enum vmm_fd {
     VMM_FD_SCRATCH,   /* raw image, read-only: what the second block device holds at first */
     VMM_FD_OVERLAY,   /* an empty file without a name: what is written to the second */
     VMM_FD_TAP,       /* of SANDBOX_NET_ISOLATED */
+    VMM_FD_CONSOLE,   /* a file or a pipe, for writing: the caller's */
     VMM_FD_TREE,      /* to a runner: the image's root as a directory */
     VMM_FD_AGENT,     /* to a runner: the agent's program */
     VMM_FDS

@@ -88,6 +88,13 @@ code 7" ] || fail "a pipeline, its user, no network, its exit status"
     [ "$(cat /tmp/error)" = error ] || fail "stderr: $(cat /tmp/error)"
     [ "$(sandbox --cpus 2 --user root -- sh -c 'id -u; nproc')" = "0
 2" ] || fail "two vCPUs and another user"
+    # its kernel's own words, of a guest that ended well and of one that panicked
+    sandbox --console /tmp/console --timeout 120s -- true
+    expect 'Linux version' "$(cat /tmp/console)"
+    codes 125 sandbox --console /tmp/console --timeout 120s --user root -- \
+        sh -c 'echo c >/proc/sysrq-trigger' 2>/tmp/error
+    expect 'panicked' "$(cat /tmp/error)"
+    expect 'Kernel panic - not syncing: sysrq triggered crash' "$(cat /tmp/console)"
     codes 137 sandbox -- sh -c 'kill -9 $$'
     codes 125 sandbox -- nosuchprogram 2>/tmp/error
     expect 'could not be started' "$(cat /tmp/error)"

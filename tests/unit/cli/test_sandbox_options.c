@@ -51,12 +51,15 @@ static void a_line_is_read_and_the_command_keeps_its_words(void **state)
     assert_int_equal(read_line("--mem 1G --cpus=2 --disk 0 --timeout 5m --cpu-time 10s "
                                "--processes 7 --net isolated --tier container --tenant acme "
                                "--image tools --user 1000 --workdir /tmp --env A=1 --env B= "
-                               "--disk-rate 1M -- env --env C=3 --tty -- --mem 2M"),
+                               "--disk-rate 1M --console log --huge-pages "
+                               "-- env --env C=3 --tty -- --mem 2M"),
                      EXIT_DONE);
     assert_true(run.spec.memory_mib == 1024 && run.spec.vcpus == 2 && run.spec.disk_mib == 0);
     assert_true(run.timeout_s == 300 && run.spec.cpu_s == 10 && run.spec.processes == 7);
     assert_true(run.exec.timeout_ms == 300000 && run.exec.processes == 7);
     assert_true(run.spec.net == SANDBOX_NET_ISOLATED && run.disk_rate == 1 << 20);
+    assert_true(run.spec.console && run.spec.huge_pages);
+    assert_string_equal(run.console, "log");
     assert_string_equal(run.tier, "container");
     assert_string_equal(run.tenant, "acme");
     assert_string_equal(run.spec.image, "tools");
@@ -78,6 +81,7 @@ static void what_is_wrong_is_usage(void **state)
         "--cpus 33 -- sh", "--disk 1K -- sh", "--processes 0 -- sh", "--timeout 0 -- sh",
         "--timeout 25h -- sh", "--timeout -5 -- sh", "--net host -- sh", "--tier vm -- sh",
         "--image .. -- sh", "--env =1 -- sh", "--env A -- sh", "--workdir tmp -- sh",
+        "--console= -- sh",
         "--colour -- sh", "sh -- sh", "--disk-rate 1T -- sh", "--user= -- sh", "--cpu-time x -- sh",
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

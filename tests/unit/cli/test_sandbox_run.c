@@ -38,6 +38,7 @@ struct script { /* what the node does */
     const char *refusal;  /* of sandbox.run */
     struct span said;     /* by a guest of ours in the agent's place, which then goes away */
     const char *end;      /* that sandbox.wait tells */
+    bool console;         /* a second descriptor is due: says so in it, also before a refusal */
 };
 
 struct world {
@@ -103,6 +104,11 @@ static void serve_call(const struct script *script, int client, int log)
         _exit(11);
     if (write(log, arguments.data, arguments.length) < 0)
         _exit(12);
+    if (strcmp(verb, "sandbox.run") == 0 && message.fd_count != (script->console ? 2 : 1))
+        _exit(14);
+    if (script->console && message.fd_count == 2 && script->end
+        && (ftruncate(message.fds[1], 0) || write(message.fds[1], "booted\n", 7) != 7))
+        _exit(15);
     if (strcmp(verb, "sandbox.run") == 0 && script->refusal) {
         answer(client, message.id, FORBIDDEN_POLICY, script->refusal, "");
     } else if (strcmp(verb, "sandbox.run") == 0) {
@@ -152,7 +158,7 @@ static void begin_node(struct world *world, const struct script *script)
 static void end_node(struct world *world)
 {
     char path[128];
-    static const char *const names[] = {"run/admin.sock", "run", "log", "report", ""};
+    static const char *const names[] = {"run/admin.sock", "run", "log", "report", "console", ""};
     kill(world->node, SIGKILL);
     waitpid(world->node, NULL, 0);
     close(world->log);
@@ -461,6 +467,68 @@ static void a_report_tells_tier_use_and_end(void **state)
     end_node(&world);
 }
 
+/* ---- a console ---- */
+
+/* Begins with what is given, ends with what is due there; NULL: no file. */
+static void console_of(const struct script *script, int code, const char *before,
+                       const char *after)
+{
+    struct world world;
+    struct ran ran;
+    char path[128], text[64] = "";
+    begin_node(&world, script);
+    snprintf(path, sizeof path, "%s/console", world.path);
+    int file = before ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+    if (before)
+        assert_int_equal(write(file, before, strlen(before)), (ssize_t)strlen(before));
+    cleanup_close(&file);
+    start(&ran, &world, LINE("--console", path, "--", "/bin/sh", "-c", "exit 4"));
+    finish(&ran, (struct span){0});
+    assert_int_equal(ran.status, code);
+    file = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat info;
+    assert_int_equal(file >= 0, after != NULL);
+    if (after) {
+        assert_true(read(file, text, sizeof text - 1) >= 0 && fstat(file, &info) == 0);
+        assert_string_equal(text, after);
+        assert_int_equal(info.st_mode & 07777, before ? 0644 : 0600);
+        close(file);
+    }
+    release(&ran);
+    end_node(&world);
+}
+
+static void a_console_is_as_it_was_unless_a_guest_ran(void **state)
+{
+    (void)state;
+    const struct script runs = {.console = true, .end = "closed"},
+                        refuses = {.console = true, .refusal = "no"},
+                        boots = {.console = true, .refusal = "no agent", .end = "failed"};
+    console_of(&runs, 4, NULL, "booted\n");
+    console_of(&runs, 4, "what was there before", "booted\n");
+    console_of(&refuses, 125, NULL, NULL);
+    console_of(&refuses, 125, "what was there before", "what was there before");
+    console_of(&boots, 125, NULL, "booted\n");
+}
+
+static void what_is_no_console_is_refused_here(void **state)
+{
+    (void)state;
+    const struct script never = {0};
+    char path[] = "/tmp/bulkhead-fifo-XXXXXX";
+    assert_non_null(mkdtemp(path));
+    expect(&never, LINE("--console", path, "--", "true"), 125, "", "--console: Is a directory");
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    expect(&never, LINE("--console", path, "--", "true"), 125, "",
+           "--console: nobody reads this pipe");
+    assert_int_equal(unlink(path), 0);
+    expect(&never, LINE("--console", "/dev/null", "--", "true"), 125, "",
+           "--console: neither a file nor a pipe");
+    expect(&never, LINE("--console", "/nowhere/at/all", "--", "true"), 125, "",
+           "--console: No such file");
+}
+
 /* ---- a terminal ---- */
 
 static bool same_modes(int terminal, const struct termios *before)
@@ -612,6 +680,8 @@ int main(int count, char **arguments)
         cmocka_unit_test(the_end_of_this_program_is_the_end_of_the_command),
         cmocka_unit_test(input_may_be_closed_from_the_beginning),
         cmocka_unit_test(a_report_tells_tier_use_and_end),
+        cmocka_unit_test(a_console_is_as_it_was_unless_a_guest_ran),
+        cmocka_unit_test(what_is_no_console_is_refused_here),
         cmocka_unit_test(a_terminal_is_passed_on_and_given_back),
         cmocka_unit_test(a_terminal_is_given_back_when_it_is_killed),
         cmocka_unit_test(a_refusal_is_one_clear_line),

@@ -215,8 +215,10 @@ static void start_sandbox(struct node *node, const struct ipc_message *message)
     must(cursor_copy(node->sandboxes.tenant, &body, TENANT_ID_BYTES, &fault), &fault);
     must(sandbox_spec_get(&node->sandboxes.spec, &body, &fault), &fault);
     must(cursor_end(&body, &fault), &fault);
-    node->sandboxes.had_socket = message->fd_count == 1 && fstat(message->fds[0], &info) == 0
+    node->sandboxes.had_socket = message->fd_count >= 1 && fstat(message->fds[0], &info) == 0
                               && S_ISSOCK(info.st_mode);
+    node->sandboxes.had_console = message->fd_count == 2 && fstat(message->fds[1], &info) == 0
+                               && S_ISFIFO(info.st_mode);
     node->sandboxes.held = message->id;
     if (!node->sandboxes.hold)
         node_answer_start(node);
@@ -419,8 +421,16 @@ void node_begin(struct node *node, const char *verb, const char *arguments, int 
     open_admin(node);
     buffer_put_text_field(&body, verb);
     buffer_put_text_field(&body, arguments);
-    must(ipc_send(node->client, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), &fd, fd >= 0, &fault),
+    const int fds[] = {fd, node->second_fd};
+    uint32_t count = node->second_fd > 0 ? 2 : fd >= 0;
+    node->second_fd = 0;
+    must(ipc_send(node->client, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), fds, count, &fault),
          &fault);
+}
+
+void node_second_fd(struct node *node, int fd)
+{
+    node->second_fd = fd;
 }
 
 void node_settle(struct node *node)

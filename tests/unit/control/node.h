@@ -25,7 +25,7 @@ struct sandbox_script {
     uint64_t next_id;    /* of the next one that runs */
     struct sandbox_spec spec; /* of the newest SANDBOX_START */
     uint8_t tenant[TENANT_ID_BYTES];
-    bool had_socket;
+    bool had_socket, had_console;
     uint32_t asked[ASKED_MAX]; /* types of messages about sandboxes and cells, in order */
     uint32_t asked_count;
 };
@@ -40,6 +40,7 @@ struct node {
     struct link {
         int control, kms; /* our ends; -1: none */
     } links[LINKS_MAX];
+    int second_fd; /* 0: none */
     int client; /* the operator's end of an admin connection */
     uint8_t keys_public[64];
     bool ready;
@@ -64,6 +65,8 @@ bool node_call(struct node *node, const char *verb, const char *arguments, statu
 /* The same with a descriptor, which stays the caller's. */
 bool node_call_fd(struct node *node, const char *verb, const char *arguments, int fd,
                   status *ret_code, char detail[256], struct buffer *ret_json);
+/* The next call brings this one, too. */
+void node_second_fd(struct node *node, int fd);
 /* In two halves: node_finish waits for the answer of the newest node_begin. */
 void node_begin(struct node *node, const char *verb, const char *arguments, int fd);
 bool node_finish(struct node *node, status *ret_code, char detail[256], struct buffer *ret_json);

@@ -114,13 +114,13 @@ static void one_starts_within_its_limits_and_the_ledger_tells_it(void **state)
     static const uint8_t nobody[TENANT_ID_BYTES];
     must_run(world, "{\"memory_mib\":256,\"vcpus\":2,\"disk_mib\":0,\"processes\":9,\"net\":"
                     "\"isolated\",\"timeout_seconds\":5,\"cpu_seconds\":4,\"net_bytes_per_second\":"
-                    "1000,\"console\":true,\"argv_sha256\":\"" HASH "\"}");
+                    "1000,\"huge_pages\":true,\"argv_sha256\":\"" HASH "\"}");
     const struct sandbox_spec *spec = &world->node.sandboxes.spec;
-    assert_true(world->node.sandboxes.had_socket);
+    assert_true(world->node.sandboxes.had_socket && !world->node.sandboxes.had_console);
     assert_memory_equal(world->node.sandboxes.tenant, nobody, sizeof nobody);
     assert_int_equal(spec->weakest, SANDBOX_GVISOR);
     assert_true(spec->memory_mib == 256 && spec->vcpus == 2 && spec->disk_mib == 0);
-    assert_true(spec->processes == 9 && spec->cpu_s == 4 && spec->console && !spec->huge_pages);
+    assert_true(spec->processes == 9 && spec->cpu_s == 4 && !spec->console && spec->huge_pages);
     assert_int_equal(spec->net, SANDBOX_NET_ISOLATED);
     assert_int_equal(spec->lifetime_s, 5 + SANDBOX_GRACE_SECONDS);
     assert_true(spec->net_bytes.size == 1000 && spec->net_bytes.refill_ms == 1000);
@@ -141,6 +141,23 @@ static void one_starts_within_its_limits_and_the_ledger_tells_it(void **state)
     assert_int_equal(ledger_count(world, "\"end\":\"memory\",\"cpu_seconds\":1.5,\"peak_kib\":4096,"
                                          "\"wall_seconds\":2.25"), 1);
     assert_int_equal(ledger_count(world, "words of a guest"), 0);
+}
+
+static void a_console_is_a_second_descriptor(void **state)
+{
+    struct world *world = *state;
+    int pipes[2];
+    assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+    refused(world, "{\"console\":true}", BAD_FIELD, "console");
+    node_second_fd(&world->node, pipes[1]);
+    refused(world, "{}", BAD_FIELD, "console");
+    assert_int_equal(asked(world, MESSAGE_SANDBOX_START), 0);
+    node_second_fd(&world->node, pipes[1]);
+    must_run(world, "{\"console\":true}");
+    assert_true(world->node.sandboxes.spec.console);
+    assert_true(world->node.sandboxes.had_socket && world->node.sandboxes.had_console);
+    close(pipes[0]);
+    close(pipes[1]);
 }
 
 static void an_end_is_told_to_who_waits_and_to_who_asks_later(void **state)
@@ -374,6 +391,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(one_starts_within_its_limits_and_the_ledger_tells_it),
+        TEST(a_console_is_a_second_descriptor),
         TEST(an_end_is_told_to_who_waits_and_to_who_asks_later),
         TEST(a_killed_one_is_gone_and_the_ledger_knows_who_did_it),
         TEST(a_posture_is_never_loosened),

@@ -20,7 +20,7 @@ static uint8_t packet[IPC_PACKET_MAX];
 static char mode[64];
 static struct fault fault;
 static pthread_barrier_t sealed, never;
-static int stream = -1;
+static int stream = -1, console = -1;
 
 static bool is(const char *name)
 {
@@ -62,6 +62,8 @@ static void take_orders(struct sandbox_spec *spec)
             need(message.fd_count == 1 && cursor_u8(&kind, &body, &fault) == OK, 24);
             need(kind > 0 && kind < VMM_FDS && !(seen & UINT32_C(1) << kind), 25);
             seen |= UINT32_C(1) << kind;
+            if (kind == VMM_FD_CONSOLE)
+                console = message.fds[0];
         } else if (message.type == MESSAGE_VMM_START) {
             need(sandbox_spec_get(spec, &body, &fault) == OK && cursor_left(&body) == 6, 26);
         } else {
@@ -73,7 +75,8 @@ static void take_orders(struct sandbox_spec *spec)
     uint32_t tap = spec->net == SANDBOX_NET_ISOLATED ? 1u << VMM_FD_TAP : 0;
     if (spec->disk_mib == 0)
         all &= ~(1u << VMM_FD_OVERLAY | 1u << VMM_FD_SCRATCH);
-    need(seen == (all | tap), 28);
+    uint32_t wanted = spec->console ? 1u << VMM_FD_CONSOLE : 0;
+    need(seen == (all | tap | wanted), 28);
 }
 
 static void *be_vcpu(void *unused)
@@ -205,6 +208,7 @@ static void end_honestly(void)
         poll(both, 2, -1); /* who runs it hangs up */
         say_ended(SANDBOX_CLOSED, "");
     }
+    need(console < 0 || write(console, "last words", 10) == 10, 39);
     _exit(0);
 }
 
@@ -235,5 +239,7 @@ int main(void)
         wait_for_ever();
     say_running(is("backwards") ? 3 : 1, 2);
     misbehave_late();
+    while (is("deaf"))
+        poll(NULL, 0, -1);
     end_honestly();
 }

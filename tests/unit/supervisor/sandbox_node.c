@@ -210,6 +210,11 @@ void from_control(uint32_t type, uint32_t id, struct span body, const int *fds,
 /* Returns who runs it: closing that ends it. */
 int start(uint32_t id, const struct sandbox_spec *spec)
 {
+    return start_with(id, spec, -1);
+}
+
+int start_with(uint32_t id, const struct sandbox_spec *spec, int console)
+{
     static const uint8_t tenant[TENANT_ID_BYTES] = {7};
     uint8_t storage[256];
     struct buffer body = buffer_over(storage, sizeof storage);
@@ -217,7 +222,8 @@ int start(uint32_t id, const struct sandbox_spec *spec)
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     buffer_put(&body, SPAN_OF(tenant));
     sandbox_spec_put(&body, spec);
-    from_control(MESSAGE_SANDBOX_START, id, buffer_span(&body), &ends[1], 1);
+    const int fds[] = {ends[1], console};
+    from_control(MESSAGE_SANDBOX_START, id, buffer_span(&body), fds, console >= 0 ? 2 : 1);
     close(ends[1]);
     return ends[0];
 }

@@ -25,6 +25,7 @@ void node_end(void);
 void from_control(uint32_t type, uint32_t id, struct span body, const int *fds, uint32_t fd_count);
 /* Returns who runs it: closing that ends it. */
 int start(uint32_t id, const struct sandbox_spec *spec);
+int start_with(uint32_t id, const struct sandbox_spec *spec, int console); /* -1: none */
 void stop(uint32_t id, uint64_t sandbox);
 bool hears(void);
 /* The answer to id: its status; the cursor stands on the result. */

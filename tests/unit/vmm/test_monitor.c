@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "flat.h"
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "vmm/monitor.h"
 #include "vmm/x86_64/layout.h"
@@ -235,6 +236,162 @@ static void test_unsealed_thread_is_told(void **state)
     finish();
 }
 
+/* ---- the console ---- */
+
+/* Count bytes to the serial port, each one more than the one before, then what comes after. */
+#define PRINTS(count, ...)                                                                       \
+    {0xB9, (count) & 0xFF, (count) >> 8 & 0xFF, (count) >> 16, 0, /* mov ecx, count */           \
+     0xBA, 0xF8, 0x03, 0, 0,                                      /* mov edx, the port */        \
+     0x30, 0xC0,                                                  /* xor al, al */               \
+     0xEE, 0xFE, 0xC0, 0xE2, 0xFB,                                /* out; inc al; loop */        \
+     __VA_ARGS__}
+#define SWITCHES_OFF 0xBA, 0x01, 0x06, 0, 0, 0xB0, 0x34, 0xEE, 0xEB, 0xFE
+#define PANICS 0xBA, PORT_PANIC & 0xFF, PORT_PANIC >> 8, 0, 0, 0xB0, 0x01, 0xEE, 0xEB, 0xFE
+#define RESETS 0xBA, 0x64, 0, 0, 0, 0xB0, 0xFE, 0xEE, 0xEB, 0xFE
+#define SPINS 0xEB, 0xFE
+
+static void prepare_console(const uint8_t *code, size_t length, int console)
+{
+    struct sandbox_spec spec = small();
+    spec.console = true;
+    spec.vcpus = 1;
+    begin();
+    give(VMM_FD_KVM, open("/dev/kvm", O_RDWR | O_CLOEXEC));
+    give(VMM_FD_KERNEL, flat_kernel(code, length));
+    give(VMM_FD_OVERLAY, memfd_create("overlay", MFD_CLOEXEC));
+    give(VMM_FD_CONSOLE, dup(console));
+    start(&spec);
+    stream();
+    assert_int_equal(expect(), MESSAGE_JAILED);
+}
+
+/* How many bytes there are; each is one more than the one before. */
+static uint32_t held(int fd, uint8_t first)
+{
+    static uint8_t text[2 * SANDBOX_CONSOLE_BYTES];
+    ssize_t got = 0, more;
+    while ((more = read(fd, text + got, sizeof text - (size_t)got)) > 0)
+        got += more;
+    for (ssize_t i = 0; i < got; i++)
+        if (text[i] != (uint8_t)(first + i))
+            fail_msg("byte %zd is %u", i, text[i]);
+    return (uint32_t)got;
+}
+
+static void test_console_has_the_newest_however_it_ends(void **state)
+{
+    (void)state;
+    enum { LONG = SANDBOX_CONSOLE_BYTES + 1234 };
+    static const uint8_t off[] = PRINTS(300, SWITCHES_OFF), longer[] = PRINTS(LONG, SWITCHES_OFF),
+                         panic[] = PRINTS(300, PANICS), reset[] = PRINTS(300, RESETS);
+    const struct {
+        const uint8_t *code;
+        size_t length;
+        enum sandbox_end end;
+        uint32_t count, kept;
+    } cases[] = {{off, sizeof off, SANDBOX_SHUTDOWN, 300, 300},
+                 {longer, sizeof longer, SANDBOX_SHUTDOWN, LONG, SANDBOX_CONSOLE_BYTES},
+                 {panic, sizeof panic, SANDBOX_PANIC, 300, 300},
+                 {reset, sizeof reset, SANDBOX_RESET, 300, 300}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int file = memfd_create("console", MFD_CLOEXEC);
+        assert_int_equal(ftruncate(file, 1 << 20), 0); /* of an earlier run */
+        prepare_console(cases[i].code, cases[i].length, file);
+        say(MESSAGE_VMM_GO, NULL, 0, -1);
+        expect_end(cases[i].end);
+        finish();
+        assert_int_equal(house.ran, OK);
+        assert_int_equal(held(file, (uint8_t)(cases[i].count - cases[i].kept)), cases[i].kept);
+        close(file);
+    }
+}
+
+static uint32_t talk_for(unsigned seconds, bool closes)
+{
+    static const uint8_t talks[] = PRINTS(300, SPINS);
+    int file = memfd_create("console", MFD_CLOEXEC);
+    prepare_console(talks, sizeof talks, file);
+    say(MESSAGE_VMM_GO, NULL, 0, -1);
+    sleep(seconds);
+    if (closes)
+        close(take_fd(&house.agent));
+    else
+        say(MESSAGE_VMM_STOP, NULL, 0, -1);
+    expect_end(SANDBOX_CLOSED);
+    finish();
+    assert_int_equal(house.ran, OK);
+    uint32_t bytes = held(file, 0);
+    close(file);
+    return bytes;
+}
+
+/* A guest that runs is ended from outside: by its line, and by the supervisor's word. Where it had
+ * no time to say anything it gets more. */
+static void test_console_of_a_guest_that_is_ended(void **state)
+{
+    (void)state;
+    for (int closes = 0; closes < 2; closes++) {
+        unsigned seconds = 0;
+        while (talk_for(seconds, closes) == 0)
+            assert_true(++seconds < 30);
+    }
+}
+
+/* It takes what it has room for; the run ends all the same. */
+static void test_console_that_nobody_empties(void **state)
+{
+    (void)state;
+    enum { LONG = SANDBOX_CONSOLE_BYTES };
+    static const uint8_t longer[] = PRINTS(LONG, SWITCHES_OFF);
+    int ends[2];
+    for (int readers = 0; readers < 2; readers++) {
+        assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+        assert_int_equal(fcntl(ends[1], F_SETPIPE_SZ, 8192), 8192);
+        if (readers == 0)
+            close(ends[0]);
+        prepare_console(longer, sizeof longer, ends[1]);
+        close(ends[1]);
+        say(MESSAGE_VMM_GO, NULL, 0, -1);
+        expect_end(SANDBOX_SHUTDOWN);
+        finish();
+        assert_int_equal(house.ran, OK);
+        if (readers == 0)
+            continue;
+        assert_int_equal(held(ends[0], 0), 8192); /* the beginning of what there was */
+        close(ends[0]);
+    }
+}
+
+static void test_console_that_is_none(void **state)
+{
+    (void)state;
+    struct sandbox_spec spec = small();
+    for (int way = 0; way < 3; way++) {
+        begin();
+        spec.console = way != 1;
+        give(VMM_FD_KVM, open("/dev/kvm", O_RDWR | O_CLOEXEC));
+        give(VMM_FD_KERNEL, flat_kernel(spins, sizeof spins));
+        give(VMM_FD_OVERLAY, memfd_create("overlay", MFD_CLOEXEC));
+        if (way == 1)
+            give(VMM_FD_CONSOLE, memfd_create("console", MFD_CLOEXEC));
+        if (way == 2)
+            give(VMM_FD_CONSOLE, open("/dev/null", O_WRONLY | O_CLOEXEC));
+        start(&spec);
+        expect_end(SANDBOX_FAILED);
+        finish();
+    }
+}
+
+static void test_stop_before_go_is_a_breach(void **state)
+{
+    (void)state;
+    prepare(spins, sizeof spins);
+    assert_int_equal(expect(), MESSAGE_JAILED);
+    say(MESSAGE_VMM_STOP, NULL, 0, -1);
+    finish();
+    assert_int_equal(house.ran, BAD_REQUEST);
+}
+
 static void test_missing_files_are_told(void **state)
 {
     struct sandbox_spec spec = small();
@@ -300,7 +457,7 @@ static void test_malformed_messages(void **state)
     refused(MESSAGE_VMM_FD, "\1", 1, -1);
     refused(MESSAGE_VMM_FD, "", 0, open("/dev/null", O_RDWR));
     refused(MESSAGE_VMM_FD, "\0", 1, open("/dev/null", O_RDWR));
-    refused(MESSAGE_VMM_FD, "\10", 1, open("/dev/null", O_RDWR)); /* a runner's */
+    refused(MESSAGE_VMM_FD, "\11", 1, open("/dev/null", O_RDWR)); /* a runner's */
     refused(MESSAGE_VMM_FD, "\377", 1, open("/dev/null", O_RDWR));
     refused(MESSAGE_VMM_FD, "\2\0", 2, open("/dev/null", O_RDWR));
     refused(MESSAGE_VMM_START, "\1\1", 2, -1);
@@ -320,6 +477,11 @@ int main(void)
         cmocka_unit_test(test_closed_line_ends_it),
         cmocka_unit_test(test_gone_supervisor_ends_it),
         cmocka_unit_test(test_unsealed_thread_is_told),
+        cmocka_unit_test(test_console_has_the_newest_however_it_ends),
+        cmocka_unit_test(test_console_of_a_guest_that_is_ended),
+        cmocka_unit_test(test_console_that_nobody_empties),
+        cmocka_unit_test(test_console_that_is_none),
+        cmocka_unit_test(test_stop_before_go_is_a_breach),
         cmocka_unit_test(test_missing_files_are_told),
         cmocka_unit_test(test_blank_says_nothing),
         cmocka_unit_test(test_malformed_messages),
