@@ -1,13 +1,13 @@
 #!/bin/sh
 # microvm.sh: in the lab: microVMs of a whole node, from honest commands to guests and deaths that try to hurt the host.
 #   microvm.sh DIR [PART]...   DIR: a new directory for the data; the image lies in /opt/image
-# Parts, all of them when none is named: basics limits flood kill tenants leaks
+# Parts, all of them when none is named: basics console limits flood kill tenants leaks
 # Nothing here passes or fails by a time: waits are bounded only so that a hang is a failure.
 set -eu
 bulkhead=/opt/bulkhead/bulkhead
 data=$1
 shift
-parts=${*:-basics limits flood kill tenants leaks}
+parts=${*:-basics console limits flood kill tenants leaks}
 runs=${MICROVM_RUNS:-100} seconds=${MICROVM_SECONDS:-150} # of leaks: what is reached first
 serving=''
 trap '[ -z "$serving" ] || kill "$serving" 2>/dev/null || true' EXIT
@@ -88,16 +88,34 @@ code 7" ] || fail "a pipeline, its user, no network, its exit status"
     [ "$(cat /tmp/error)" = error ] || fail "stderr: $(cat /tmp/error)"
     [ "$(sandbox --cpus 2 --user root -- sh -c 'id -u; nproc')" = "0
 2" ] || fail "two vCPUs and another user"
-    # its kernel's own words, of a guest that ended well and of one that panicked
-    sandbox --console /tmp/console --timeout 120s -- true
-    expect 'Linux version' "$(cat /tmp/console)"
-    codes 125 sandbox --console /tmp/console --timeout 120s --user root -- \
-        sh -c 'echo c >/proc/sysrq-trigger' 2>/tmp/error
-    expect 'panicked' "$(cat /tmp/error)"
-    expect 'Kernel panic - not syncing: sysrq triggered crash' "$(cat /tmp/console)"
     codes 137 sandbox -- sh -c 'kill -9 $$'
     codes 125 sandbox -- nosuchprogram 2>/tmp/error
     expect 'could not be started' "$(cat /tmp/error)"
+}
+
+# a guest's own words, of one that ended well, of one that panicked and of one that was killed
+part_console() {
+    sandbox --console /tmp/console --timeout 120s -- true
+    expect 'Linux version' "$(cat /tmp/console)"
+    [ "$(stat -c %a /tmp/console)" = 600 ] || fail "the console's mode"
+    codes 125 sandbox --console /tmp/console --timeout 120s --user root -- \
+        sh -c 'echo c >/proc/sysrq-trigger' 2>/tmp/error
+    expect 'panicked' "$(cat /tmp/error)"
+    expect 'Kernel panic - not syncing: sysrq triggered crash' "$(tr -d '\r' </tmp/console)"
+    said "$(wc -c </tmp/console) bytes of console; $(grep -a 'Kernel panic' /tmp/console | head -n 1 | tr -d '\r')"
+    sandbox --console /tmp/console --timeout 120s -- sleep 1000 2>/tmp/error &
+    waiting=$!
+    id='' # null while it boots
+    until [ -n "$id" ]; do
+        kill -0 "$waiting" || fail "it does not run: $(cat /tmp/error)"
+        sleep 0.2
+        id=$(run sandbox ps --json | grep -o '"id":"[^"]*' | cut -d '"' -f 4)
+    done
+    run sandbox kill "$id"
+    code=0
+    wait "$waiting" || code=$?
+    [ "$code" = 137 ] || fail "a sandbox that was killed: exit $code: $(cat /tmp/error)"
+    expect 'Linux version' "$(cat /tmp/console)"
 }
 
 part_limits() {
