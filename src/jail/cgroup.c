@@ -79,6 +79,8 @@ static status set_limits(int group, const struct jail_limits *limits, struct fau
     if (limits->memory_max_bytes) {
         snprintf(line, sizeof line, "%" PRIu64, limits->memory_max_bytes);
         TRY(write_file(group, "memory.max", line, fault));
+        if (faccessat(group, "memory.swap.max", W_OK, 0) == 0) /* kernels without swap have none */
+            TRY(write_file(group, "memory.swap.max", "0", fault));
     }
     if (limits->cpu_percent) {
         snprintf(line, sizeof line, "%" PRIu64 " 100000", (uint64_t)limits->cpu_percent * 1000);

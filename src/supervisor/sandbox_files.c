@@ -11,6 +11,7 @@
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 
 static const char kernel_name[] = "vmlinux", initramfs_name[] = "initramfs";
@@ -147,10 +148,29 @@ static int make_and_unlink(int directory)
     return fd;
 }
 
+/* Overlays are sparse: what all of them may grow to must have a place now, or guests within their
+ * limits could fill the silos' file system. A file system that names no size is not asked. */
+static status check_room(const struct supervisor *supervisor, struct fault *fault)
+{
+    struct statvfs room;
+    uint64_t promised_mib = 0;
+    for (const struct sandbox *at = supervisor->sandboxes.list; at; at = at->next)
+        if (at->monitor && at->monitor->kind == CHILD_VMM)
+            promised_mib += at->spec.disk_mib;
+    if (fstatvfs(supervisor->sandboxes.directory, &room) || room.f_blocks == 0)
+        return OK;
+    uint64_t free_mib = (uint64_t)room.f_bavail * room.f_frsize >> 20;
+    if (promised_mib > free_mib)
+        return FAIL(OUT_OF_SPACE, fault, "disk: %" PRIu64 " MiB would be promised to guests, "
+                    "%" PRIu64 " MiB are free", promised_mib, free_mib);
+    return OK;
+}
+
 status overlay_make(int *ret, const struct supervisor *supervisor, uid_t owner,
                     struct fault *fault)
 {
     int directory = supervisor->sandboxes.directory;
+    TRY(check_room(supervisor, fault));
     _cleanup_close_ int fd = openat(directory, ".", O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
         fd = make_and_unlink(directory);

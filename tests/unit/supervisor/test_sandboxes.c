@@ -22,6 +22,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -602,6 +603,36 @@ static void an_image_that_others_could_change_is_refused(void **state)
     node_end();
 }
 
+/* Sparse or not: guests that fill what they were given must not fill the silos' file system. */
+static void no_more_disk_is_promised_than_there_is(void **state)
+{
+    enum { DISK_MIB = 60 * 1024, TRIED_MAX = 16 };
+    struct statvfs room;
+    int owners[TRIED_MAX];
+    (void)state;
+    node_begin("good", MICROVM_WORKS);
+    assert_int_equal(fstatvfs(node.sandboxes.directory, &room), 0);
+    uint64_t fit = ((uint64_t)room.f_bavail * room.f_frsize >> 20) / DISK_MIB;
+    struct sandbox_spec spec = sandbox_spec_default();
+    spec.disk_mib = DISK_MIB;
+    if (fit + 1 >= TRIED_MAX || room.f_blocks == 0) {
+        node_end();
+        skip(); /* too large a disk to promise away */
+    }
+    for (uint32_t i = 0; i < fit; i++) {
+        owners[i] = start(i + 1, &spec);
+        started(i + 1);
+    }
+    int one_more = start(50, &spec);
+    refused(50, OUT_OF_SPACE, "disk: ");
+    close(one_more);
+    for (uint32_t i = 0; i < fit; i++) {
+        close(owners[i]);
+        gone();
+    }
+    node_end();
+}
+
 /* ---- the probe ---- */
 
 static void the_first_start_waits_until_it_is_found_out(void **state)
@@ -705,6 +736,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_only_a_microvm_has_is_not_left_out_in_silence),
         cmocka_unit_test(an_image_that_others_could_change_is_refused),
         cmocka_unit_test(the_first_start_waits_until_it_is_found_out),
+        cmocka_unit_test(no_more_disk_is_promised_than_there_is),
         cmocka_unit_test(a_host_that_boots_nothing_refuses_with_the_reason),
         cmocka_unit_test(what_was_found_is_remembered_for_this_boot_and_image),
         cmocka_unit_test(a_monitor_that_dies_says_nothing_lasting_about_the_host),
