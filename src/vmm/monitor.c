@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { SEND_WAIT_MS = 5000, SECTOR = 512, ENDED_BODY_MAX = 512 };
@@ -70,7 +71,8 @@ static ssize_t write_console(const struct monitor *monitor, struct span text, si
 {
     int fd = monitor->fds[VMM_FD_CONSOLE];
     struct span rest = {text.data + at, text.length - at};
-    return monitor->console_is_file ? pwrite(fd, rest.data, rest.length, (off_t)at)
+    const struct iovec part = {(void *)(uintptr_t)rest.data, rest.length};
+    return monitor->console_is_file ? pwritev(fd, &part, 1, (off_t)at) /* what a disk needs, too */
                                     : write(fd, rest.data, rest.length);
 }
 
