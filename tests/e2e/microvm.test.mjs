@@ -100,6 +100,27 @@ describe('microVMs', { skip: noTinyGuests() }, () => {
     await gone();
   });
 
+  test('what a guest said on its console is there however it ended, and was not touched where none was made', async () => {
+    const file = path.join(node.directory, 'console');
+    const words = () => fs.readFileSync(file, 'latin1');
+    for (const [options, command] of [
+      [[], ['echo', 'x']], [[], ['off']], [[], ['reset']], [[], ['panic']], [[], ['triple']], [['--disk', '0'], ['exit', '3']],
+      [['--timeout', '1s'], ['spin']], [['--cpu-time', '1s'], ['spin']], [['--image', 'silent'], ['never']]]) {
+      fs.writeFileSync(file, 'of an earlier run, and longer than what comes');
+      await sandbox(node, ['--console', file, ...options], command);
+      assert.equal(words(), 'a tiny guest\n', `${options} ${command}`);
+    }
+    fs.rmSync(file);
+    const refused = await sandbox(node, ['--console', file, '--image', 'absent'], ['echo', 'x']);
+    assert.deepEqual([refused.code, fs.existsSync(file)], [125, false]);
+    const killed = sandbox(node, ['--console', file], ['sleep', '100']);
+    const id = await eventually('it has an id', async () => (await alive())[0]?.id);
+    assert.equal(fs.statSync(file).mode & 0o777, 0o600);
+    await node.ok('sandbox', 'kill', id);
+    assert.deepEqual([(await killed).code, words()], [137, 'a tiny guest\n']);
+    await gone();
+  });
+
   test('a guest that never dials, or ends before it does, is an answer', async () => {
     for (const [image, told] of [['silent', /did not dial in time/], ['panicked', /booted \(panic\)/],
                                  ['away', /booted \(shutdown\)/]]) {

@@ -502,6 +502,7 @@ void program_main(void)
     struct device device;
     uint32_t number = 0;
     cpu_begin();
+    say("a tiny guest\n");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (commands[i].run != run_echo && begins(initramfs, commands[i].name))
             commands[i].run();
