@@ -193,7 +193,8 @@ int main(int count, char **arguments)
     printf("{\"to_guest_mib_s\": %.0f, ", (double)mib / best_s(NULL, to_guest, total));
     printf("\"from_guest_mib_s\": %.0f, ", (double)mib / best_s(NULL, from_guest, total));
     printf("\"socketpair_mib_s\": %.0f, ", (double)mib / best_s(bare_bytes, NULL, total));
-    printf("\"round_trip_us\": %.2f, ", best_s(NULL, trips, TRIPS) * 1e6 / TRIPS);
-    printf("\"socketpair_round_trip_us\": %.2f}\n", best_s(bare_trips, NULL, TRIPS) * 1e6 / TRIPS);
+    printf("\"round_trip_us\": %.2f, ", best_s(NULL, trips, TRIPS) * 1e6 / (double)TRIPS);
+    printf("\"socketpair_round_trip_us\": %.2f}\n",
+           best_s(bare_trips, NULL, TRIPS) * 1e6 / (double)TRIPS);
     return 0;
 }
