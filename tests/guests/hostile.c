@@ -3,7 +3,9 @@
  * that can be seen from inside. Says "hostile: N attacks, M devices" and switches off.
  *
  * Options: seed=, rounds= (of each random attack), thorough=1 (every register and port in every
- * way), only= (number of one device; beyond WINDOWS_MAX: none), platform=0, ending= (endings.c). */
+ * way), only= (number of one device; beyond WINDOWS_MAX: none), connections=0, platform=0, ending=
+ * (endings.c). An initramfs that begins with "hostile" has the options in place of the command
+ * line, which is not ours where a node boots this. */
 #include "attack.h"
 
 enum { BLOCK_READ = 0, BLOCK_WRITE = 1, BLOCK_FLUSH = 4, BLOCK_ID = 8, BLOCK_DISCARD = 11 };
@@ -500,7 +502,7 @@ static void changed_meanwhile(void)
 
 static void attack_device(void)
 {
-    if (at_hand.kind == KIND_VSOCK)
+    if (at_hand.kind == KIND_VSOCK && option("connections", 1))
         attack_connections();
     every_register();
     status_out_of_order();
@@ -529,6 +531,8 @@ static void attack_device(void)
 
 void program_main(void)
 {
+    if (begins(initramfs, "hostile"))
+        command_line = initramfs;
     uint64_t only = option("only", WINDOWS_MAX), devices = 0, ending = option("ending", 0);
     interrupts_catch();
     has_second = second_cpu(NULL);

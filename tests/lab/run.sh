@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh: one test of the lab: run.sh agent|jail|node|rootless|microvm BUILD [PART]...
+# run.sh: one test of the lab: run.sh agent|hostile|jail|node|rootless|microvm BUILD [PART]...
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$2
@@ -20,6 +20,17 @@ agent) # as a guest's init, over a vsock that leads back to the same kernel
     exec "$here/lab.sh" -m 640 -t 580 -s vsock_loopback -f "$build/bulkhead-agent:/opt/bulkhead-agent" "${tests[@]}" \
         -- 'export BULKHEAD_AGENT=/opt/bulkhead-agent BULKHEAD_AGENT_GUEST=1 failed=0
         for test in /opt/agent/*; do $test || failed=1; done; exit $failed' ;;
+hostile) # the monitor's machine and devices, sanitized: a report ends the program, and fails the case wherever it is
+    sanitized=$here/../../build/hostile said=$(mktemp)
+    trap 'rm -f "$said"' EXIT
+    [ -e "$sanitized/build.ninja" ] || meson setup "$sanitized" "$here/../.." -Dtests=true -Doptimization=1 \
+        -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=all >&2
+    ninja -C "$sanitized" tests/unit/vmm/test_vmm_hostile tests/guests/hostile_guest >&2
+    LAB_APPEND="loglevel=1 ${LAB_APPEND:-}" "$here/lab.sh" -t 540 \
+        -f "$sanitized/tests/unit/vmm/test_vmm_hostile:/opt/test" -f "$sanitized/tests/guests/hostile_guest:/opt/guest" \
+        -- "export HOSTILE_GUEST=/opt/guest HOSTILE_CONSOLE=1 HOSTILE_SEEDS=${HOSTILE_SEEDS:-1}
+        export HOSTILE_ROUNDS=${HOSTILE_ROUNDS:-2}; /opt/test" 2>&1 | tee "$said"
+    ! grep -a -E 'ERROR: [A-Za-z]+Sanitizer|runtime error' "$said" ;;
 node)
     exec "$here/lab.sh" "${programs[@]}" -f "$curl" -f "$here/node.sh:/opt/node.sh" -- sh /opt/node.sh /tmp/data ;;
 rootless)
@@ -36,6 +47,6 @@ microvm)
     "$here/lab.sh" -m 3072 -t 1750 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
         -f "$here/microvm.sh:/opt/microvm.sh" -- "sh /opt/microvm.sh /tmp/data ${*:3}" ;;
 *)
-    echo "run.sh: agent, jail, node, rootless or microvm" >&2
+    echo "run.sh: agent, hostile, jail, node, rootless or microvm" >&2
     exit 2 ;;
 esac
