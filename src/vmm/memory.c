@@ -8,11 +8,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* Before and behind the guest's memory, never to be touched: whoever misses it is stopped. */
+#define GUARD_BYTES GUEST_HUGE_PAGE
+
 /* The mapping begins at a 2 MiB border of ours as it does of the guest's: else neither side could
  * use pages of that size. Nothing of it can be touched yet. */
 static uint8_t *reserve(uint64_t bytes)
 {
-    uint64_t wanted = bytes + GUEST_HUGE_PAGE;
+    uint64_t wanted = bytes + 2 * GUARD_BYTES + GUEST_HUGE_PAGE;
     if (wanted < bytes || wanted > SIZE_MAX / 2)
         return NULL;
     uint8_t *base = mmap(NULL, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
@@ -23,8 +26,8 @@ static uint8_t *reserve(uint64_t bytes)
                       & (GUEST_HUGE_PAGE - 1);
     if (before)
         munmap(base, before);
-    munmap(base + before + bytes, GUEST_HUGE_PAGE - before);
-    return base + before;
+    munmap(base + before + bytes + 2 * GUARD_BYTES, GUEST_HUGE_PAGE - before);
+    return base + before + GUARD_BYTES;
 }
 
 /* The first bytes of what is reserved become the guest's. */
@@ -82,7 +85,7 @@ status memory_settle(struct guest_memory *memory, uint64_t bytes, bool huge_page
     if (bytes > memory->reserved)
         return FAIL(OUT_OF_SPACE, fault, "guest memory: more than was reserved");
     TRY(commit(memory, bytes, fault));
-    munmap(memory->regions[0].base + bytes, memory->reserved - bytes);
+    munmap(memory->regions[0].base + bytes + GUARD_BYTES, memory->reserved - bytes);
     memory->reserved = bytes;
     advise(memory, bytes, huge_pages);
     return OK;
@@ -100,7 +103,7 @@ status memory_create(struct guest_memory *ret, uint64_t bytes, bool huge_pages,
 void memory_free(struct guest_memory *memory)
 {
     if (memory->reserved)
-        munmap(memory->regions[0].base, memory->reserved);
+        munmap(memory->regions[0].base - GUARD_BYTES, memory->reserved + 2 * GUARD_BYTES);
     *memory = (struct guest_memory){0};
 }
 

@@ -57,7 +57,7 @@ static void take_orders(struct sandbox_spec *spec)
     while (message.type != MESSAGE_VMM_STREAM) {
         need(ipc_await(&message, JAIL_FD_SUPERVISOR, packet, PATIENCE_MS, &fault) == OK, 23);
         struct cursor body = cursor_over(message.body);
-        uint8_t kind;
+        uint8_t kind = 0;
         if (message.type == MESSAGE_VMM_FD) {
             need(message.fd_count == 1 && cursor_u8(&kind, &body, &fault) == OK, 24);
             need(kind > 0 && kind < VMM_FDS && !(seen & UINT32_C(1) << kind), 25);

@@ -685,8 +685,8 @@ static void what_was_found_is_remembered_for_this_boot_and_image(void **state)
     refused(2, FORBIDDEN_POLICY, "does not boot");
     close(owner);
     assert_int_equal(node.sandboxes.monitors_made, 2);
-    static const char *const forged[] = {"", "{}", "[]", "{\"boot\":\"other\",\"image\":\"\","
-        "\"works\":true,\"reason\":\"\",\"found_us\":1}", "{\"works\":true}"};
+    static const char *const forged[] = {"", "{}", "[]", "{\"works\":true}",
+        ("{\"boot\":\"other\",\"image\":\"\",\"works\":true,\"reason\":\"\",\"found_us\":1}")};
     for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
         write_file(node.silos.run, "microvm.json", forged[i], 0600);
         assert_false(verdict_recall(&recalled, &node));
