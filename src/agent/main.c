@@ -118,6 +118,15 @@ static status serve(struct agent *agent, int connection, struct fault *fault)
     return loop_run(agent->loop, fault);
 }
 
+static void release(struct agent *agent)
+{
+    if (!agent->loop)
+        return;
+    loop_timer_stop(agent->loop, &agent->redial);
+    loop_unwatch(agent->loop, agent->signal_source);
+    agent->loop = loop_free(agent->loop);
+}
+
 /* The connection is not to be anybody's standard input. */
 static status move_connection(int *ret, const char *word, struct fault *fault)
 {
@@ -152,6 +161,7 @@ int main(int count, char **words)
     if (done == OK) {
         init_protect(agent.guest);
         done = serve(&agent, connection, &fault);
+        release(&agent);
     }
     if (done == OK)
         return 0; /* the host has gone */
