@@ -52,10 +52,9 @@ struct comparison {
 };
 
 struct row {
-    int number;
+    int number, error; /* error 0: allowed */
     const char *call;
     struct comparison comparisons[COMPARISONS_MAX];
-    int error; /* 0: allowed */
 };
 
 struct section {
@@ -64,8 +63,8 @@ struct section {
     size_t count;
 };
 
-#define CALL(name, ...) {SCMP_SYS(name), #name, {__VA_ARGS__}, 0}
-#define REFUSED(name, error) {SCMP_SYS(name), #name " fails with " #error, {{0}}, error}
+#define CALL(name, ...) {SCMP_SYS(name), 0, #name, {__VA_ARGS__}}
+#define REFUSED(name, error) {SCMP_SYS(name), error, #name " fails with " #error, {{0}}}
 #define IS(n, constant) {"arg" #n " == " #constant, n, UINT64_MAX, (uint64_t)(constant)}
 #define NONE_OF(n, bits) {"arg" #n " has no " #bits, n, (uint64_t)(bits), 0}
 #define ONLY(n, bits) {"arg" #n " only " #bits, n, ~(uint64_t)(bits), 0}
