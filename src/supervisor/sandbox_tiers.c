@@ -42,16 +42,18 @@ status tier_choose(enum sandbox_tier *ret, struct supervisor *supervisor,
 {
     uint8_t storage[512];
     struct buffer reasons = buffer_over(storage, sizeof storage);
-    for (int tier = SANDBOX_MICROVM; tier >= spec->weakest; tier--) {
+    static const enum sandbox_tier tiers[] = {SANDBOX_MICROVM, SANDBOX_GVISOR, SANDBOX_CONTAINER};
+    for (size_t i = 0; i < sizeof tiers / sizeof *tiers && tiers[i] >= spec->weakest; i++) {
+        enum sandbox_tier tier = tiers[i];
         struct fault why = {0};
-        status works = tier_works(supervisor, (enum sandbox_tier)tier, spec->image, &why);
+        status works = tier_works(supervisor, tier, spec->image, &why);
         if (works == OK && tier < SANDBOX_MICROVM && (spec->console || spec->huge_pages))
-            return refuse_for_want((enum sandbox_tier)tier, spec, buffer_span(&reasons), fault);
+            return refuse_for_want(tier, spec, buffer_span(&reasons), fault);
         if (works == OK)
-            *ret = (enum sandbox_tier)tier;
+            *ret = tier;
         if (works == OK || works == AGAIN)
             return works;
-        add_reason(&reasons, (enum sandbox_tier)tier, why.detail);
+        add_reason(&reasons, tier, why.detail);
     }
     return FAIL(FORBIDDEN_POLICY, fault, "%.*s", SPAN_ARG(buffer_span(&reasons)));
 }
