@@ -145,6 +145,7 @@ static void a_regulated_tenant_asks_more_of_a_token(void **state)
     harness_park(harness);
     struct posture *posture = &harness->charters[SILO_CHARTER_TENANT].posture;
     posture->tier = TIER_REGULATED;
+    posture->sandbox = SANDBOX_MICROVM;
     posture->audit_strict = posture->clearance_required = true;
     posture->token_lifetime_max_seconds = 300;
     posture->retention_days = 30;
