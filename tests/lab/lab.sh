@@ -15,7 +15,7 @@
 # sleep costs none; it takes two to three times as long otherwise. The processors lack what KVM's emulation of SVM
 # gets wrong (MPX, PKU: a nested kernel warns of an XSAVE size that is none) and a level of page tables that costs.
 set -euo pipefail
-memory=1536 cpus=${LAB_CPUS:-2} limit=300 files=() modules=(kvm-amd)
+memory=1536 cpus=${LAB_CPUS:-2} limit=900 files=() modules=(kvm-amd)
 while getopts m:c:t:f:s: option; do
     case $option in
     m) memory=$OPTARG ;;

@@ -17,7 +17,7 @@ agent) # as a guest's init, over a vsock that leads back to the same kernel
     for test in exec files guest session streams; do
         tests+=(-f "$build/tests/unit/agent/test_agent_$test:/opt/agent/$test")
     done
-    exec "$here/lab.sh" -m 640 -t 580 -s vsock_loopback -f "$build/bulkhead-agent:/opt/bulkhead-agent" "${tests[@]}" \
+    exec "$here/lab.sh" -m 640 -t 1500 -s vsock_loopback -f "$build/bulkhead-agent:/opt/bulkhead-agent" "${tests[@]}" \
         -- 'export BULKHEAD_AGENT=/opt/bulkhead-agent BULKHEAD_AGENT_GUEST=1 failed=0
         for test in /opt/agent/*; do $test || failed=1; done; exit $failed' ;;
 hostile) # the monitor's machine and devices, sanitized: a report ends the program, and fails the case wherever it is
@@ -26,7 +26,7 @@ hostile) # the monitor's machine and devices, sanitized: a report ends the progr
     [ -e "$sanitized/build.ninja" ] || meson setup "$sanitized" "$here/../.." -Dtests=true -Doptimization=1 \
         -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=all >&2
     ninja -C "$sanitized" tests/unit/vmm/test_vmm_hostile tests/guests/hostile_guest >&2
-    LAB_APPEND="loglevel=1 ${LAB_APPEND:-}" "$here/lab.sh" -t 540 \
+    LAB_APPEND="loglevel=1 ${LAB_APPEND:-}" "$here/lab.sh" -t 1500 \
         -f "$sanitized/tests/unit/vmm/test_vmm_hostile:/opt/test" -f "$sanitized/tests/guests/hostile_guest:/opt/guest" \
         -- "export HOSTILE_GUEST=/opt/guest HOSTILE_CONSOLE=1 HOSTILE_SEEDS=${HOSTILE_SEEDS:-1}
         export HOSTILE_ROUNDS=${HOSTILE_ROUNDS:-2}; /opt/test" 2>&1 | tee "$said"
