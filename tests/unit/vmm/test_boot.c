@@ -412,8 +412,9 @@ static void test_dsdt_by_iasl(void **state)
     assert_true(count > 0);
     const char *const found[] = {
         "Device (VIO5)", "\"LNRO0005\"", "0xD0005000",
-        "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive", "0x00000015", "\"VM_Gen_Counter\"", "0x000F0000", "\"QEMU0001\"",
-        "\"ACPI0013\"", "Method (_EVT, 1", "Notify (VGEN, 0x80)", "\"PNP0501\"",
+        "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive", "0x00000015",
+        "\"VM_Gen_Counter\"", "0x000F0000", "\"QEMU0001\"", "\"ACPI0013\"",
+        "Method (_EVT, 1", "Notify (VGEN, 0x80)", "\"PNP0501\"",
         "Name (\\_S5, Package (0x04)"};
     for (size_t i = 0; i < sizeof found / sizeof *found; i++)
         if (!strstr(text, found[i]))
