@@ -11,7 +11,8 @@ curl=$(command -v curl)
 case $1 in
 jail)
     exec "$here/lab.sh" -f "$build/tests/unit/jail/test_jail:/opt/test_jail" \
-        -f "$build/tests/unit/jail/test_jail_vmm:/opt/test_jail_vmm" -- '/opt/test_jail && /opt/test_jail_vmm' ;;
+        -f "$build/tests/unit/jail/test_jail_vmm:/opt/test_jail_vmm" -- \
+        '/opt/test_jail && /opt/test_jail_vmm each_thread_is_killed_for_what_none_may' ;;
 agent) # as a guest's init, over a vsock that leads back to the same kernel
     tests=()
     for test in exec files guest session streams; do
