@@ -41,6 +41,16 @@ static void its_threads_do_their_daily_work(void **state)
     assert_int_equal(prison_release(&prison), 0);
 }
 
+/* AddressSanitizer's malloc may have mapped what it gives long before: nothing is asked then. */
+#ifndef __has_feature
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+static const bool sanitized = true;
+#else
+static const bool sanitized = false;
+#endif
+
 static void each_thread_is_killed_for_what_none_may(void **state)
 {
     (void)state;
@@ -57,8 +67,10 @@ static void neither_thread_may_do_the_others_work(void **state)
     struct prison main = prison_jailed(JAIL_VMM), vcpu = prison_jailed(JAIL_VMM);
     assert_killed(&main, INMATE_ATTEMPT, TRY_RUN);
     assert_killed(&vcpu, INMATE_THREAD, TRY_RANDOM);
-    vcpu = prison_jailed(JAIL_VMM);
-    assert_killed(&vcpu, INMATE_THREAD, TRY_GROW);
+    if (!sanitized) {
+        vcpu = prison_jailed(JAIL_VMM);
+        assert_killed(&vcpu, INMATE_THREAD, TRY_GROW);
+    }
     vcpu = prison_jailed(JAIL_VMM);
     assert_killed(&vcpu, INMATE_THREAD, TRY_TAKE_EVENT);
 }
