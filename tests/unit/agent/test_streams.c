@@ -191,7 +191,7 @@ static void a_terminal_has_its_size_its_signals_and_its_end(void **state)
     until(&unread, "ready\r\n");
     host_put(&host, 1, AGENT_IN, SPAN("one\n"));
     until(&unread, "<one>\r\n");
-    /* the line wakes a shell that looked for signals just before this one, and then began to read */
+    /* the line wakes a shell that looked for signals just before, and then began to read */
     host_put(&host, 1, AGENT_IN, SPAN("\x03\n"));
     until(&unread, "caught\r\n");
     uint8_t size[] = {0, 50, 0, 132};
