@@ -38,6 +38,23 @@ __attribute__((noreturn)) static void give_up(const char *step)
     _exit(127);
 }
 
+/* Also the two signals that the C library keeps for itself and would not let go: who started the
+ * agent may have left them ignored, and what is ignored outlives execve. */
+static void default_signals(void)
+{
+    static const struct {
+        void (*handler)(int);
+        unsigned long flags;
+        void (*restorer)(void);
+        uint64_t mask;
+    } plain = {.handler = SIG_DFL}; /* as the kernel has it */
+    for (int number = 1; number < NSIG; number++)
+        syscall(SYS_rt_sigaction, number, &plain, NULL, sizeof plain.mask);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* What protects the agent is not for those it runs. */
 static void be_ordinary(void)
 {
@@ -48,11 +65,7 @@ static void be_ordinary(void)
         close(fd);
     }
     setpriority(PRIO_PROCESS, 0, 0);
-    for (int number = 1; number < NSIG; number++)
-        signal(number, SIG_DFL);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    default_signals();
 }
 
 static void bound(const struct child_plan *plan)
