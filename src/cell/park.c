@@ -58,9 +58,9 @@ static void on_idle(void *context)
         look_again(cell, QUIET_US);
         return;
     }
-    if (idle_us >= QUIET_US && park->trimmed_us <= cell->last_request_us) {
+    if (idle_us >= QUIET_US && !park->trimmed) {
         trim(cell);
-        park->trimmed_us = clock_monotonic_us();
+        park->trimmed = true;
     }
     if (idle_us < QUIET_US)
         look_again(cell, QUIET_US - idle_us);
@@ -76,6 +76,16 @@ void park_watch_idle(struct cell *cell)
 {
     cell->last_request_us = clock_monotonic_us();
     look_again(cell, QUIET_US);
+}
+
+/* A cell that rests looks again only when it could park: what this use fills must be given back
+ * long before. */
+void park_note_use(struct cell *cell)
+{
+    cell->last_request_us = clock_monotonic_us();
+    if (cell->park.trimmed && cell->park.phase == PARK_NOT)
+        look_again(cell, QUIET_US);
+    cell->park.trimmed = false;
 }
 
 static void on_deadline(void *context)

@@ -213,7 +213,7 @@ void relay_make_ready(struct stream *stream)
         stream_list_remove(&stream->relay->cell->flows, stream);
     stream->phase = STREAM_READY;
     stream_list_put(&stream->relay->ready[kind_of(&stream->request)], stream);
-    stream->relay->cell->last_request_us = clock_monotonic_us();
+    park_note_use(stream->relay->cell);
 }
 
 /* The request can go to the turn: its body is one piece. */

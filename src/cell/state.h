@@ -240,13 +240,14 @@ enum park_phase {
 
 struct park_state {
     enum park_phase phase;
-    bool forced;             /* the deadline passed: go with what there is */
-    uint64_t move;           /* what PARK_ANCHOR waits for */
-    int64_t trimmed_us;      /* monotonic: when memory was given back last */
+    bool forced;   /* the deadline passed: go with what there is */
+    bool trimmed;  /* memory was given back, and there was no request since */
+    uint64_t move; /* what PARK_ANCHOR waits for */
     struct loop_timer idle_timer, deadline_timer;
 };
 
 void park_watch_idle(struct cell *cell);
+void park_note_use(struct cell *cell); /* a request, or a piece of one */
 void park_begin(struct cell *cell); /* CELL_PARK: no other gateway's channel follows it */
 void park_continue(struct cell *cell); /* at the end of a turn */
 

@@ -119,7 +119,7 @@ static void take_upload(struct stream *stream, struct span bytes)
 
 void streams_take(struct stream *stream, struct span bytes)
 {
-    stream->relay->cell->last_request_us = clock_monotonic_us();
+    park_note_use(stream->relay->cell);
     if (stream->phase == STREAM_READY)
         return; /* refused: what comes until the answer is dropped */
     if (stream->lines)
@@ -205,7 +205,7 @@ static bool send_piece(struct stream *stream)
 static void send_share(struct stream *stream, size_t *left)
 {
     struct cell *cell = stream->relay->cell;
-    cell->last_request_us = clock_monotonic_us();
+    park_note_use(cell);
     for (size_t sent = 0; sent < SHARE_BYTES && *left > 0; sent += RELAY_FRAGMENT_MAX) {
         if (!send_piece(stream))
             return;

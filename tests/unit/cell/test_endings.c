@@ -110,6 +110,27 @@ static void a_cell_without_requests_asks_to_be_parked(void **state)
     assert_int_equal(harness_end(harness), 0);
 }
 
+static void await_trims(uint32_t count)
+{
+    for (int waited = 0; fake_silo->trims < count && waited < 1000; waited++)
+        usleep(10 * 1000);
+    assert_int_equal(fake_silo->trims, count);
+}
+
+/* Long before it would park, and each time that it comes to rest. */
+static void memory_is_given_back_after_every_piece_of_work(void **state)
+{
+    struct harness *harness = *state;
+    harness->idle_seconds = 3600;
+    harness_start(harness);
+    harness_serve_kms(harness, 1000);
+    for (uint32_t rest = 1; rest <= 3; rest++) {
+        harness_ask(harness, reading(), 200, NULL);
+        await_trims(rest);
+    }
+    harness_park(harness);
+}
+
 static void what_was_sent_before_the_drain_was_seen_is_answered(void **state)
 {
     struct harness *harness = *state;
@@ -315,6 +336,7 @@ int main(int count, char **arguments)
         TEST_ASLEEP(only_a_supervisor_that_makes_sense_is_followed),
         TEST(parking_leaves_the_last_state_anchored),
         TEST_ASLEEP(a_cell_without_requests_asks_to_be_parked),
+        TEST_ASLEEP(memory_is_given_back_after_every_piece_of_work),
         TEST_ASLEEP(a_gateway_that_comes_while_the_cell_asks_is_answered),
         TEST(what_was_sent_before_the_drain_was_seen_is_answered),
         TEST(no_gateway_comes_after_the_word_to_park),
