@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -18,6 +19,7 @@ enum {
     PROBE_BOOTS = 2, /* a probe has the time of so many: a busy host is no proof */
     EXIT_DEADLINE_US = 5 * 1000 * 1000,
     STOP_DEADLINE_US = 2 * 1000 * 1000,
+    CUT_DEADLINE_US = 5 * 1000 * 1000,
     REFILL_RETRY_US = 1000 * 1000,
     KILLED = 128 + 9,
     FORBIDDEN_CALL = 128 + 31,
@@ -253,14 +255,44 @@ static void send_start(struct child *monitor, const struct sandbox *sandbox)
     child_send(monitor, MESSAGE_VMM_START, 0, buffer_span(&body), NULL, 0);
 }
 
-static void send_stream(struct child *monitor, struct sandbox *sandbox)
+void monitor_let_line_go(struct sandbox *sandbox)
+{
+    struct loop *loop = sandbox->supervisor->loop;
+    sandbox->line = loop_unwatch(loop, sandbox->line);
+    loop_timer_stop(loop, &sandbox->cut);
+}
+
+static void on_cut(void *context)
+{
+    sandbox_end(context, SANDBOX_CLOSED, UNAVAILABLE, "who ran it is gone, and it went on");
+}
+
+/* An honest monitor has seen it as well, and is at its guest's end. */
+static void on_hung_up(void *context, uint32_t events)
+{
+    struct sandbox *sandbox = context;
+    struct fault fault;
+    (void)events;
+    sandbox->line = loop_unwatch(sandbox->supervisor->loop, sandbox->line);
+    if (loop_timer_start(sandbox->supervisor->loop, &sandbox->cut, CUT_DEADLINE_US, on_cut,
+                         sandbox, &fault) != OK)
+        on_cut(sandbox);
+}
+
+/* Of a monitor that a guest has taken over nobody knows whether it ends with its stream. */
+static status watch_line(struct sandbox *sandbox, struct fault *fault)
+{
+    return loop_watch(&sandbox->line, sandbox->supervisor->loop, sandbox->stream, EPOLLHUP,
+                      on_hung_up, sandbox, fault);
+}
+
+static void send_stream(struct child *monitor, const struct sandbox *sandbox)
 {
     uint8_t storage[8];
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put_u8(&body, VMM_STREAM_ACCEPT);
     buffer_put_u32(&body, SANDBOX_AGENT_PORT);
     child_send(monitor, MESSAGE_VMM_STREAM, 0, buffer_span(&body), &sandbox->stream, 1);
-    cleanup_close(&sandbox->stream); /* the caller's end is to see when the monitor's closes */
 }
 
 static status assume(struct child *monitor, struct sandbox *sandbox, struct fault *fault)
@@ -277,6 +309,7 @@ static status assume(struct child *monitor, struct sandbox *sandbox, struct faul
     }
     send_start(monitor, sandbox);
     send_stream(monitor, sandbox);
+    TRY(watch_line(sandbox, fault));
     TRY(bounds_watch(sandbox, fault));
     int64_t boots = sandbox->probe ? PROBE_BOOTS : 1;
     int64_t boot_us = (int64_t)monitor->supervisor->options.sandbox_boot_seconds * 1000 * 1000;

@@ -251,6 +251,7 @@ void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, con
     }
     loop_timer_stop(sandbox->supervisor->loop, &sandbox->timer);
     loop_timer_stop(sandbox->supervisor->loop, &sandbox->cpu);
+    monitor_let_line_go(sandbox);
     if (!sandbox->monitor) {
         sandbox_gone(sandbox);
         return;
@@ -315,8 +316,8 @@ void sandbox_gone(struct sandbox *sandbox)
     unlink_sandbox(sandbox);
     loop_timer_stop(supervisor->loop, &sandbox->timer);
     loop_timer_stop(supervisor->loop, &sandbox->cpu);
-    if (sandbox->stream >= 0)
-        close(sandbox->stream);
+    monitor_let_line_go(sandbox);
+    close(sandbox->stream);
     if (sandbox->console >= 0)
         close(sandbox->console);
     if (sandbox->slot != SANDBOX_NO_SLOT)

@@ -25,10 +25,13 @@ struct sandbox {
     int64_t begun_us, entered_us, dialled_us; /* begun: monotonic; the others: since VMM_START */
     struct loop_timer timer; /* while it waits; then its lifetime */
     struct loop_timer cpu;
+    struct loop_source *line; /* its stream, while it is watched */
+    struct loop_timer cut;    /* who runs it has hung up: until then it may end by itself */
     uint64_t cpu_us, peak_kib;
     uint32_t request;       /* of control, while it is not answered; 0: answered, or nobody asks */
     uint32_t slot;
-    int stream, console;    /* until the monitor has it; -1 */
+    int stream;             /* only ever looked at: whether who runs it is there */
+    int console;            /* until the monitor has it; -1 */
     enum sandbox_at at;
     enum sandbox_tier tier; /* that runs it */
     enum child_kind wants;  /* while it waits for nothing but that; CHILD_KINDS: for more */
@@ -64,6 +67,8 @@ void sandboxes_count(struct supervisor *supervisor);
 struct child *monitor_take(const struct sandbox *sandbox);
 /* Ends blanks that have loaded another kernel than this image has now. */
 void monitors_renew(struct supervisor *supervisor, const char *image);
+/* Looks at its stream no more. */
+void monitor_let_line_go(struct sandbox *sandbox);
 /* Gives it the sandbox: from here on the end of the monitor is the end of the sandbox. */
 void monitor_assume(struct child *monitor, struct sandbox *sandbox);
 /* Asks it to end its guest by itself, where anything is gained by that: the guest's last words on

@@ -501,6 +501,41 @@ static void a_monitor_that_does_not_stop_is_killed(void **state)
     node_end();
 }
 
+static bool one_boots(void)
+{
+    const struct sandbox *sandbox = node.sandboxes.list;
+    return sandbox && sandbox->monitor && sandbox->monitor->state == CHILD_JAILED;
+}
+
+/* Long before its lifetime: nobody is left who could want what it does. */
+static void a_monitor_that_outlives_who_runs_it_is_ended(void **state)
+{
+    (void)state;
+    static const char *const modes[] = {"deaf", "lets-go", "stuck"};
+    struct sandbox_spec spec = sandbox_spec_default();
+    spec.lifetime_s = 1000;
+    for (int i = 0; i < 4; i++) {
+        node_begin(modes[i % 3], MICROVM_WORKS);
+        spec.console = i == 3;
+        int file = memfd_create("console", MFD_CLOEXEC);
+        int owner = start_with(1, &spec, spec.console ? file : -1);
+        if (i == 2) {
+            turn_until(one_boots);
+            close(owner);
+            refused(1, UNAVAILABLE, "who ran it is gone");
+        } else {
+            uint64_t id = started(1);
+            close(owner);
+            struct gone end_of = gone();
+            assert_int_equal(end_of.id, id);
+            assert_int_equal(end_of.end, SANDBOX_CLOSED);
+            assert_string_equal(end_of.detail, "who ran it is gone, and it went on");
+        }
+        close(file);
+        node_end();
+    }
+}
+
 static void only_a_file_or_a_pipe_to_write_to_is_a_console(void **state)
 {
     (void)state;
@@ -731,6 +766,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_stream_that_is_none_is_refused),
         cmocka_unit_test(a_console_is_written_however_the_guest_ends),
         cmocka_unit_test(a_monitor_that_does_not_stop_is_killed),
+        cmocka_unit_test(a_monitor_that_outlives_who_runs_it_is_ended),
         cmocka_unit_test(only_a_file_or_a_pipe_to_write_to_is_a_console),
         cmocka_unit_test(a_console_without_its_descriptor_ends_control),
         cmocka_unit_test(what_only_a_microvm_has_is_not_left_out_in_silence),
