@@ -11,11 +11,7 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
-/* Few at a time: each may become a frame with a long path. */
-enum {
-    EVENTS_BYTES = 4096,
-    HELD_MAX = 1024 * 1024, /* of frames that wait for the host; then some are lost */
-};
+enum { EVENTS_BYTES = 4096 }; /* few at a time: each may become a frame with a long path */
 
 #define WANTED (IN_CREATE | IN_MODIFY | IN_ATTRIB | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO \
                 | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_EXCL_UNLINK)
@@ -66,7 +62,7 @@ static void tell(struct watch *watch, enum agent_change what, const char *direct
     char path[AGENT_PATH_MAX];
     struct agent *agent = watch->request.agent;
     struct buffer payload = buffer_over(storage, sizeof storage);
-    if (agent->out.length - agent->sent > HELD_MAX) {
+    if (agent->out.length - agent->sent > AGENT_WATCH_QUEUE_MAX) {
         watch->lost = true;
         return;
     }

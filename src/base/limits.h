@@ -187,7 +187,7 @@ enum {
     AGENT_LIST_MAX = 1024,          /* entries that one answer lists: what a frame holds at most */
     AGENT_WATCHES_MAX = 4096,       /* directories below one watched path */
     AGENT_DEPTH_MAX = 64,           /* of a tree that is watched or removed */
-    AGENT_WATCH_QUEUE_MAX = KIB(256), /* events the host has not taken; then some are lost */
+    AGENT_WATCH_QUEUE_MAX = MIB(1), /* frames the host has not taken; then changes are lost */
 
     /* processes */
     GATEWAYS_MAX = 64,

@@ -34,7 +34,6 @@ enum { /* GSIs: pins of the one IOAPIC */
 enum { /* ports; every other reads as ones and ignores what is written */
     PORT_PANIC = 0x505, /* pvpanic */
     PORT_SERIAL = 0x3F8, /* eight of them, with a console only */
-    PORT_KEYBOARD_DATA = 0x60,
     PORT_KEYBOARD = 0x64, /* command 0xFE: reset */
     PORT_RESET = 0x600,   /* of the FADT */
     PORT_SLEEP_CONTROL = 0x601,

@@ -32,6 +32,7 @@ bool host_is_guest(void)
     return getenv("BULKHEAD_AGENT_GUEST") != NULL;
 }
 
+/* Asked before a fork: what fails in the child would go on there with the tests. */
 static const char *program(void)
 {
     const char *path = getenv("BULKHEAD_AGENT");
@@ -74,13 +75,14 @@ static void answer_guest(struct host *host)
 
 static void start_guest(struct host *host)
 {
+    const char *path = program();
     listen_for_guests();
     host->agent = (pid_t)syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, NULL, NULL, NULL,
                                  0);
     if (host->agent == 0) {
         if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
             _exit(125);
-        execl(program(), "/init", NULL);
+        execl(path, "/init", NULL);
         _exit(126);
     }
     answer_guest(host);
@@ -102,13 +104,14 @@ static void start_process(struct host *host)
 {
     int ends[2];
     char number[16];
+    const char *path = program();
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     host->fd = ends[0];
     host->agent = fork();
     if (host->agent == 0) {
         int end = fcntl(ends[1], F_DUPFD, 10);
         snprintf(number, sizeof number, "%d", end);
-        execl(program(), "bulkhead-agent", number, NULL);
+        execl(path, "bulkhead-agent", number, NULL);
         _exit(126);
     }
     close(ends[1]);

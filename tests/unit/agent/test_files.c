@@ -443,6 +443,53 @@ static void changes_that_nobody_takes_are_lost_but_never_in_silence(void **state
         ;
 }
 
+enum { LONG_NAME = 250, LEVELS = 14, LEAVES = 3000 };
+
+/* Names so long that to tell of all of them would take more than the agent has. */
+static void make_long_tree(const char *path)
+{
+    char name[LONG_NAME + 1];
+    int at_level = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    memset(name, 'n', LONG_NAME);
+    name[LONG_NAME] = '\0';
+    for (int i = 0; i < LEVELS; i++) {
+        assert_int_equal(mkdirat(at_level, name, 0700), 0);
+        int below = openat(at_level, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        close(at_level);
+        at_level = below;
+    }
+    for (int i = 0; i < LEAVES; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        close(openat(at_level, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    }
+    close(at_level);
+}
+
+static void a_tree_that_comes_at_once_is_told_as_far_as_there_is_room(void **state)
+{
+    (void)state;
+    struct agent_event event = {0};
+    bool lost = false;
+    size_t bytes = 0;
+    assert_int_equal(mkdir(at("watched"), 0700), 0);
+    assert_int_equal(mkdir(at("tree"), 0700), 0);
+    make_long_tree(at("tree"));
+    begin_watch(8, at("watched"), 1);
+    assert_int_equal(rename(at("tree"), at("watched/tree")), 0);
+    while (!lost) {
+        struct agent_frame frame = host_expect(&host, AGENT_EVENT, 8);
+        assert_int_equal(agent_event_get(&event, frame.payload, &fault), OK);
+        lost = event.what == AGENT_CHANGES_LOST;
+        bytes += frame.payload.length;
+    }
+    assert_true(bytes <= AGENT_WATCH_QUEUE_MAX + AGENT_PATH_MAX);
+    close(open(at("watched/after"), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    expect_change(8, AGENT_CREATED, "after");
+    host_cancel(&host, 8);
+    while (host_next(&host).type != AGENT_DONE)
+        ;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -459,6 +506,7 @@ int main(void)
         cmocka_unit_test(a_watch_follows_what_is_made_moved_and_removed),
         cmocka_unit_test(a_watch_that_outlives_its_directory_ends),
         cmocka_unit_test(changes_that_nobody_takes_are_lost_but_never_in_silence),
+        cmocka_unit_test(a_tree_that_comes_at_once_is_told_as_far_as_there_is_room),
     };
     struct CMUnitTest each[sizeof tests / sizeof *tests];
     memcpy(each, tests, sizeof each);
