@@ -8,8 +8,11 @@
 
 #include <errno.h>
 #include <linux/sched.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 static const char *const calls[] = {
@@ -28,7 +31,7 @@ static const char *const calls[] = {
     "unlink", "unlinkat", "utime", "utimensat", "utimes", "write", "writev", "mknod",
     "mknodat", /* pipes and sockets by name: a device needs a capability that nobody has */
     /* memory */
-    "brk", "madvise", "membarrier", "mincore", "mlock", "mlock2", "mlockall", "mmap", "mprotect",
+    "brk", "madvise", "membarrier", "mincore", "mlock", "mlock2", "mlockall", "mprotect",
     "mremap", "msync", "munlock", "munlockall", "munmap", "pkey_alloc", "pkey_free",
     "pkey_mprotect",
     /* processes and threads */
@@ -36,14 +39,14 @@ static const char *const calls[] = {
     "futex_waitv", "get_robust_list", "get_thread_area", "getegid", "geteuid", "getgid",
     "getgroups", "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getresgid", "getresuid",
     "getrlimit", "getrusage", "getsid", "gettid", "getuid", "ioprio_get", "ioprio_set", "kill",
-    "pidfd_open", "pidfd_send_signal", "prctl", "prlimit64", "restart_syscall", "rseq",
+    "pidfd_open", "pidfd_send_signal", "prctl", "restart_syscall", "rseq",
     "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn",
     "rt_sigsuspend", "rt_sigtimedwait", "rt_tgsigqueueinfo", "sched_get_priority_max",
     "sched_get_priority_min", "sched_getaffinity", "sched_getattr", "sched_getparam",
     "sched_getscheduler", "sched_rr_get_interval", "sched_setaffinity", "sched_setattr",
     "sched_setparam", "sched_setscheduler", "sched_yield", "seccomp", "set_robust_list",
     "set_thread_area", "set_tid_address", "setfsgid", "setfsuid", "setgid", "setgroups", "setpgid",
-    "setpriority", "setregid", "setresgid", "setresuid", "setreuid", "setrlimit", "setsid",
+    "setpriority", "setregid", "setresgid", "setresuid", "setreuid", "setsid",
     "setuid", "sigaltstack", "tgkill", "tkill", "vfork", "wait4", "waitid", "landlock_add_rule",
     "landlock_create_ruleset", "landlock_restrict_self",
     /* time and events */
@@ -56,30 +59,62 @@ static const char *const calls[] = {
     /* between processes of the container: the network leads nowhere */
     "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen",
     "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink",
-    "msgctl", "msgget", "msgrcv", "msgsnd", "recvfrom", "recvmmsg", "recvmsg", "semctl", "semget",
-    "semop", "semtimedop", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socketpair",
+    "recvfrom", "recvmmsg", "recvmsg",
+    "shutdown",
     /* the machine */
     "getcpu", "getrandom", "sysinfo", "uname",
 };
 
-enum how { MASKED, EQUAL };
+enum { COMPARISONS_MAX = 3 };
+
+struct comparison {
+    uint32_t argument;
+    enum how { MASKED = 1, EQUAL, OTHER } how;
+    uint64_t mask, value; /* EQUAL and OTHER: all 64 bits */
+};
+
+/* Of arguments that are an int the kernel reads the lower half, so no more of them is compared. */
+#define INT(n, constant) {n, MASKED, UINT32_MAX, (uint32_t)(constant)}
+#define NONE_OF(n, bits) {n, MASKED, (uint64_t)(bits), 0}
+#define OF_TYPE(n, constant) {n, MASKED, 0xF, (constant)} /* with SOCK_CLOEXEC, SOCK_NONBLOCK */
 
 /* Rows of one call are alternatives. */
 static const struct {
     const char *call;
-    uint32_t argument;
-    enum how how;
-    uint64_t mask, value;
+    struct comparison comparisons[COMPARISONS_MAX];
 } conditional[] = {
-    {"clone", 0, MASKED,
-     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID
-         | CLONE_NEWNET, 0},
-    {"socket", 0, EQUAL, AF_UNIX, 0},
-    {"socket", 0, EQUAL, AF_INET, 0},
-    {"socket", 0, EQUAL, AF_INET6, 0},
-    {"personality", 0, EQUAL, PER_LINUX, 0},
-    {"personality", 0, EQUAL, ADDR_NO_RANDOMIZE, 0},
-    {"personality", 0, EQUAL, 0xffffffff, 0},
+    {"clone", {NONE_OF(0, CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC
+                              | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)}},
+    /* never shared and anonymous at once: it stays when nobody has it mapped, so none counts it */
+    {"mmap", {NONE_OF(3, MAP_SHARED)}},
+    {"mmap", {NONE_OF(3, MAP_ANONYMOUS)}},
+    /* nothing that loads a protocol: TCP and UDP are there, and lead nowhere */
+    {"socket", {INT(0, AF_UNIX)}},
+    {"socket", {INT(0, AF_INET), OF_TYPE(1, SOCK_STREAM), INT(2, 0)}},
+    {"socket", {INT(0, AF_INET), OF_TYPE(1, SOCK_STREAM), INT(2, IPPROTO_TCP)}},
+    {"socket", {INT(0, AF_INET), OF_TYPE(1, SOCK_DGRAM), INT(2, 0)}},
+    {"socket", {INT(0, AF_INET), OF_TYPE(1, SOCK_DGRAM), INT(2, IPPROTO_UDP)}},
+    {"socket", {INT(0, AF_INET6), OF_TYPE(1, SOCK_STREAM), INT(2, 0)}},
+    {"socket", {INT(0, AF_INET6), OF_TYPE(1, SOCK_STREAM), INT(2, IPPROTO_TCP)}},
+    {"socket", {INT(0, AF_INET6), OF_TYPE(1, SOCK_DGRAM), INT(2, 0)}},
+    {"socket", {INT(0, AF_INET6), OF_TYPE(1, SOCK_DGRAM), INT(2, IPPROTO_UDP)}},
+    {"socketpair", {INT(0, AF_UNIX)}}, /* it makes both before it says that it cannot pair them */
+    {"sendto", {NONE_OF(3, MSG_OOB)}},
+    {"sendmsg", {NONE_OF(2, MSG_OOB)}},
+    {"sendmmsg", {NONE_OF(3, MSG_OOB)}},
+    {"setsockopt", {INT(1, SOL_SOCKET)}},
+    {"setsockopt", {INT(1, IPPROTO_IP)}},
+    {"setsockopt", {INT(1, IPPROTO_IPV6)}},
+    /* of TCP's those below 31, TCP_ULP, which loads others: one bit of the five is not set */
+    {"setsockopt", {INT(1, IPPROTO_TCP), NONE_OF(2, 0xFFFFFFE1)}},
+    {"setsockopt", {INT(1, IPPROTO_TCP), NONE_OF(2, 0xFFFFFFE2)}},
+    {"setsockopt", {INT(1, IPPROTO_TCP), NONE_OF(2, 0xFFFFFFE4)}},
+    {"setsockopt", {INT(1, IPPROTO_TCP), NONE_OF(2, 0xFFFFFFE8)}},
+    {"setsockopt", {INT(1, IPPROTO_TCP), NONE_OF(2, 0xFFFFFFF0)}},
+    {"prlimit64", {INT(1, RLIMIT_CORE), {2, EQUAL, 0, 0}}}, /* only asks */
+    {"personality", {INT(0, PER_LINUX)}},
+    {"personality", {INT(0, ADDR_NO_RANDOMIZE)}},
+    {"personality", {INT(0, 0xffffffff)}},
 };
 
 /* Of the terminal's requests, 0x5400 to 0x54ff, those that only read or set its modes: not the ones
@@ -92,7 +127,7 @@ static const uint32_t terminal_requests[] = {
 /* libc falls back to what can be looked at. Memory that no process has mapped is on no account
  * where there is no cgroup. */
 static const char *const absent[] = {"clone3", "io_uring_setup", "process_madvise", "memfd_create",
-                                     "shmget"};
+                                     "msgget", "semget", "shmget"};
 
 static void open_rule(struct json_writer *writer, const char *call, const char *action)
 {
@@ -103,38 +138,66 @@ static void open_rule(struct json_writer *writer, const char *call, const char *
     json_put_text(writer, "action", action);
 }
 
-static void put_comparison(struct json_writer *writer, uint32_t argument, enum how how,
-                           uint64_t first, uint64_t second)
+static void put_comparison(struct json_writer *writer, const struct comparison *comparison)
 {
     static const char *const operations[] = {
-        [MASKED] = "SCMP_CMP_MASKED_EQ", [EQUAL] = "SCMP_CMP_EQ"};
+        [MASKED] = "SCMP_CMP_MASKED_EQ", [EQUAL] = "SCMP_CMP_EQ", [OTHER] = "SCMP_CMP_NE"};
+    bool masked = comparison->how == MASKED;
     json_open_object(writer, NULL);
-    json_put_integer(writer, "index", argument);
-    json_put_integer(writer, "value", (int64_t)first);
-    json_put_integer(writer, "valueTwo", (int64_t)second);
-    json_put_text(writer, "op", operations[how]);
+    json_put_integer(writer, "index", comparison->argument);
+    json_put_integer(writer, "value", (int64_t)(masked ? comparison->mask : comparison->value));
+    json_put_integer(writer, "valueTwo", masked ? (int64_t)comparison->value : 0);
+    json_put_text(writer, "op", operations[comparison->how]);
+    json_close_object(writer);
+}
+
+static void put_comparisons(struct json_writer *writer, const struct comparison *comparisons)
+{
+    json_open_array(writer, "args");
+    for (size_t i = 0; i < COMPARISONS_MAX && comparisons[i].how; i++)
+        put_comparison(writer, &comparisons[i]);
+    json_close_array(writer);
+}
+
+static void put_row(struct json_writer *writer, const char *call,
+                    const struct comparison comparisons[COMPARISONS_MAX])
+{
+    open_rule(writer, call, "SCMP_ACT_ALLOW");
+    put_comparisons(writer, comparisons);
     json_close_object(writer);
 }
 
 static void put_conditional(struct json_writer *writer)
 {
-    for (size_t i = 0; i < sizeof conditional / sizeof *conditional; i++) {
-        open_rule(writer, conditional[i].call, "SCMP_ACT_ALLOW");
-        json_open_array(writer, "args");
-        put_comparison(writer, conditional[i].argument, conditional[i].how, conditional[i].mask,
-                       conditional[i].value);
-        json_close_array(writer);
-        json_close_object(writer);
-    }
+    for (size_t i = 0; i < sizeof conditional / sizeof *conditional; i++)
+        put_row(writer, conditional[i].call, conditional[i].comparisons);
 }
 
-static void put_request(struct json_writer *writer, uint32_t mask, uint32_t value)
+/* Says that it is done, and does nothing. */
+static void put_pretended(struct json_writer *writer, const char *call,
+                          const struct comparison comparisons[COMPARISONS_MAX])
 {
-    open_rule(writer, "ioctl", "SCMP_ACT_ALLOW");
-    json_open_array(writer, "args");
-    put_comparison(writer, 1, MASKED, mask, value);
-    json_close_array(writer);
+    open_rule(writer, call, "SCMP_ACT_ERRNO");
+    json_put_integer(writer, "errnoRet", 0);
+    put_comparisons(writer, comparisons);
     json_close_object(writer);
+}
+
+/* All but that of a core, which stays at 1: a limit of 0 is none to a handler of the host's that
+ * takes cores by a pipe, as root, and parses them (core(5)). Programs want 0 and are told that they
+ * have it. */
+static void put_limits(struct json_writer *writer)
+{
+    for (uint32_t limit = 0; limit < RLIM_NLIMITS; limit++) {
+        if (limit == RLIMIT_CORE)
+            continue;
+        put_row(writer, "setrlimit", (struct comparison[COMPARISONS_MAX]){INT(0, limit)});
+        put_row(writer, "prlimit64", (struct comparison[COMPARISONS_MAX]){INT(1, limit)});
+    }
+    put_pretended(writer, "setrlimit",
+                  (struct comparison[COMPARISONS_MAX]){INT(0, RLIMIT_CORE)});
+    put_pretended(writer, "prlimit64", (struct comparison[COMPARISONS_MAX]){INT(1, RLIMIT_CORE),
+                                                                            {2, OTHER, 0, 0}});
 }
 
 /* A list of what is allowed has no "not equal to any of": so a request is let through for each bit
@@ -143,10 +206,12 @@ static void put_requests(struct json_writer *writer)
 {
     for (uint32_t bit = 8; bit < 32; bit++) {
         uint32_t mask = UINT32_C(1) << bit;
-        put_request(writer, mask, ~UINT32_C(0x5400) & mask);
+        const uint32_t other = ~UINT32_C(0x5400) & mask;
+        put_row(writer, "ioctl", (struct comparison[COMPARISONS_MAX]){{1, MASKED, mask, other}});
     }
     for (size_t i = 0; i < sizeof terminal_requests / sizeof *terminal_requests; i++)
-        put_request(writer, UINT32_MAX, terminal_requests[i]);
+        put_row(writer, "ioctl",
+                (struct comparison[COMPARISONS_MAX]){INT(1, terminal_requests[i])});
 }
 
 void runner_profile(struct json_writer *writer)
@@ -166,6 +231,7 @@ void runner_profile(struct json_writer *writer)
     json_put_text(writer, "action", "SCMP_ACT_ALLOW");
     json_close_object(writer);
     put_conditional(writer);
+    put_limits(writer);
     put_requests(writer);
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
         open_rule(writer, absent[i], "SCMP_ACT_ERRNO");

@@ -49,11 +49,14 @@ static status bind_system(enum sandbox_tier tier, struct fault *fault)
 {
     static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random",
                                           "/dev/urandom", "/dev/tty"};
+    /* reads as zeros, too, and cannot be mapped: what is shared of /dev/zero is on no account */
+    static const char zeros[] = "/dev/full";
     const uint64_t program = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
         char to[32];
         snprintf(to, sizeof to, NEW "%s", devices[i]);
-        TRY(bind(devices[i], to, true, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, fault));
+        const char *from = strcmp(devices[i], "/dev/zero") == 0 ? zeros : devices[i];
+        TRY(bind(from, to, true, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, fault));
     }
     const char *runtime = tier == SANDBOX_GVISOR ? "/usr/bin/runsc" : "/usr/bin/crun";
     TRY(bind(runtime, NEW RUNNER_RUNTIME, true, program, fault));

@@ -26,12 +26,21 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <unistd.h>
 
 static int result_of(long value)
 {
     return value < 0 ? errno : 0;
+}
+
+/* Whatever the host's kernel says to it, it has been asked: that is what may not be. */
+static int never_asked(long value)
+{
+    return value < 0 && (errno == EPERM || errno == ENOSYS) ? errno : 0;
 }
 
 static int try_open(const char *path, int flags)
@@ -126,6 +135,49 @@ static int try_sysrq(void)
     return S_ISCHR(info.st_mode) ? EROFS : 0; /* /dev/null lies over it */
 }
 
+/* Makes sockets of any family, and with them loads the family's module. */
+static int try_pair(void)
+{
+    int pair[2];
+    return never_asked(socketpair(AF_NETLINK, SOCK_RAW, 0, pair));
+}
+
+static int try_ulp(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return fd < 0 ? 0 : never_asked(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 3));
+}
+
+static int try_out_of_band(void)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+        return 0;
+    char byte = 'x';
+    struct iovec part = {&byte, 1};
+    const struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    int first = never_asked(send(pair[0], "x", 1, MSG_OOB));
+    int second = never_asked(sendmsg(pair[0], &message, MSG_OOB));
+    return first && second ? first : 0;
+}
+
+/* Memory that stays when nobody has it mapped, so that nobody can count it. */
+static int try_shared(int fd, int more)
+{
+    void *at = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | more, fd, 0);
+    return at == MAP_FAILED ? errno : 0;
+}
+
+/* 0 would let a handler of the host's take a core by a pipe; 1 lets none. */
+static int try_core_limit(void)
+{
+    struct rlimit core = {0, 0};
+    (void)setrlimit(RLIMIT_CORE, &core);
+    if (getrlimit(RLIMIT_CORE, &core))
+        return 0;
+    return core.rlim_cur == 1 && core.rlim_max == 1 ? EPERM : 0;
+}
+
 static int escape(enum attempt attempt)
 {
     struct file_handle handle = {0};
@@ -170,6 +222,17 @@ static int escape(enum attempt attempt)
     case TRY_TYPE_KEYS: return try_type_keys();
     case TRY_MEMFD: return result_of(memfd_create("m", 0));
     case TRY_CLONE3_NAMESPACE: return try_clone3();
+    case TRY_PAIR: return try_pair();
+    case TRY_SCTP: return never_asked(socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP));
+    case TRY_DCCP: return never_asked(socket(AF_INET6, SOCK_DCCP, 0));
+    case TRY_PING: return never_asked(socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
+    case TRY_ULP: return try_ulp();
+    case TRY_OUT_OF_BAND: return try_out_of_band();
+    case TRY_SEMAPHORES: return never_asked(semget(IPC_PRIVATE, 1, 0600));
+    case TRY_MESSAGES: return never_asked(msgget(IPC_PRIVATE, 0600));
+    case TRY_SHARED: return try_shared(-1, MAP_ANONYMOUS);
+    case TRY_SHARED_ZERO: return try_shared(open("/dev/zero", O_RDWR), 0);
+    case TRY_CORE_LIMIT: return try_core_limit();
     default: return ENOSYS;
     }
 }
@@ -215,6 +278,42 @@ static int work_socket(void)
     int result = fd < 0 ? errno : result_of(bind(fd, (void *)&name, sizeof name));
     unlink("/tmp/socket");
     return result;
+}
+
+/* What the refusals beside them must leave alone. */
+static int work_sockets(void)
+{
+    int pair[2], one = 1;
+    int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+    int udp = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    bool good = tcp >= 0 && udp >= 0
+             && !setsockopt(tcp, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one)
+             && !setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one)
+             && !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair)
+             && send(pair[0], "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+    return good ? 0 : errno ? errno : EIO;
+}
+
+static int work_zeros(void)
+{
+    char bytes[64];
+    memset(bytes, 1, sizeof bytes);
+    int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, bytes, sizeof bytes) != sizeof bytes)
+        return errno ? errno : EIO;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        if (bytes[i])
+            return EIO;
+    return 0;
+}
+
+static int work_limits(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files))
+        return errno;
+    files.rlim_cur = files.rlim_max / 2;
+    return result_of(setrlimit(RLIMIT_NOFILE, &files));
 }
 
 static int count_forks(void)
@@ -284,6 +383,9 @@ static int work(enum attempt attempt)
     case TRY_PIPE: return result_of(pipe(pipes));
     case TRY_TERMINAL: return work_terminal();
     case TRY_LOCAL_SOCKET: return work_socket();
+    case TRY_SOCKETS: return work_sockets();
+    case TRY_ZEROS: return work_zeros();
+    case TRY_LIMITS: return work_limits();
     case TRY_FORKS: return count_forks();
     case TRY_FILL_DISK: return fill_disk();
     case TRY_ALLOCATE: return allocate();

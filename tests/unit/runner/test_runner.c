@@ -219,9 +219,13 @@ static void nothing_leads_out(enum sandbox_tier tier, enum attempt end)
 {
     _cleanup_close_ int outside = host_socket();
     struct sandbox sandbox = running(tier);
+    int let_through = 0;
     for (int what = 0; what < (int)end; what++)
-        if (attempt(&sandbox, (enum attempt)what) == 0)
-            fail_msg("attempt %d was let through", what);
+        if (attempt(&sandbox, (enum attempt)what) == 0) {
+            print_error("attempt %d was let through\n", what);
+            let_through++;
+        }
+    assert_int_equal(let_through, 0);
     for (int what = TRY_FILES; what <= TRY_LOCAL_SOCKET; what++) {
         int result = attempt(&sandbox, (enum attempt)what);
         if (result != 0)
