@@ -5,13 +5,14 @@
 static const char *const namespaces[] = {"pid", "mount", "ipc", "uts", "network", "cgroup"};
 
 static const struct {
-    const char *destination, *type, *source, *options[6];
+    const char *destination, *type, *source, *options[7];
 } mounts[] = {
     {"/proc", "proc", "proc", {"nosuid", "noexec", "nodev"}},
-    {"/dev", "tmpfs", "tmpfs", {"nosuid", "noexec", "mode=755", "size=64k"}},
+    {"/dev", "tmpfs", "tmpfs", {"nosuid", "noexec", "mode=755", "size=64k", "nr_inodes=1k"}},
     {"/dev/pts", "devpts", "devpts",
-     {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
-    {"/dev/shm", "tmpfs", "tmpfs", {"nosuid", "noexec", "nodev", "mode=1777", "size=16m"}},
+     {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "max=64"}},
+    {"/dev/shm", "tmpfs", "tmpfs",
+     {"nosuid", "noexec", "nodev", "mode=1777", "size=16m", "nr_inodes=4k"}},
     {"/.bulkhead-agent", "bind", RUNNER_AGENT, {"bind", "ro", "nosuid", "nodev"}},
 };
 

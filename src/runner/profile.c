@@ -59,8 +59,7 @@ static const char *const calls[] = {
     /* between processes of the container: the network leads nowhere */
     "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen",
     "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink",
-    "recvfrom", "recvmmsg", "recvmsg",
-    "shutdown",
+    "recvfrom", "recvmmsg", "recvmsg", "shutdown",
     /* the machine */
     "getcpu", "getrandom", "sysinfo", "uname",
 };

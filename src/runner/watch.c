@@ -9,7 +9,11 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { PROC_TEXT = 4096 };
+enum {
+    PROC_TEXT = 4096,
+    SOCKETS_FREE = 128, SOCKET_KIB = 416, /* what one may hold that has asked for all there is */
+    FILES_FREE = 256, FILE_KIB = 4,       /* of one process; most are the ends of pipes */
+};
 
 struct sums {
     uint64_t kib, ticks, tasks;
@@ -66,6 +70,31 @@ static uint64_t number_of(const char *text, const char *key)
     return nth_number(at, 0);
 }
 
+/* Is it the first process of a pid namespace below ours? "\nNSpid:\t3\t1\n" */
+static bool is_init(const char *text)
+{
+    const char *at = strstr(text, "\nNSpid:");
+    const char *end = at ? strchr(at + 1, '\n') : NULL;
+    return end && end[-1] == '1' && end[-2] == '\t' && strncmp(at, "\nNSpid:\t1\n", 10) != 0;
+}
+
+static uint64_t beyond(uint64_t count, uint64_t free_ones, uint64_t each)
+{
+    return count > free_ones ? (count - free_ones) * each : 0;
+}
+
+/* What the kernel keeps for a process is no memory of its own: of that we see page tables, how many
+ * files it has room for, and how many sockets there are in all; at the most that they can hold. */
+static uint64_t kernel_kib(const char *about, int proc, const char *pid)
+{
+    char text[PROC_TEXT];
+    uint64_t kib = number_of(about, "\nVmPTE:")
+                 + beyond(number_of(about, "\nFDSize:"), FILES_FREE, FILE_KIB);
+    if (is_init(about) && read_file(text, proc, pid, "net/sockstat"))
+        kib += beyond(number_of(text, "sockets: used"), SOCKETS_FREE, SOCKET_KIB);
+    return kib;
+}
+
 /* Pages that two processes have are counted twice: rather too much than too little. */
 static void add_process(struct sums *sums, int proc, const char *pid)
 {
@@ -75,7 +104,8 @@ static void add_process(struct sums *sums, int proc, const char *pid)
     if (!read_file(text, proc, pid, "status"))
         return;
     sums->tasks += number_of(text, "\nThreads:");
-    sums->kib += number_of(text, "\nRssAnon:") + number_of(text, "\nRssShmem:");
+    sums->kib += number_of(text, "\nRssAnon:") + number_of(text, "\nRssShmem:")
+               + number_of(text, "\nVmSwap:") + kernel_kib(text, proc, pid);
 }
 
 void runner_look(struct runner_used *ret)

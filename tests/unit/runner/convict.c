@@ -345,6 +345,34 @@ static int fill_disk(void)
     return mib;
 }
 
+/* Files without a byte: each is some hundred bytes of the host's. */
+static int fill_folder(const char *folder)
+{
+    char path[64];
+    int count = 0;
+    for (; count < 100000; count++) {
+        snprintf(path, sizeof path, "%s/%d", folder, count);
+        int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd < 0)
+            break;
+        close(fd);
+    }
+    for (int i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/%d", folder, i);
+        unlink(path);
+    }
+    return count;
+}
+
+/* The host has so many for all that run on it. */
+static int count_terminals(void)
+{
+    int count = 0;
+    while (count < 3000 && open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC) >= 0)
+        count++;
+    return count;
+}
+
 static int allocate(void)
 {
     int mib = 0;
@@ -371,6 +399,35 @@ static _Noreturn void hog(void)
         pause();
 }
 
+/* A page of zeros every 2 MiB is nobody's memory, but each has a page of a table to itself. */
+static _Noreturn void hog_page_tables(void)
+{
+    for (int passes = 0; passes < 8; passes++) { /* 1 GiB of them, lest nobody ends it */
+        const volatile char *at = mmap(NULL, (size_t)64 << 30, PROT_READ,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == MAP_FAILED)
+            for (;;)
+                pause();
+        (void)madvise((void *)(uintptr_t)at, (size_t)64 << 30, MADV_NOHUGEPAGE);
+        for (size_t offset = 0; offset < (size_t)64 << 30; offset += (size_t)2 << 20)
+            (void)at[offset];
+    }
+    for (;;)
+        pause();
+}
+
+/* What lies in sockets is in no process. */
+static _Noreturn void hog_sockets(void)
+{
+    static char bytes[1 << 16];
+    for (int pair[2]; !socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair);)
+        for (int end = 0; end < 2; end++)
+            while (write(pair[end], bytes, sizeof bytes) > 0)
+                ;
+    for (;;)
+        pause();
+}
+
 static int work(enum attempt attempt)
 {
     int pipes[2];
@@ -389,7 +446,12 @@ static int work(enum attempt attempt)
     case TRY_FORKS: return count_forks();
     case TRY_FILL_DISK: return fill_disk();
     case TRY_ALLOCATE: return allocate();
+    case TRY_FILL_DEVICES: return fill_folder("/dev");
+    case TRY_FILL_SHARED: return fill_folder("/dev/shm");
+    case TRY_TERMINALS: return count_terminals();
     case TRY_HOG: hog();
+    case TRY_PAGE_TABLES: hog_page_tables();
+    case TRY_SOCKET_MEMORY: hog_sockets();
     case TRY_SPIN:
         for (;;)
             ;

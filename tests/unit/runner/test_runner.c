@@ -256,6 +256,9 @@ static void a_container_is_bounded(void **state)
     assert_in_range(disk, DISK_MIB / 2, DISK_MIB);
     int memory = attempt(&sandbox, TRY_ALLOCATE);
     assert_in_range(memory, MEMORY_MIB / 2, MEMORY_MIB + 16);
+    assert_in_range(attempt(&sandbox, TRY_FILL_DEVICES), 1, 4096);
+    assert_in_range(attempt(&sandbox, TRY_FILL_SHARED), 1, 4096);
+    assert_in_range(attempt(&sandbox, TRY_TERMINALS), 1, 64);
     leave(&sandbox);
 }
 
@@ -286,6 +289,14 @@ static void memory_of_many_processes_ends_it(void **state)
     (void)state;
     ends_with(SANDBOX_CONTAINER, TRY_HOG, SANDBOX_MEMORY);
     ends_with(SANDBOX_GVISOR, TRY_HOG, SANDBOX_MEMORY);
+}
+
+/* Where no cgroup counts what the kernel keeps for a process, we do as far as it tells. */
+static void memory_in_the_kernel_ends_it(void **state)
+{
+    (void)state;
+    ends_with(SANDBOX_CONTAINER, TRY_PAGE_TABLES, SANDBOX_MEMORY);
+    ends_with(SANDBOX_CONTAINER, TRY_SOCKET_MEMORY, SANDBOX_MEMORY);
 }
 
 static void cpu_time_ends_it(void **state)
@@ -466,6 +477,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(a_container_is_bounded),
         cmocka_unit_test(gvisors_disk_is_bounded),
         cmocka_unit_test(memory_of_many_processes_ends_it),
+        cmocka_unit_test(memory_in_the_kernel_ends_it),
         cmocka_unit_test(cpu_time_ends_it),
         cmocka_unit_test(it_ends_when_the_caller_is_gone),
         cmocka_unit_test(killed_at_any_moment_it_leaves_nothing),
