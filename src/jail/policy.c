@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
@@ -160,11 +159,16 @@ static const struct row machine_made[] = {
     IOCTL(KVM_GET_SUPPORTED_CPUID), IOCTL(KVM_CREATE_VM),
     IOCTL(KVM_ENABLE_CAP), /* the split interrupt controller */
     IOCTL(KVM_SET_USER_MEMORY_REGION), IOCTL(KVM_IOEVENTFD), IOCTL(KVM_CREATE_VCPU),
-    IOCTL(KVM_SET_CPUID2), IOCTL(KVM_GET_REGS), IOCTL(KVM_SET_REGS), IOCTL(KVM_GET_SREGS),
-    IOCTL(KVM_SET_SREGS), IOCTL(KVM_SET_MSRS), IOCTL(KVM_GET_LAPIC), IOCTL(KVM_SET_LAPIC),
-    IOCTL(KVM_SET_MP_STATE),
-    IOCTL(TUNSETVNETHDRSZ), IOCTL(TUNSETOFFLOAD),
-    CALL(eventfd2, ONLY(1, EFD_CLOEXEC | EFD_NONBLOCK)),
+    IOCTL(KVM_SET_CPUID2), IOCTL(KVM_SET_MSRS), IOCTL(KVM_SET_REGS), IOCTL(KVM_GET_SREGS),
+    IOCTL(KVM_SET_SREGS),
+    CALL(eventfd2, ONLY(1, EFD_CLOEXEC | EFD_NONBLOCK)), CALL(epoll_create1),
+    CALL(pread64), CALL(ftruncate), /* the kernel; the overlay, the console */
+    CALL(newfstatat, IS(3, AT_EMPTY_PATH)), /* glibc's fstat */
+    CALL(mmap, NONE_OF(2, PROT_EXEC), NONE_OF(3, MAP_SHARED)), /* memory, stacks */
+    CALL(mmap, NONE_OF(2, PROT_EXEC), NONE_OF(3, MAP_ANONYMOUS)), /* a vCPU's run */
+    CALL(mprotect, NONE_OF(2, PROT_EXEC)),
+    CALL(madvise, IS(2, MADV_DONTDUMP)), CALL(madvise, IS(2, MADV_HUGEPAGE)),
+    CALL(rt_sigaction, IS(0, SIGUSR1)), /* a vCPU's kick */
 };
 
 /* clone3's flags are in memory, where no filter can look: without it libc uses clone. */
@@ -174,6 +178,7 @@ static const struct row threads_made[] = {
                      | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID}),
     REFUSED(clone3, ENOSYS),
     CALL(set_robust_list), CALL(rseq),
+    CALL(rt_sigaction, IS(0, __SIGRTMIN + 1)), /* libc's own, when the first is made */
 };
 
 static const struct row every_thread[] = {
@@ -195,7 +200,7 @@ static const struct row devices[] = {
     CALL(writev), /* libc's words when it finds its heap or a stack broken */
     CALL(fallocate, IS(1, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)),
     CALL(sendmsg), CALL(recvmsg), CALL(shutdown),
-    CALL(epoll_ctl), CALL(epoll_wait), CALL(epoll_pwait), CALL(poll), CALL(ppoll),
+    CALL(epoll_ctl), CALL(epoll_wait), CALL(poll),
     CALL(getrandom),
 };
 
@@ -214,9 +219,6 @@ static const struct section sections[] = {
     {CONTROL, ALWAYS, ROWS(results)},
     {GATEWAY, ALWAYS, ROWS(connections)},
     {ALL | VMM, BLANK, ROWS(closing)},
-    {VMM, BLANK, ROWS(bytes_and_memory)},
-    {VMM, BLANK, ROWS(events_and_messages)},
-    {VMM, BLANK, ROWS(process)},
     {VMM, BLANK, ROWS(machine_made)},
     {VMM, BLANK, ROWS(threads_made)},
     {VMM, BLANK | FINAL, ROWS(devices)},
@@ -226,12 +228,13 @@ static const struct section sections[] = {
 };
 
 /* AddressSanitizer asks for the signal stack before every call that does not return, and for the
- * bounds of a new thread's stack. */
+ * bounds of a new thread's stack, and has small pages for its own. */
 #ifndef __has_feature
 #define __has_feature(name) 0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-static const struct row sanitizer[] = {CALL(sigaltstack, IS(0, 0)), CALL(sched_getaffinity)};
+static const struct row sanitizer[] = {CALL(sigaltstack, IS(0, 0)), CALL(sched_getaffinity),
+                                       CALL(madvise, IS(2, MADV_NOHUGEPAGE))};
 static const bool sanitized = true;
 #else
 static const struct row sanitizer[] = {CALL(read), CALL(read)};

@@ -140,6 +140,9 @@ describe('microVMs', { skip: noTinyGuests() }, () => {
     assert.equal((await sandbox(node, ['--disk', '0'], ['disk'])).code, 1);
     for (const count of [1, 2, 32])
       assert.equal((await sandbox(node, ['--cpus', String(count)], ['cpus'])).stdout, `${count}\n`);
+    const net = fs.existsSync('/dev/net/tun') ? ['--net', 'isolated'] : [];
+    for (const options of [net, ['--huge-pages'], [...net, '--huge-pages', '--cpus', '3', '--disk', '0']])
+      assert.equal((await sandbox(node, options, ['echo', 'x'])).stdout, 'x\n', 'what is asked of KVM is in the list');
   });
 
   test('a tenant that demands microVMs has them; its quotas hold', async () => {

@@ -264,9 +264,10 @@ static uint32_t look_for_files(void)
 
 static uint32_t look_around(enum jail_role role, char **environment)
 {
+    struct stat info;
     uint32_t found = environment[0] ? FOUND_ENVIRONMENT : 0;
     for (int fd = 0; fd < 1024; fd++)
-        if ((fcntl(fd, F_GETFD) >= 0) != (fd <= JAIL_FD_SUPERVISOR))
+        if ((fstat(fd, &info) == 0) != (fd <= JAIL_FD_SUPERVISOR))
             found |= FOUND_DESCRIPTORS;
     if (getpid() != 1)
         found |= FOUND_OTHER_PID;

@@ -112,6 +112,25 @@ static void a_running_monitor_makes_nothing(void **state)
     }
 }
 
+/* Before a guest is there it makes its machine, and still does nothing but that. */
+static void a_blank_monitor_has_a_list_of_its_own(void **state)
+{
+    (void)state;
+    static const char *const calls[] = {
+        "lseek", "readv", "pwrite64", "fcntl", "mlock", "memfd_secret", "sysinfo", "sendto",
+        "recvfrom", "sendmmsg", "recvmmsg", "clock_nanosleep", "epoll_pwait2"};
+    static const char *const lines[] = {"\nnewfstatat\n", "\nmmap\n", "\nmadvise\n",
+                                        "\nrt_sigaction\n", "TUN", "LAPIC", "MP_STATE",
+                                        "KVM_GET_REGS", "KVM_GET_MSRS", "KVM_IRQFD"};
+    _cleanup_buffer_ struct buffer out = buffer_of(KIB(64));
+    jail_policy_dump(&out, JAIL_VMM, JAIL_STAGE_BLANK);
+    buffer_put_u8(&out, 0);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        assert_false(lists(JAIL_VMM, JAIL_STAGE_BLANK, calls[i]));
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        assert_null(strstr((const char *)out.data, lines[i]));
+}
+
 static void closing_is_over_after_the_final_stage(void **state)
 {
     (void)state;
@@ -154,6 +173,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(every_list_is_the_reviewed_one),
         cmocka_unit_test(no_list_has_what_leads_out),
         cmocka_unit_test(a_running_monitor_makes_nothing),
+        cmocka_unit_test(a_blank_monitor_has_a_list_of_its_own),
         cmocka_unit_test(closing_is_over_after_the_final_stage),
         cmocka_unit_test(the_programs_come_in_a_file_that_cannot_be_changed),
     };
