@@ -141,7 +141,7 @@ static status limit(__rlimit_resource_t resource, const char *name, rlim_t wante
 
 static status limit_resources(enum jail_role role, struct fault *fault)
 {
-    TRY(limit(RLIMIT_CORE, "core", 0, 0, fault));
+    TRY(limit(RLIMIT_CORE, "core", 1, 0, fault)); /* none: core(5) on 1, and on 0 and pipes */
     TRY(limit(RLIMIT_NPROC, "nproc", roles[role].threads, roles[role].threads, fault));
     TRY(limit(RLIMIT_FSIZE, "fsize", file_bytes, 0, fault));
     TRY(limit(RLIMIT_MSGQUEUE, "msgqueue", 0, 0, fault));

@@ -144,12 +144,22 @@ static status await_message(struct fault *fault)
 
 /* ---- its own bars ---- */
 
+static void limit(__rlimit_resource_t resource, rlim_t value)
+{
+    struct rlimit old;
+    if (getrlimit(resource, &old))
+        _exit(126);
+    rlim_t least = value < old.rlim_max ? value : old.rlim_max;
+    if (setrlimit(resource, &(struct rlimit){least, least}))
+        _exit(126);
+}
+
 static status be_blank(struct fault *fault)
 {
     close(JAIL_FD_ROOT); /* the runtime needs another root than an empty one, */
     close(JAIL_FD_FILTERS); /* and has filters of its own */
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_NAME, "bulkhead-runner")
-        || setrlimit(RLIMIT_CORE, &(struct rlimit){1, 1})) /* profile.c says why not 0 */
+    limit(RLIMIT_CORE, 1); /* profile.c says why not 0 */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_NAME, "bulkhead-runner"))
         return FAIL(INTERNAL, fault, "no_new_privs: %s", strerror(errno));
     return OK;
 }
@@ -161,16 +171,6 @@ static status take_id(struct fault *fault)
         || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
         return FAIL(INTERNAL, fault, "id: %s", strerror(errno));
     return OK;
-}
-
-static void limit(__rlimit_resource_t resource, rlim_t value)
-{
-    struct rlimit old;
-    if (getrlimit(resource, &old))
-        _exit(126);
-    rlim_t least = value < old.rlim_max ? value : old.rlim_max;
-    if (setrlimit(resource, &(struct rlimit){least, least}))
-        _exit(126);
 }
 
 static rlim_t process_limit(void)

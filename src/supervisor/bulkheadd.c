@@ -155,8 +155,13 @@ static status raise_limits(struct fault *fault)
     files.rlim_cur = files.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &files))
         return system_fault("RLIMIT_NOFILE", fault);
-    const struct rlimit none = {0};
-    if (setrlimit(RLIMIT_CORE, &none)) /* not undumpable: then /proc of its clones would be shut */
+    struct rlimit core;
+    if (getrlimit(RLIMIT_CORE, &core))
+        return system_fault("core dumps", fault);
+    /* 0 would let the host's handler have a core by a pipe, 1 does not (core(5)). Not undumpable:
+     * then /proc of its clones would be shut. */
+    core.rlim_cur = core.rlim_max = core.rlim_max > 1 ? 1 : core.rlim_max;
+    if (setrlimit(RLIMIT_CORE, &core))
         return system_fault("core dumps", fault);
     return OK;
 }

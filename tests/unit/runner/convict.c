@@ -168,14 +168,26 @@ static int try_shared(int fd, int more)
     return at == MAP_FAILED ? errno : 0;
 }
 
-/* 0 would let a handler of the host's take a core by a pipe; 1 lets none. */
+/* Down to 0, where a handler of the host's would get a core by a pipe. Where this test itself may
+ * have no core it is 0 from the first. */
 static int try_core_limit(void)
 {
-    struct rlimit core = {0, 0};
+    struct rlimit before, core = {0, 0};
+    if (getrlimit(RLIMIT_CORE, &before))
+        return 0;
     (void)setrlimit(RLIMIT_CORE, &core);
     if (getrlimit(RLIMIT_CORE, &core))
         return 0;
-    return core.rlim_cur == 1 && core.rlim_max == 1 ? EPERM : 0;
+    return core.rlim_cur == before.rlim_cur && core.rlim_max == before.rlim_max
+        && before.rlim_max <= 1 ? EPERM : 0;
+}
+
+/* How the host was booted. */
+static int try_boot_line(void)
+{
+    char byte;
+    int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? errno : read(fd, &byte, 1) == 1 ? 0 : ENODATA;
 }
 
 static int escape(enum attempt attempt)
@@ -233,6 +245,8 @@ static int escape(enum attempt attempt)
     case TRY_SHARED: return try_shared(-1, MAP_ANONYMOUS);
     case TRY_SHARED_ZERO: return try_shared(open("/dev/zero", O_RDWR), 0);
     case TRY_CORE_LIMIT: return try_core_limit();
+    case TRY_BOOT_LINE: return try_boot_line();
+    case TRY_PRESSURE: return try_open("/proc/pressure/memory", O_RDWR);
     default: return ENOSYS;
     }
 }
