@@ -85,7 +85,11 @@ status memory_settle(struct guest_memory *memory, uint64_t bytes, bool huge_page
     if (bytes > memory->reserved)
         return FAIL(OUT_OF_SPACE, fault, "guest memory: more than was reserved");
     TRY(commit(memory, bytes, fault));
-    munmap(memory->regions[0].base + bytes + GUARD_BYTES, memory->reserved - bytes);
+    uint8_t *end = memory->regions[0].base + bytes; /* of the guest's; ours went on, if it is less */
+    if (mmap(end, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+             -1, 0) == MAP_FAILED)
+        return FAIL(OUT_OF_SPACE, fault, "guest memory: %s", strerror(errno));
+    munmap(end + GUARD_BYTES, memory->reserved - bytes);
     memory->reserved = bytes;
     advise(memory, bytes, huge_pages);
     return OK;

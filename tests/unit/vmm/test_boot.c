@@ -217,6 +217,21 @@ static void test_large_initramfs(void **state)
     memory_free(&memory);
 }
 
+/* Whoever misses the guest's memory by a byte is stopped. */
+static void assert_guarded(const struct guest_memory *memory)
+{
+    const uint8_t *base = memory->regions[0].base;
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_int_equal(write(ends[1], base, 1), 1);
+    assert_int_equal(write(ends[1], base - 1, 1), -1);
+    assert_int_equal(errno, EFAULT);
+    assert_int_equal(write(ends[1], base + memory->reserved, 1), -1);
+    assert_int_equal(errno, EFAULT);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 /* Loaded before its size is known, then made smaller than what was loaded, or larger. */
 static void test_preloaded(void **state)
 {
@@ -241,6 +256,7 @@ static void test_preloaded(void **state)
         assert_null(memory_at(&memory, low, 1));
         *(uint8_t *)memory_at(&memory, low - 1, 1) = 1; /* it is there */
         assert_memory_equal(memory_at(&memory, GUEST_LOADED, 1), code, 1);
+        assert_guarded(&memory);
         close(kernel);
         close(initramfs);
         memory_free(&memory);
