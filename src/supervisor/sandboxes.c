@@ -17,6 +17,7 @@
 
 enum {
     STOPS_MAX = 64,
+    GONE_MAX = 64 + SANDBOX_REASON_TEXT,
     WAIT_BOOTS = 3, /* a probe fits, and what comes after it */
 };
 
@@ -261,9 +262,38 @@ void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, con
         jail_kill(&sandbox->monitor->jail);
 }
 
+struct owed { /* a SANDBOX_GONE */
+    struct owed *next;
+    size_t length;
+    uint8_t body[GONE_MAX];
+};
+
+/* What could not be kept is in the log. */
+static void owe(struct supervisor *supervisor, struct span body)
+{
+    struct owed *owed = malloc(sizeof *owed);
+    if (!owed)
+        return;
+    *owed = (struct owed){.next = supervisor->sandboxes.owed, .length = body.length};
+    memcpy(owed->body, body.data, body.length);
+    supervisor->sandboxes.owed = owed;
+}
+
+void sandboxes_tell_owed(struct supervisor *supervisor)
+{
+    while (supervisor->sandboxes.owed) {
+        struct owed *owed = supervisor->sandboxes.owed;
+        supervisor->sandboxes.owed = owed->next;
+        child_send(service_control(supervisor), MESSAGE_SANDBOX_GONE, 0,
+                   (struct span){owed->body, owed->length}, NULL, 0);
+        free(owed);
+    }
+}
+
 static void tell_gone(const struct sandbox *sandbox)
 {
-    uint8_t storage[64 + SANDBOX_REASON_TEXT];
+    struct child *control = service_control(sandbox->supervisor);
+    uint8_t storage[GONE_MAX];
     struct buffer body = buffer_over(storage, sizeof storage);
     buffer_put_u64(&body, sandbox->id);
     buffer_put_u8(&body, (uint8_t)sandbox->end);
@@ -271,8 +301,10 @@ static void tell_gone(const struct sandbox *sandbox)
     buffer_put_u64(&body, sandbox->peak_kib);
     buffer_put_u64(&body, (uint64_t)(clock_monotonic_us() - sandbox->begun_us));
     buffer_put_text_field(&body, sandbox->detail);
-    child_send(service_control(sandbox->supervisor), MESSAGE_SANDBOX_GONE, 0, buffer_span(&body),
-               NULL, 0);
+    if (control->state == CHILD_SERVING)
+        child_send(control, MESSAGE_SANDBOX_GONE, 0, buffer_span(&body), NULL, 0);
+    else
+        owe(sandbox->supervisor, buffer_span(&body));
 }
 
 static void log_gone(const struct sandbox *sandbox)
@@ -398,13 +430,12 @@ bool sandboxes_any(const struct supervisor *supervisor)
     return supervisor->sandboxes.list || supervisor->sandboxes.monitors;
 }
 
-/* The next control knows none of them: nobody would count them against a quota or write their end
- * into the ledger. */
+/* The next control knows none of them: nobody would count them against a quota. That each has ended
+ * it hears, for the ledger. */
 void sandboxes_forget_requests(struct supervisor *supervisor)
 {
     for (struct sandbox *at = supervisor->sandboxes.list; at; at = at->next) {
         at->request = 0;
-        at->told = false;
         while (at->stops) {
             struct waiter *stop = at->stops;
             at->stops = stop->next;

@@ -288,6 +288,7 @@ static void kms_ready(struct supervisor *supervisor)
 
 static void control_ready(struct supervisor *supervisor)
 {
+    sandboxes_tell_owed(supervisor);
     for (uint32_t i = 0; i < supervisor->options.gateways; i++) {
         struct child *gateway = service_gateway(supervisor, i);
         if (!supervisor->announced && gateway->state == CHILD_ABSENT && !gateway->timer.due_us)

@@ -146,6 +146,7 @@ struct microvm {
 struct sandboxes {
     struct sandbox *list;   /* each from its start to its end */
     struct child *monitors; /* blank and at work */
+    struct owed *owed;      /* ends that no control was there to hear of; SANDBOXES_MAX at most */
     uint64_t next_id;
     uint32_t monitors_made, count;
     int directory, images; /* DATA/sandboxes, DATA/images */
@@ -262,6 +263,8 @@ bool sandboxes_stop_all(struct supervisor *supervisor, const char *why);
 bool sandboxes_any(const struct supervisor *supervisor);
 /* control, which asked for them and counts them, has ended: they end. */
 void sandboxes_forget_requests(struct supervisor *supervisor);
+/* A control is there: it hears of those that ended while there was none, for the ledger. */
+void sandboxes_tell_owed(struct supervisor *supervisor);
 /* sandbox_monitor.c */
 void monitors_refill(struct supervisor *supervisor);
 void monitor_blank(struct child *monitor);

@@ -308,11 +308,20 @@ static void control_that_ends_takes_them_with_it(void **state)
     node_begin("good", MICROVM_WORKS);
     struct sandbox_spec spec = sandbox_spec_default();
     int first = start(1, &spec);
-    (void)started(1);
+    uint64_t id = started(1);
     int second = start(2, &spec); /* not answered yet */
+    node.services[1].state = CHILD_ABSENT;
     sandboxes_forget_requests(&node);
     turn_until(no_sandbox);
-    assert_false(hears()); /* the next control's ids must not be answered for these */
+    assert_false(hears());
+    node.services[1].state = CHILD_SERVING;
+    sandboxes_tell_owed(&node); /* the ledger has a start: it gets the end, too */
+    struct gone owed = gone();
+    assert_int_equal(owed.id, id);
+    assert_int_equal(owed.end, SANDBOX_CLOSED);
+    assert_string_equal(owed.detail, "control ended");
+    sandboxes_tell_owed(&node);
+    assert_false(hears()); /* nor are the next control's ids answered for the other */
     close(first);
     close(second);
     node_end();
