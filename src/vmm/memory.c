@@ -85,7 +85,7 @@ status memory_settle(struct guest_memory *memory, uint64_t bytes, bool huge_page
     if (bytes > memory->reserved)
         return FAIL(OUT_OF_SPACE, fault, "guest memory: more than was reserved");
     TRY(commit(memory, bytes, fault));
-    uint8_t *end = memory->regions[0].base + bytes; /* of the guest's; ours went on, if it is less */
+    uint8_t *end = memory->regions[0].base + bytes; /* ours went on, if it is less */
     if (mmap(end, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
              -1, 0) == MAP_FAILED)
         return FAIL(OUT_OF_SPACE, fault, "guest memory: %s", strerror(errno));
