@@ -241,14 +241,8 @@ static void run_all(struct balloon *balloon)
     if (reporting_queue(balloon))
         more |= run_queue(balloon, reporting_queue(balloon), report);
     run_stats(balloon);
-    struct fault fault;
-    if (more && loop_timer_start(balloon->loop, &balloon->again, 0, on_again, balloon, &fault))
-        virtio_fail(&balloon->device);
-}
-
-static void activate(struct virtio_device *device)
-{
-    (void)device;
+    if (more)
+        virtio_go_on(&balloon->device, balloon->loop, &balloon->again, 0, on_again);
 }
 
 static void reset(struct virtio_device *device)
@@ -341,7 +335,6 @@ static const struct virtio_operations operations = {
     .name = "balloon",
     .kind = VIRTIO_KIND_BALLOON,
     .queues = QUEUES,
-    .activate = activate,
     .reset = reset,
     .notify = notify,
     .read_config = read_config,

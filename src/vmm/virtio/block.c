@@ -211,31 +211,19 @@ static int64_t pay(struct block *block, uint64_t bytes, int64_t now_us)
 static int64_t turn(struct block *block)
 {
     struct virtio_device *device = &block->device;
-    struct virtqueue *queue = &device->queues[0];
-    const struct guest_memory *memory = device->host->memory;
     int64_t now_us = clock_monotonic_us();
     uint64_t bytes = 0;
-    bool asked = false;
-    virtqueue_ask_notify(queue, memory, false);
     for (int served = 0; served < TURN_REQUESTS && bytes < TURN_BYTES;) {
-        if (!virtio_pop(&block->chain, device, 0)) {
-            if (asked || !device->active)
-                return 0;
-            virtqueue_ask_notify(queue, memory, true);
-            asked = true; /* and look once more, for what came in between */
-            continue;
-        }
-        if (asked)
-            virtqueue_ask_notify(queue, memory, false);
-        asked = false;
         struct request request;
+        if (!virtio_next(&block->chain, device, 0))
+            return 0;
         if (!read_head(&request, &block->chain)) {
             virtio_fail(device);
             return 0;
         }
         int64_t wait_us = pay(block, cost_bytes(&request), now_us);
         if (wait_us) {
-            virtqueue_unpop(queue);
+            virtqueue_unpop(&device->queues[0]);
             return wait_us;
         }
         answer(block, &request);
@@ -248,11 +236,10 @@ static int64_t turn(struct block *block)
 static void work(void *context)
 {
     struct block *block = context;
-    struct fault fault;
     int64_t wait_us = turn(block);
     virtio_signal(&block->device, 0);
-    if (wait_us && loop_timer_start(block->loop, &block->timer, wait_us, work, block, &fault) != OK)
-        virtio_fail(&block->device); /* better than a driver that waits for ever */
+    if (wait_us)
+        virtio_go_on(&block->device, block->loop, &block->timer, wait_us, work);
 }
 
 static void block_notify(struct virtio_device *device, uint32_t queue)

@@ -9,6 +9,7 @@
 
 #include "base/buffer.h"
 #include "base/cursor.h"
+#include "base/loop.h"
 #include "vmm/virtio/queue.h"
 
 enum { VIRTIO_QUEUES_MAX = 8, VIRTIO_WINDOW_BYTES = 0x1000 };
@@ -24,7 +25,7 @@ struct virtio_operations {
     const char *name;
     uint32_t kind;
     uint32_t queues; /* 1..VIRTIO_QUEUES_MAX */
-    /* The driver has set DRIVER_OK with these features. */
+    /* The driver has set DRIVER_OK with these features. NULL: that changes nothing. */
     void (*activate)(struct virtio_device *device);
     /* Status 0 was written: forget all that is under way; queues are cleared by the caller. */
     void (*reset)(struct virtio_device *device);
@@ -38,7 +39,7 @@ struct virtio_operations {
     void (*destroy)(struct virtio_device *device); /* closes what it has, frees it */
     /* The device's own state beyond struct virtio_device, to a snapshot and back; NULL: it has
      * none. load finds the common part in place and arms what activate would have armed; every
-     * queue is notified once after it. */
+     * queue is notified once after it, and its driver asked for notifications before. */
     void (*save)(const struct virtio_device *device, struct buffer *out);
     status (*load)(struct virtio_device *device, struct cursor *from, struct fault *fault);
 };
@@ -61,6 +62,7 @@ struct virtio_device {
     uint32_t config_generation;
     bool active;           /* between DRIVER_OK and reset, nothing broken */
     struct virtqueue queues[VIRTIO_QUEUES_MAX];
+    bool asked[VIRTIO_QUEUES_MAX]; /* the driver will tell of the next chain: virtio_next's */
 };
 
 void virtio_init(struct virtio_device *device, const struct virtio_operations *operations,
@@ -83,7 +85,15 @@ bool virtio_has(const struct virtio_device *device, uint32_t feature_bit);
 /* virtqueue_pop for devices: nothing while the device is not active; when the driver has broken the
  * queue, virtio_fail. */
 bool virtio_pop(struct virtqueue_chain *ret, struct virtio_device *device, uint32_t queue);
+/* The same for a queue that is worked off: while there are chains the driver need not tell of more;
+ * where there is none it is asked to, and the queue looked at once more. To be used for all chains
+ * of a queue, or for the first of each go. */
+bool virtio_next(struct virtqueue_chain *ret, struct virtio_device *device, uint32_t queue);
 void virtio_push(struct virtio_device *device, uint32_t queue, uint16_t head, uint32_t written);
+/* Calls on_time with the device in so long; when there is no memory for that the device fails,
+ * which is better than a driver that waits for ever. */
+void virtio_go_on(struct virtio_device *device, struct loop *loop, struct loop_timer *timer,
+                  int64_t after_us, loop_on_time *on_time);
 /* For read_config: the bytes of config that lie in the range, 0 for the others. */
 void virtio_config_read(void *to, uint32_t size, uint32_t offset, const void *config,
                         uint32_t config_size);

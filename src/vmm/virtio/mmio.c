@@ -82,6 +82,27 @@ bool virtio_pop(struct virtqueue_chain *ret, struct virtio_device *device, uint3
     return false;
 }
 
+static void ask_notify(struct virtio_device *device, uint32_t queue, bool wanted)
+{
+    if (device->asked[queue] == wanted)
+        return;
+    device->asked[queue] = wanted;
+    virtqueue_ask_notify(&device->queues[queue], device->host->memory, wanted);
+}
+
+bool virtio_next(struct virtqueue_chain *ret, struct virtio_device *device, uint32_t queue)
+{
+    if (!virtio_pop(ret, device, queue)) {
+        if (!device->active || device->asked[queue])
+            return false;
+        ask_notify(device, queue, true);
+        if (!virtio_pop(ret, device, queue))
+            return false;
+    }
+    ask_notify(device, queue, false); /* also of one that came just then: the event is behind us */
+    return true;
+}
+
 void virtio_push(struct virtio_device *device, uint32_t queue, uint16_t head, uint32_t written)
 {
     assert(queue < device->operations->queues);
@@ -93,6 +114,14 @@ void virtio_notify(struct virtio_device *device, uint32_t queue)
 {
     if (device->active && queue < device->operations->queues && device->queues[queue].ready)
         device->operations->notify(device, queue);
+}
+
+void virtio_go_on(struct virtio_device *device, struct loop *loop, struct loop_timer *timer,
+                  int64_t after_us, loop_on_time *on_time)
+{
+    struct fault fault;
+    if (loop_timer_start(loop, timer, after_us, on_time, device, &fault) != OK)
+        virtio_fail(device);
 }
 
 /* ---- status and features ---- */
@@ -113,6 +142,13 @@ static void reset(struct virtio_device *device)
 static bool features_fit(const struct virtio_device *device)
 {
     return (device->accepted & ~device->offered) == 0 && virtio_has(device, VIRTIO_F_VERSION_1);
+}
+
+static void begin(struct virtio_device *device)
+{
+    memset(device->asked, true, sizeof device->asked); /* as fresh rings have it */
+    if (device->operations->activate)
+        device->operations->activate(device);
 }
 
 /* A step counts only after those before it (3.1.1). Bits are never taken back but by a reset. */
@@ -140,8 +176,8 @@ static void set_status(struct virtio_device *device, uint32_t value)
             continue;
         device->active = !(device->status
                            & (VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED));
-        if (device->active && device->operations->activate)
-            device->operations->activate(device);
+        if (device->active)
+            begin(device);
     }
 }
 
@@ -454,6 +490,10 @@ static status load_all(struct virtio_device *device, struct cursor *from, struct
     TRY(load_queues(device, from, fault));
     uint32_t stopped = VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED;
     device->active = device->status & VIRTIO_CONFIG_S_DRIVER_OK && !(device->status & stopped);
+    for (uint32_t i = 0; i < device->operations->queues; i++) {
+        device->asked[i] = false;
+        ask_notify(device, i, true);
+    }
     if (device->operations->load)
         TRY(device->operations->load(device, from, fault));
     for (uint32_t i = 0; i < device->operations->queues; i++)

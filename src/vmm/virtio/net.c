@@ -46,7 +46,6 @@ struct net {
     struct loop_timer again;
     int tap;
     bool armed;                  /* frames from the tap are waited for */
-    bool rx_asked, tx_asked;     /* for notifications */
     uint8_t address[MAC_BYTES];
     struct rate rx, tx;
     struct packet packet;
@@ -61,36 +60,6 @@ static struct net *net_of(struct virtio_device *device)
 static void from_tap(struct net *net);
 static void to_tap(struct net *net);
 
-static void ask_notify(struct net *net, uint32_t queue, bool *asked, bool wanted)
-{
-    if (*asked == wanted)
-        return;
-    *asked = wanted;
-    virtqueue_ask_notify(&net->device.queues[queue], net->device.host->memory, wanted);
-}
-
-/* The next chain of a queue that is about to be worked off; false: none, and the driver will tell
- * when there is one. */
-static bool next_chain(struct net *net, uint32_t queue, bool *asked)
-{
-    if (virtio_pop(&net->chain, &net->device, queue)) {
-        ask_notify(net, queue, asked, false);
-        return true;
-    }
-    if (*asked)
-        return false;
-    ask_notify(net, queue, asked, true);
-    return virtio_pop(&net->chain, &net->device, queue);
-}
-
-static void start_timer(struct net *net, struct loop_timer *timer, int64_t after_us,
-                        loop_on_time *on_time)
-{
-    struct fault fault;
-    if (loop_timer_start(net->loop, timer, after_us, on_time, net, &fault) != OK)
-        virtio_fail(&net->device);
-}
-
 /* A frame of so many bytes may pass now; else the timer comes when it may. */
 static bool is_due(struct net *net, struct rate *rate, uint64_t bytes, int64_t now_us,
                    loop_on_time *on_time)
@@ -99,7 +68,7 @@ static bool is_due(struct net *net, struct rate *rate, uint64_t bytes, int64_t n
     int64_t bytes_us = bucket_wait_us(&rate->bytes, bytes, now_us);
     int64_t wait_us = packets_us > bytes_us ? packets_us : bytes_us;
     if (wait_us > 0)
-        start_timer(net, &rate->timer, wait_us, on_time);
+        virtio_go_on(&net->device, net->loop, &rate->timer, wait_us, on_time);
     return wait_us == 0;
 }
 
@@ -146,7 +115,7 @@ static bool receive(struct net *net)
 {
     int64_t now_us = clock_monotonic_us();
     if (!is_due(net, &net->rx, ETH_FRAME_LEN, now_us, on_rx_time)
-        || !next_chain(net, RX, &net->rx_asked)) {
+        || !virtio_next(&net->chain, &net->device, RX)) {
         arm(net, false);
         return false;
     }
@@ -228,7 +197,7 @@ static void to_tap(struct net *net)
     if (net->tx.timer.due_us || !net->device.active)
         return;
     int frames = 0;
-    for (; frames < TURN_FRAMES && next_chain(net, TX, &net->tx_asked); frames++) {
+    for (; frames < TURN_FRAMES && virtio_next(&net->chain, &net->device, TX); frames++) {
         uint32_t bytes = net->chain.out_bytes; /* junk costs what a frame does */
         uint64_t cost = bytes < ETH_FRAME_LEN ? bytes : ETH_FRAME_LEN;
         int64_t now_us = clock_monotonic_us();
@@ -241,16 +210,11 @@ static void to_tap(struct net *net)
         virtio_push(&net->device, TX, net->chain.head, 0);
     }
     if (frames == TURN_FRAMES)
-        start_timer(net, &net->again, 0, on_tx_time);
+        virtio_go_on(&net->device, net->loop, &net->again, 0, on_tx_time);
     virtio_signal(&net->device, TX);
 }
 
 /* ---- the device ---- */
-
-static void activate(struct virtio_device *device)
-{
-    net_of(device)->rx_asked = net_of(device)->tx_asked = true; /* as a fresh ring has it */
-}
 
 static void reset(struct virtio_device *device)
 {
@@ -300,9 +264,6 @@ static status load(struct virtio_device *device, struct cursor *from, struct fau
     TRY(bucket_load(&net->rx.packets, from, now_us, fault));
     TRY(bucket_load(&net->tx.bytes, from, now_us, fault));
     TRY(bucket_load(&net->tx.packets, from, now_us, fault));
-    net->rx_asked = net->tx_asked = false;
-    ask_notify(net, RX, &net->rx_asked, true);
-    ask_notify(net, TX, &net->tx_asked, true);
     return OK;
 }
 
@@ -310,7 +271,6 @@ static const struct virtio_operations operations = {
     .name = "net",
     .kind = VIRTIO_KIND_NET,
     .queues = QUEUES,
-    .activate = activate,
     .reset = reset,
     .notify = notify,
     .read_config = read_config,

@@ -34,15 +34,6 @@ static struct rng *rng_of(struct virtio_device *device)
     return (struct rng *)device;
 }
 
-static void work(void *context);
-
-static void resume_after(struct rng *rng, int64_t after_us)
-{
-    struct fault fault;
-    if (loop_timer_start(rng->loop, &rng->timer, after_us, work, rng, &fault) != OK)
-        virtio_fail(&rng->device); /* better than a driver that waits for ever */
-}
-
 /* Straight into the guest's memory. False: the kernel has none to give. */
 static bool serve(struct rng *rng)
 {
@@ -93,7 +84,7 @@ static void work(void *context)
     int64_t wait_us = turn(rng);
     virtio_signal(&rng->device, 0);
     if (wait_us && rng->device.active)
-        resume_after(rng, wait_us);
+        virtio_go_on(&rng->device, rng->loop, &rng->timer, wait_us, work);
 }
 
 static void rng_notify(struct virtio_device *device, uint32_t queue)

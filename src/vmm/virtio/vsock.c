@@ -24,14 +24,6 @@ struct vsock *vsock_of(struct virtio_device *device)
     return (struct vsock *)(void *)device;
 }
 
-static void ask_notify(struct vsock *vsock, uint32_t queue, bool *asked, bool wanted)
-{
-    if (*asked == wanted)
-        return;
-    *asked = wanted;
-    virtqueue_ask_notify(&vsock->device.queues[queue], vsock->device.host->memory, wanted);
-}
-
 static void on_again(void *context)
 {
     vsock_run(context);
@@ -39,18 +31,18 @@ static void on_again(void *context)
 
 static void run_again(struct vsock *vsock)
 {
-    struct fault fault;
-    if (loop_timer_start(vsock->loop, &vsock->again, 0, on_again, vsock, &fault) != OK)
-        virtio_fail(&vsock->device);
+    virtio_go_on(&vsock->device, vsock->loop, &vsock->again, 0, on_again);
 }
 
 /* ---- packets to the guest ---- */
 
-/* False: the guest has no buffer for us. One that has no room for a byte is of no honest driver. */
-static bool pop_landing(struct landing *ret, struct vsock *vsock)
+/* False: the guest has no buffer for us, and where it is the first of several, tells of the next.
+ * One that has no room for a byte is of no honest driver. */
+static bool pop_landing(struct landing *ret, struct vsock *vsock, bool first)
 {
-    const struct virtqueue_chain *chain = &vsock->chain;
-    if (!virtio_pop(&vsock->chain, &vsock->device, VSOCK_RX))
+    struct virtqueue_chain *chain = &vsock->chain;
+    if (!(first ? virtio_next(chain, &vsock->device, VSOCK_RX)
+                : virtio_pop(chain, &vsock->device, VSOCK_RX)))
         return false;
     uint32_t bytes = 0;
     *ret = (struct landing){.head = chain->head};
@@ -64,19 +56,6 @@ static bool pop_landing(struct landing *ret, struct vsock *vsock)
     }
     ret->room = bytes - HEAD_BYTES;
     return true;
-}
-
-/* The same for the first one of several: without any, the guest is asked to tell of the next. */
-static bool first_landing(struct landing *ret, struct vsock *vsock)
-{
-    if (pop_landing(ret, vsock)) {
-        ask_notify(vsock, VSOCK_RX, &vsock->rx_asked, false);
-        return true;
-    }
-    if (vsock->rx_asked)
-        return false;
-    ask_notify(vsock, VSOCK_RX, &vsock->rx_asked, true);
-    return pop_landing(ret, vsock);
 }
 
 static void land(struct vsock *vsock, const struct landing *landing,
@@ -112,7 +91,7 @@ static bool say_refusals(struct vsock *vsock)
 {
     struct landing *landing = &vsock->landings[0];
     while (vsock->refusal_count) {
-        if (!first_landing(landing, vsock))
+        if (!pop_landing(landing, vsock, true))
             return false;
         const struct refusal *refusal = &vsock->refusals[vsock->refusal_first];
         land(vsock, landing, &(struct virtio_vsock_hdr){
@@ -137,7 +116,7 @@ static bool say_stream(struct stream *stream)
     };
     struct landing *landing = &stream->vsock->landings[0];
     while (stream->say) {
-        if (!first_landing(landing, stream->vsock))
+        if (!pop_landing(landing, stream->vsock, true))
             return false;
         int which = __builtin_ctz(stream->say);
         stream->say &= (uint8_t)~(1u << which);
@@ -179,7 +158,7 @@ static uint32_t gather(size_t *ret_places, struct stream *stream, uint32_t credi
     uint32_t most = stream->drained ? 1 : stream->batch;
     while (count < most && credit) {
         struct landing *landing = &vsock->landings[count];
-        if (!(count ? pop_landing(landing, vsock) : first_landing(landing, vsock)))
+        if (!pop_landing(landing, vsock, count == 0))
             break;
         count++;
         if (landing->room > credit)
@@ -404,20 +383,14 @@ static void on_packet(struct vsock *vsock)
 
 static void from_guest(struct vsock *vsock)
 {
-    for (uint32_t packets = 0; packets < TURN_PACKETS;) {
+    for (uint32_t packets = 0; packets < TURN_PACKETS; packets++) {
         if (vsock->refusal_count == REFUSALS)
             return; /* it takes no answers: it is not heard until it does */
-        if (virtio_pop(&vsock->chain, &vsock->device, VSOCK_TX)) {
-            ask_notify(vsock, VSOCK_TX, &vsock->tx_asked, false);
-            uint16_t popped = vsock->chain.head;
-            on_packet(vsock);
-            virtio_push(&vsock->device, VSOCK_TX, popped, 0);
-            packets++;
-        } else if (vsock->tx_asked || !vsock->device.active) {
+        if (!virtio_next(&vsock->chain, &vsock->device, VSOCK_TX))
             return;
-        } else {
-            ask_notify(vsock, VSOCK_TX, &vsock->tx_asked, true);
-        }
+        uint16_t popped = vsock->chain.head;
+        on_packet(vsock);
+        virtio_push(&vsock->device, VSOCK_TX, popped, 0);
     }
     run_again(vsock);
 }
@@ -463,9 +436,7 @@ void vsock_reset(struct virtio_device *device)
 
 static void activate(struct virtio_device *device)
 {
-    struct vsock *vsock = vsock_of(device);
-    vsock->rx_asked = vsock->tx_asked = true; /* as a fresh ring has it */
-    vsock->transport_reset = false;           /* a driver that starts has no connections */
+    vsock_of(device)->transport_reset = false; /* a driver that starts has no connections */
 }
 
 static void reset(struct virtio_device *device)
@@ -507,9 +478,6 @@ static status load(struct virtio_device *device, struct cursor *from, struct fau
     struct vsock *vsock = vsock_of(device);
     TRY(cursor_u32(&vsock->next_port, from, fault));
     vsock->transport_reset = true;
-    vsock->rx_asked = vsock->tx_asked = false;
-    ask_notify(vsock, VSOCK_RX, &vsock->rx_asked, true);
-    ask_notify(vsock, VSOCK_TX, &vsock->tx_asked, true);
     return OK;
 }
 

@@ -71,7 +71,6 @@ struct vsock {
     uint32_t stream_count;       /* all behind are free */
     uint32_t next_stream;        /* that is served first in the next turn */
     bool transport_reset;        /* the guest is to be told */
-    bool rx_asked, tx_asked;     /* for notifications */
     bool news;                   /* a listener is to hear, or a stream may be given back */
     uint8_t *held;               /* of all streams, one mapping; touched only when needed */
     struct stream streams[SANDBOX_STREAMS_MAX];

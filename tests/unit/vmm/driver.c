@@ -1,10 +1,15 @@
+#define _GNU_SOURCE
 #include "driver.h"
 
 #include <assert.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+
+enum { PAGE = 4096 };
 
 static void count_interrupt(void *context, uint32_t line)
 {
@@ -76,7 +81,10 @@ static void start_queue(struct driver *driver, uint32_t index, uint16_t size)
     *queue = (struct driver_queue){.size = size};
     queue->descriptors = driver_alloc(driver, size * (uint32_t)sizeof(struct vring_desc), 16);
     queue->available = driver_alloc(driver, 6 + 2 * (uint32_t)size, 2);
-    queue->used = driver_alloc(driver, 6 + (uint32_t)sizeof(struct vring_used_elem) * size, 4);
+    uint32_t used_bytes = 4 + (uint32_t)sizeof(struct vring_used_elem) * size;
+    queue->used = driver_alloc(driver, used_bytes + 2, 4);
+    if (driver->events_apart)
+        queue->used = driver_alloc(driver, 2 * PAGE, PAGE) + PAGE - used_bytes;
     while (queue->free_count < size) {
         queue->free[queue->free_count] = (uint16_t)(size - 1 - queue->free_count);
         queue->free_count++;
@@ -168,6 +176,44 @@ static struct vring_used *used_ring(struct driver *driver, struct driver_queue *
 bool driver_notify_wanted(struct driver *driver, uint32_t queue)
 {
     return !(used_ring(driver, &driver->queues[queue])->flags & VRING_USED_F_NO_NOTIFY);
+}
+
+static uint16_t *event_of(struct driver *driver, uint32_t index)
+{
+    struct driver_queue *queue = &driver->queues[index];
+    return (uint16_t *)(void *)&used_ring(driver, queue)->ring[queue->size];
+}
+
+bool driver_must_notify(struct driver *driver, uint32_t queue)
+{
+    uint16_t now = driver->queues[queue].next_available;
+    return vring_need_event(*event_of(driver, queue), now, (uint16_t)(now - 1));
+}
+
+static struct {
+    void *page, *context;
+    void (*then)(void *context);
+    struct sigaction before;
+} event;
+
+static void on_event_written(int number)
+{
+    (void)number;
+    mprotect(event.page, PAGE, PROT_READ | PROT_WRITE);
+    sigaction(SIGSEGV, &event.before, NULL);
+    event.then(event.context);
+}
+
+void driver_before_event(struct driver *driver, uint32_t queue, void (*then)(void *context),
+                         void *context)
+{
+    struct sigaction action = {.sa_handler = on_event_written};
+    event.page = event_of(driver, queue);
+    event.then = then;
+    event.context = context;
+    assert((uintptr_t)event.page % PAGE == 0);
+    sigaction(SIGSEGV, &action, &event.before);
+    mprotect(event.page, PAGE, PROT_READ);
 }
 
 bool driver_used(uint16_t *ret_head, uint32_t *ret_written, struct driver *driver,

@@ -20,6 +20,7 @@ struct driver {
     struct virtio_device *device;
     uint64_t next_address;
     uint32_t interrupts;
+    bool events_apart; /* before driver_start: where a queue's event stands a page begins */
     struct driver_queue queues[VIRTIO_QUEUES_MAX];
 };
 
@@ -56,6 +57,12 @@ bool driver_offer(uint16_t *ret_head, struct driver *driver, uint32_t queue,
 void driver_notify(struct driver *driver, uint32_t queue);
 /* Whether the device wants to hear of this queue (without VIRTIO_F_EVENT_IDX). */
 bool driver_notify_wanted(struct driver *driver, uint32_t queue);
+/* The same with it, of a driver that has just offered one chain. */
+bool driver_must_notify(struct driver *driver, uint32_t queue);
+/* Calls then once, straight before the device writes where its next event of this queue is; needs
+ * events_apart. */
+void driver_before_event(struct driver *driver, uint32_t queue, void (*then)(void *context),
+                         void *context);
 /* The next chain that came back; false: none. */
 bool driver_used(uint16_t *ret_head, uint32_t *ret_written, struct driver *driver,
                  uint32_t queue);

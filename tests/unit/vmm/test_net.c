@@ -10,6 +10,7 @@
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -186,6 +187,64 @@ static void test_receives(void **state)
         assert_memory_equal(frame, sent, sizes[i]);
     }
     assert_true(house->driver.interrupts >= 4);
+}
+
+static void start_with_events(struct house *house)
+{
+    house->driver.events_apart = true;
+    assert_true(driver_start(&house->driver, house->device, UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX,
+                             DRIVER_QUEUE_SIZE));
+}
+
+/* Without a word to the device, which has to see it or to ask for one. */
+static void put_buffer(void *context)
+{
+    struct house *house = context;
+    struct driver_segment segment = {driver_alloc(&house->driver, BUFFER, 16), BUFFER, true};
+    assert_true(driver_offer(NULL, &house->driver, RX, &segment, 1));
+}
+
+static void put_packet(void *context)
+{
+    struct house *house = context;
+    struct driver_segment segment = {.address = house->tx, .length = HEAD + 60};
+    assert_true(driver_offer(NULL, &house->driver, TX, &segment, 1));
+}
+
+/* A buffer that comes while the device asks for the next is used, and then it asks anew. */
+static void test_hears_of_every_buffer(void **state)
+{
+    struct house *house = *state;
+    const uint8_t sent[60] = {1};
+    start_with_events(house);
+    put_buffer(house);
+    assert_true(driver_must_notify(&house->driver, RX));
+    assert_int_equal(send(house->wire, sent, sizeof sent, 0), sizeof sent);
+    assert_int_equal(send(house->wire, sent, sizeof sent, 0), sizeof sent);
+    driver_before_event(&house->driver, RX, put_buffer, house);
+    driver_notify(&house->driver, RX);
+    turn(house);
+    uint16_t head;
+    uint32_t written;
+    for (int i = 0; i < 2; i++)
+        assert_true(driver_used(&head, &written, &house->driver, RX));
+    put_buffer(house);
+    assert_true(driver_must_notify(&house->driver, RX));
+}
+
+static void test_hears_of_every_packet(void **state)
+{
+    struct house *house = *state;
+    const struct outgoing packet = honest();
+    start_with_events(house);
+    memcpy(driver_at(&house->driver, house->tx, sizeof packet), &packet, sizeof packet);
+    put_packet(house);
+    assert_true(driver_must_notify(&house->driver, TX));
+    driver_before_event(&house->driver, TX, put_packet, house);
+    driver_notify(&house->driver, TX);
+    assert_int_equal(taken_back(house), 2);
+    put_packet(house);
+    assert_true(driver_must_notify(&house->driver, TX));
 }
 
 /* Frames wait in the tap until the guest has a buffer. */
@@ -416,6 +475,8 @@ int main(void)
         IN_HOUSE(test_config),
         IN_HOUSE(test_sends),
         IN_HOUSE(test_receives),
+        IN_HOUSE(test_hears_of_every_buffer),
+        IN_HOUSE(test_hears_of_every_packet),
         IN_HOUSE(test_waits_for_buffers),
         IN_HOUSE(test_frames_out_of_bounds),
         IN_HOUSE(test_small_buffer),

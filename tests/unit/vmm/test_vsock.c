@@ -6,6 +6,7 @@
 #include "base/limits.h"
 
 #include <errno.h>
+#include <linux/virtio_ring.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -697,12 +698,41 @@ static void test_many_bytes(void **state)
 
 #define WITH_GUEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+static void put_buffer(void *guest)
+{
+    vsock_guest_put(guest);
+}
+
+/* A buffer that comes while the device asks for the next is used, and then it asks anew. */
+static void test_hears_of_every_buffer(void **state)
+{
+    (void)state;
+    struct vsock_guest guest;
+    vsock_guest_open(&guest, 0);
+    guest.driver.events_apart = true;
+    assert_true(driver_start(&guest.driver, guest.device, UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX,
+                             DRIVER_QUEUE_SIZE));
+    vsock_guest_fill(&guest, 1);
+    driver_before_event(&guest.driver, 0, put_buffer, &guest);
+    for (uint32_t i = 0; i < 3; i++) /* each is refused: a packet for the guest */
+        vsock_guest_say(&guest, PORT, GUEST_PORT + i, VIRTIO_VSOCK_OP_REQUEST);
+    uint16_t head;
+    uint32_t written;
+    for (int i = 0; i < 2; i++)
+        assert_true(driver_used(&head, &written, &guest.driver, 0));
+    assert_false(driver_used(&head, &written, &guest.driver, 0));
+    vsock_guest_put(&guest);
+    assert_true(driver_must_notify(&guest.driver, 0));
+    vsock_guest_close(&guest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_GUEST(test_config),
         WITH_GUEST(test_guest_dials),
         cmocka_unit_test(test_header_apart),
+        cmocka_unit_test(test_hears_of_every_buffer),
         WITH_GUEST(test_unknown_is_refused),
         WITH_GUEST(test_host_dials),
         WITH_GUEST(test_guest_refuses),

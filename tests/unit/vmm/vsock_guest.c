@@ -52,10 +52,15 @@ static void offer(struct vsock_guest *guest, uint64_t buffer)
     guest->rx[head] = buffer;
 }
 
+void vsock_guest_put(struct vsock_guest *guest)
+{
+    offer(guest, driver_alloc(&guest->driver, GUEST_RX_BYTES, 4096));
+}
+
 void vsock_guest_fill(struct vsock_guest *guest, uint16_t buffers)
 {
     for (uint16_t i = 0; i < buffers; i++)
-        offer(guest, driver_alloc(&guest->driver, GUEST_RX_BYTES, 4096));
+        vsock_guest_put(guest);
     if (buffers)
         driver_notify(&guest->driver, RX);
 }

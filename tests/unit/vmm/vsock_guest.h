@@ -32,6 +32,7 @@ void vsock_guest_close(struct vsock_guest *guest);
 /* Negotiates anew; no buffer is offered. */
 void vsock_guest_start(struct vsock_guest *guest);
 void vsock_guest_fill(struct vsock_guest *guest, uint16_t buffers); /* of GUEST_RX_BYTES */
+void vsock_guest_put(struct vsock_guest *guest); /* one of them, and no word of it */
 
 /* One packet from the guest, with its head as it is: nothing is filled in but buf_alloc where it is
  * 0. claims: what is in the chain behind the header. */
