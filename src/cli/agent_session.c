@@ -207,6 +207,8 @@ struct span agent_session_output(const struct agent_session *session, enum agent
 void agent_session_written(struct agent_session *session, enum agent_channel channel,
                            size_t bytes)
 {
+    if (bytes > 0)
+        session->unfinished[channel] = session->output[channel].data[bytes - 1] != '\n';
     buffer_consume(&session->output[channel], bytes);
     session->used[channel] += (uint32_t)bytes;
     if (session->ended[channel] || session->used[channel] < AGENT_WINDOW / 4)

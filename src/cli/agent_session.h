@@ -23,6 +23,7 @@ struct agent_session {
     enum agent_session_at at;
     bool pty;
     bool ended[AGENT_CHANNELS];
+    bool unfinished[AGENT_CHANNELS]; /* of output: what was written last is no end of a line */
     uint32_t window[AGENT_CHANNELS]; /* bytes that may come; AGENT_IN: that may be sent */
     uint32_t used[AGENT_CHANNELS];   /* of output: written, and no credit given for it yet */
     struct buffer output[AGENT_CHANNELS];

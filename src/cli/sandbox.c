@@ -280,6 +280,9 @@ static int report(const struct ran *ran, const struct agent_session *session,
     _cleanup_buffer_ struct buffer text = buffer_of(2 * JSON_MAX);
     struct fault fault;
     put_report(&text, ran, session);
+    /* a line of its own, whichever of the two the command's words went to */
+    if (cli->json && (session->unfinished[AGENT_OUT] || session->unfinished[AGENT_ERROR]))
+        fputc('\n', stderr);
     if (cli->json)
         fwrite(text.data, 1, text.length, stderr);
     if (file >= 0 && file_write(file, buffer_span(&text), "--report", &fault) != OK)

@@ -467,6 +467,24 @@ static void a_report_tells_tier_use_and_end(void **state)
     end_node(&world);
 }
 
+/* What the command leaves unfinished does not become a part of what is said about it. */
+static void no_command_writes_into_its_report(void **state)
+{
+    (void)state;
+    static const char *const commands[] = {
+        "printf '{\"exit_status\":0}' >&2; exit 4",
+        "exec 2>&1; printf '{\"exit_status\":0}'; exit 4"};
+    static const char *const errors[] = {"{\"exit_status\":0}\n{\"exit_status\":4,",
+                                         "\n{\"exit_status\":4,"};
+    for (int i = 0; i < 2; i++) {
+        struct ran ran;
+        run(&ran, &honest, LINE("--json", "--", "/bin/sh", "-c", commands[i]), (struct span){0});
+        assert_int_equal(ran.status, 4);
+        assert_ptr_equal(strstr((const char *)ran.errors.data, errors[i]), ran.errors.data);
+        release(&ran);
+    }
+}
+
 /* ---- a console ---- */
 
 /* Begins with what is given, ends with what is due there; NULL: no file. */
@@ -680,6 +698,7 @@ int main(int count, char **arguments)
         cmocka_unit_test(the_end_of_this_program_is_the_end_of_the_command),
         cmocka_unit_test(input_may_be_closed_from_the_beginning),
         cmocka_unit_test(a_report_tells_tier_use_and_end),
+        cmocka_unit_test(no_command_writes_into_its_report),
         cmocka_unit_test(a_console_is_as_it_was_unless_a_guest_ran),
         cmocka_unit_test(what_is_no_console_is_refused_here),
         cmocka_unit_test(a_terminal_is_passed_on_and_given_back),
