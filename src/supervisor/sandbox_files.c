@@ -148,21 +148,31 @@ static int make_and_unlink(int directory)
     return fd;
 }
 
+/* What it has of its disk is not free any more; the rest it may still take. */
+static uint64_t may_take(const struct sandbox *sandbox)
+{
+    struct stat overlay;
+    uint64_t all = (uint64_t)sandbox->spec.disk_mib << 20, used = 0;
+    if (sandbox->overlay >= 0 && fstat(sandbox->overlay, &overlay) == 0)
+        used = (uint64_t)overlay.st_blocks * 512;
+    return all > used ? all - used : 0;
+}
+
 /* Overlays are sparse: what all of them may grow to must have a place now, or guests within their
  * limits could fill the silos' file system. A file system that names no size is not asked. */
 static status check_room(const struct supervisor *supervisor, struct fault *fault)
 {
     struct statvfs room;
-    uint64_t promised_mib = 0;
+    uint64_t promised = 0;
     for (const struct sandbox *at = supervisor->sandboxes.list; at; at = at->next)
         if (at->monitor && at->monitor->kind == CHILD_VMM)
-            promised_mib += at->spec.disk_mib;
+            promised += may_take(at);
     if (fstatvfs(supervisor->sandboxes.directory, &room) || room.f_blocks == 0)
         return OK;
-    uint64_t free_mib = (uint64_t)room.f_bavail * room.f_frsize >> 20;
-    if (promised_mib > free_mib)
+    uint64_t free_bytes = (uint64_t)room.f_bavail * room.f_frsize;
+    if (promised > free_bytes)
         return FAIL(OUT_OF_SPACE, fault, "disk: %" PRIu64 " MiB would be promised to guests, "
-                    "%" PRIu64 " MiB are free", promised_mib, free_mib);
+                    "%" PRIu64 " MiB are free", promised >> 20, free_bytes >> 20);
     return OK;
 }
 

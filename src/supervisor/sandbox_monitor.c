@@ -219,15 +219,15 @@ static status send_files(struct child *monitor, struct sandbox *sandbox,
                          struct fault *fault)
 {
     const struct sandbox_spec *spec = &sandbox->spec;
-    _cleanup_close_ int kvm = -1, overlay = -1, tap = -1;
+    _cleanup_close_ int kvm = -1, tap = -1;
     if (!monitor->image[0]) {
         TRY(kvm_open(&kvm, fault));
         send_fd(monitor, VMM_FD_KVM, kvm);
     }
     TRY(send_image(monitor, spec, fault));
     if (spec->disk_mib > 0) {
-        TRY(overlay_make(&overlay, monitor->supervisor, child_uid(monitor), fault));
-        send_fd(monitor, VMM_FD_OVERLAY, overlay);
+        TRY(overlay_make(&sandbox->overlay, monitor->supervisor, child_uid(monitor), fault));
+        send_fd(monitor, VMM_FD_OVERLAY, sandbox->overlay);
     }
     if (spec->net == SANDBOX_NET_ISOLATED) {
         TRY(tap_make(&tap, &monitor->jail, fault));

@@ -63,7 +63,7 @@ struct sandbox *sandbox_new(struct supervisor *supervisor, const struct sandbox_
         return NULL;
     }
     *sandbox = (struct sandbox){.supervisor = supervisor, .spec = *spec, .stream = stream,
-                                .console = -1,
+                                .console = -1, .overlay = -1,
                                 .id = supervisor->sandboxes.next_id++, .slot = SANDBOX_NO_SLOT,
                                 .wants = CHILD_KINDS,
                                 .begun_us = clock_monotonic_us(), .code = UNAVAILABLE,
@@ -350,8 +350,8 @@ void sandbox_gone(struct sandbox *sandbox)
     loop_timer_stop(supervisor->loop, &sandbox->cpu);
     monitor_let_line_go(sandbox);
     close(sandbox->stream);
-    if (sandbox->console >= 0)
-        close(sandbox->console);
+    cleanup_close(&sandbox->console);
+    cleanup_close(&sandbox->overlay);
     if (sandbox->slot != SANDBOX_NO_SLOT)
         supervisor->sandboxes.slots[sandbox->slot] = false;
     sandboxes_count(supervisor);

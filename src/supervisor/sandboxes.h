@@ -32,6 +32,7 @@ struct sandbox {
     uint32_t slot;
     int stream;             /* only ever looked at: whether who runs it is there */
     int console;            /* until the monitor has it; -1 */
+    int overlay;            /* -1: no disk; looked at for what is used of it */
     enum sandbox_at at;
     enum sandbox_tier tier; /* that runs it */
     enum child_kind wants;  /* while it waits for nothing but that; CHILD_KINDS: for more */

@@ -677,6 +677,44 @@ static void no_more_disk_is_promised_than_there_is(void **state)
     node_end();
 }
 
+/* On a small file system of its own; the descriptor alone keeps it. */
+static int small_disk(const char *options)
+{
+    char path[] = "/tmp/bulkhead-disk-XXXXXX";
+    assert_non_null(mkdtemp(path));
+    assert_int_equal(mount("disk", path, "tmpfs", 0, options), 0);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(umount2(path, MNT_DETACH), 0);
+    assert_int_equal(rmdir(path), 0);
+    return fd;
+}
+
+static void what_a_guest_has_used_is_not_promised_again(void **state)
+{
+    (void)state;
+    node_begin("good", MICROVM_WORKS);
+    struct sandbox_spec spec = sandbox_spec_default();
+    int owners[3], before = node.sandboxes.directory;
+    node.sandboxes.directory = small_disk("size=64m,mode=0700");
+    spec.disk_mib = 40;
+    owners[0] = start(1, &spec);
+    started(1);
+    assert_int_equal(fallocate(node.sandboxes.list->overlay, 0, 0, MIB(36)), 0);
+    spec.disk_mib = 20; /* 28 are free, 4 promised */
+    owners[1] = start(2, &spec);
+    started(2);
+    owners[2] = start(3, &spec);
+    refused(3, OUT_OF_SPACE, "disk: 44 MiB would be promised to guests, 28 MiB are free");
+    for (int i = 0; i < 3; i++)
+        close(owners[i]);
+    gone();
+    gone();
+    close(node.sandboxes.directory);
+    node.sandboxes.directory = before;
+    node_end();
+}
+
 /* ---- the probe ---- */
 
 static void the_first_start_waits_until_it_is_found_out(void **state)
@@ -782,6 +820,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_image_that_others_could_change_is_refused),
         cmocka_unit_test(the_first_start_waits_until_it_is_found_out),
         cmocka_unit_test(no_more_disk_is_promised_than_there_is),
+        cmocka_unit_test(what_a_guest_has_used_is_not_promised_again),
         cmocka_unit_test(a_host_that_boots_nothing_refuses_with_the_reason),
         cmocka_unit_test(what_was_found_is_remembered_for_this_boot_and_image),
         cmocka_unit_test(a_monitor_that_dies_says_nothing_lasting_about_the_host),
