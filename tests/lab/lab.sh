@@ -9,10 +9,11 @@
 #   -s  also loads this kernel module, with what it depends on (kvm-amd always is)
 # COMMAND runs as root under busybox sh; / is a RAM disk that others can enter, as on a real host. Exit status: the
 # command's; 124 when it ran past -t or the host never came up. The kernel and its modules are fetched with apt once
-# and kept in LAB_CACHE (default: build/lab). LAB_CPUS, LAB_CPU, LAB_ACCEL, LAB_APPEND: other processors, another QEMU
-# accelerator, more for the kernel's command line. With LAB_ACCEL='-accel tcg,thread=single -icount shift=0,sleep=off'
-# and -c 1, time is counted in instructions: nothing that others do on the machine shows in a measured time, and a
-# sleep costs none; it takes two to three times as long otherwise. The processors lack what KVM's emulation of SVM
+# and kept in LAB_CACHE (default: build/lab). LAB_CPUS, LAB_CPU, LAB_ACCEL, LAB_APPEND, LAB_QEMU: other processors,
+# another QEMU accelerator, more for the kernel's command line, more of QEMU's options (say, a monitor). With
+# LAB_ACCEL='-accel tcg,thread=single -icount shift=0,sleep=off' and -c 1, time is counted in instructions: nothing that
+# others do on the machine shows in a measured time, and a sleep costs none; it takes two to three times as long
+# otherwise. The processors lack what KVM's emulation of SVM
 # gets wrong (MPX, PKU: a nested kernel warns of an XSAVE size that is none) and a level of page tables that costs.
 set -euo pipefail
 memory=1536 cpus=${LAB_CPUS:-2} limit=900 files=() modules=(kvm-amd)
@@ -124,6 +125,19 @@ INIT
     chmod 755 "$root/init" "$root"
 }
 
+# QEMU before 8.1 translates code while another thread of it changes that code, and keeps what it read: when a VM comes
+# or goes the kernel patches its scheduler, and now and then a processor trapped for ever on a breakpoint that was
+# gone from memory (`singlestep on` in the monitor, which translates anew, set it free). One thread cannot race.
+accelerator() {
+    local version
+    version=$(qemu-system-x86_64 --version | sed -n 's/^QEMU emulator version \([0-9]*\.[0-9]*\).*/\1/p')
+    if [ "$(printf '%s\n' 8.1 "$version" | sort -V | head -n 1)" = 8.1 ]; then
+        echo '-accel tcg,thread=multi'
+    else
+        echo '-accel tcg,thread=single'
+    fi
+}
+
 PATH=$PATH:/usr/sbin:/sbin # depmod and modprobe are administrators' tools
 for tool in qemu-system-x86_64 busybox cpio depmod modprobe; do
     command -v "$tool" >/dev/null || { echo "lab.sh: $tool is needed; see scripts/setup.sh test" >&2; exit 1; }
@@ -137,7 +151,8 @@ for module in "${modules[@]}"; do put_module "$module"; done
 for file in ${files[@]+"${files[@]}"}; do put_file "$file"; done
 (cd "$root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$scratch/initrd"
 rm -rf "$root"
-timeout "$limit" qemu-system-x86_64 -M q35 ${LAB_ACCEL:--accel tcg,thread=multi} -cpu "${LAB_CPU:-max,-la57,-mpx,-pku}" -smp "$cpus" -m "$memory" \
+read -ra more <<<"${LAB_ACCEL:-$(accelerator)} ${LAB_QEMU:-}"
+timeout "$limit" qemu-system-x86_64 -M q35 "${more[@]}" -cpu "${LAB_CPU:-max,-la57,-mpx,-pku}" -smp "$cpus" -m "$memory" \
     -nographic -no-reboot -nic none -kernel "$cache/kernel/vmlinuz" -initrd "$scratch/initrd" \
     -append "console=ttyS0 quiet panic=-1 ${LAB_APPEND:-}" </dev/null 2>&1 |
     sed -u 's/\r//g' | tee "$scratch/console" | sed -u -n '/=== lab: up/,/=== lab: exit/ { /=== lab:/!p }' || true
