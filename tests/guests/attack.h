@@ -18,6 +18,7 @@ bool thorough(void);
 uint64_t bad_address(void); /* not the guest's, or just not, or that of a ring */
 uint32_t bad_length(void);  /* that wraps, or is none */
 
+void attack_edges(void);       /* edges.c: of one device, what is almost right */
 void attack_rings(void);       /* rings.c: of one device, those that need no request */
 void attack_connections(void); /* connections.c: of the vsock device */
 void attack_platform(void);    /* platform.c: all that is no device of virtio's */

@@ -3,7 +3,7 @@
  * it is closed already, 2 it takes all, 3 it has sent much. */
 #include "attack.h"
 
-enum { RX, TX, HOST = 2, GUEST = 3, FIRST_PORT = 1024, PORTS = 16, STREAM = 1, HEAD = 44 };
+enum { RX, TX, HOST = 2, GUEST = 3, FIRST_PORT = 1024, PORTS = 20, STREAM = 1, HEAD = 44 };
 enum { REQUEST = 1, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE, CREDIT_REQUEST };
 
 struct packet {
@@ -128,9 +128,19 @@ static void lies(uint32_t port)
     send(port, RW, 0xFFFFFFFF, 64, 0, 65536, 0);
 }
 
+/* The host would have to make up the rest. */
+static void longer_than_it_is(uint32_t port)
+{
+    send(port, RW, 64, 64, 0, 65536, 0);
+    send(port, RW, 65, 64, 0, 65536, 0);
+    if (!hear(port, 1u << RST))
+        fail("a packet that is longer than it is, and no RST");
+}
+
 void attack_connections(void)
 {
-    static void (*const attacks[])(uint32_t port) = {beyond_credit, twice, half_closed, lies};
+    static void (*const attacks[])(uint32_t port) = {beyond_credit, twice, half_closed, lies,
+                                                     longer_than_it_is};
     begin("connections: beyond their credit, twice, half closed, with lies about credit");
     memset((void *)ARENA, 0, 4096);
     for (uint32_t i = 0; i < PORTS; i++) {

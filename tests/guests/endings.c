@@ -96,7 +96,7 @@ static void hypercalls(void)
 static void power_off_in_a_flood(void)
 {
     second_work(flood_registers);
-    for (int i = 0; i < 200; i++)
+    for (int i = 0; i < 10; i++)
         flood_registers();
     power_off();
 }
@@ -104,8 +104,6 @@ static void power_off_in_a_flood(void)
 static void both_at_once(void)
 {
     second_work(panic_soon);
-    for (int i = 0; i < 10000; i++)
-        __asm__ volatile("pause");
     now = true;
     port_write(0x64, 0xFE);
     stand();

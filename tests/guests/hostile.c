@@ -166,6 +166,8 @@ static void features_never_offered(void)
     }
     mmio_write(at_hand.window + REG_STATUS,
                STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES | STATUS_OK);
+    if (mmio_read(at_hand.window + REG_STATUS) & (STATUS_FEATURES | STATUS_OK))
+        fail("features that were never offered are agreed to");
     ring_notify(&at_hand, 0);
     check_well();
 }
@@ -504,6 +506,7 @@ static void attack_device(void)
 {
     if (at_hand.kind == KIND_VSOCK && option("connections", 1))
         attack_connections();
+    attack_edges();
     every_register();
     status_out_of_order();
     features_never_offered();

@@ -178,6 +178,34 @@ static void notifications_by_both(void)
     second_work(NULL);
 }
 
+static void change_lengths(void)
+{
+    volatile struct descriptor *one = rings[1].descriptors;
+    for (int i = 0; i < 64; i++) {
+        one->length = 64;
+        one->length = 1000;
+    }
+}
+
+/* At the very end of memory: what is looked at twice is found to be longer, and behind the end
+ * there is nothing that may be read. */
+static void lengths_between_two_looks(void)
+{
+    if (at_hand.kind != KIND_NET && at_hand.kind != KIND_VSOCK)
+        return;
+    begin("a length that changes between two looks");
+    memset((void *)(ram_end - 64), 0, 64);
+    second_work(change_lengths);
+    for (uint64_t round = 0; round < rounds() * 20; round++) {
+        device_bring_up(&at_hand, 0);
+        ring_describe(1, 0, ram_end - 64, 64, 0, 0);
+        for (int i = 0; i < 8; i++)
+            ring_offer(1, 0);
+        ring_notify(&at_hand, 1);
+    }
+    second_work(NULL);
+}
+
 void attack_rings(void)
 {
     in_one_another();
@@ -188,4 +216,5 @@ void attack_rings(void)
     resets_by_both();
     config_while_active();
     notifications_by_both();
+    lengths_between_two_looks();
 }

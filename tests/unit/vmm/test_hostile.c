@@ -20,11 +20,12 @@
 
 #include <cmocka.h>
 
-enum { DISK_BYTES = 8 << 20, STREAMS = 16, CONSOLE_MAX = 1 << 20, VCPUS = 2, ROOT = 0x5A,
+enum { DISK_BYTES = 8 << 20, STREAMS = 20, CONSOLE_MAX = 1 << 20, VCPUS = 2, ROOT = 0x5A,
        SCRATCH = 0x77, OFTEN_US = 20 * 1000, MORE_TURNS = 10 };
 #define MEMORY_BYTES (UINT64_C(64) << 20)
 #define DEADLINE_US (INT64_C(300) * 1000 * 1000)
 static const char at_its_end[] = "ending\n";
+static const uint8_t own_address[6] = {2, 0, 0, 0, 0, 1};
 
 struct attack {
     struct loop *loop;
@@ -34,6 +35,7 @@ struct attack {
     bool shown;   /* the console, as it comes */
     bool endless; /* the guest: it is ended */
     struct loop_timer deadline, often;
+    uint32_t frames;        /* that left it */
     uint32_t turns;         /* of often, since the guest came to its end */
     _Atomic size_t console_length;
     enum sandbox_end end;
@@ -47,7 +49,7 @@ static void on_console(void *context, uint8_t byte)
     if (attack->shown)
         fputc(byte, stderr);
     if (length < CONSOLE_MAX - 1) {
-        attack->console[length] = (char)byte;
+        attack->console[length] = byte ? (char)byte : '.'; /* it is searched as text */
         attack->console_length = length + 1;
     }
 }
@@ -66,6 +68,20 @@ static void on_deadline(void *context)
     machine_end(attack->machine, SANDBOX_LIFETIME, "the deadline of the test");
 }
 
+/* Only what a wire could carry, from the guest's own address. */
+static void take_frames(struct attack *attack)
+{
+    uint8_t frame[2048];
+    for (;;) {
+        ssize_t got = recv(attack->peers[STREAMS], frame, sizeof frame, MSG_TRUNC);
+        if (got < 0)
+            return;
+        assert_in_range(got, 14, 1514);
+        assert_memory_equal(frame + 6, own_address, sizeof own_address);
+        attack->frames++;
+    }
+}
+
 /* What each host's end does: connections.c. */
 static void take_all(struct attack *attack)
 {
@@ -73,6 +89,7 @@ static void take_all(struct attack *attack)
     for (uint32_t i = 2; i < STREAMS; i += 4)
         while (read(attack->peers[i], bytes, sizeof bytes) > 0)
             ;
+    take_frames(attack);
 }
 
 static void prepare_peer(struct attack *attack, uint32_t number)
@@ -187,7 +204,8 @@ static void add_net(struct attack *attack)
     attack->peers[STREAMS] = ends[0];
     for (int i = 0; i < 8; i++)
         (void)!send(ends[0], packet, sizeof packet, 0);
-    const struct net_config config = {.tap = ends[1], .mac = {2, 0, 0, 0, 0, 1}};
+    struct net_config config = {.tap = ends[1]};
+    memcpy(config.mac, own_address, sizeof own_address);
     struct device_place place = place_of(attack);
     assert_int_equal(net_create(&device, &config, &place, &fault), OK);
     add(attack, device);
@@ -243,6 +261,7 @@ static const struct attack *attack_with(const char *command_line, bool endless)
     run(&attack, command_line);
     machine_free(attack.machine);
     loop_free(attack.loop);
+    take_frames(&attack);
     for (size_t i = 0; i < sizeof attack.peers / sizeof *attack.peers; i++)
         if (attack.peers[i] >= 0)
             close(attack.peers[i]);
@@ -267,7 +286,7 @@ static void every_device_outlives_its_attacks(void **state)
         snprintf(command_line, sizeof command_line, "seed=%d rounds=%s %s", seed * 7919,
                  rounds ? rounds : "4", options ? options : "");
         const struct attack *attack = attack_with(command_line, false);
-        if (attack->end != SANDBOX_SHUTDOWN
+        if (attack->end != SANDBOX_SHUTDOWN || attack->frames == 0
             || !strstr(attack->console, " 6 devices, 0 failures"))
             complain(command_line, attack);
     }
