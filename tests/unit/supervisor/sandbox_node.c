@@ -293,6 +293,21 @@ void refused(uint32_t id, status code, const char *part)
                  status_code(code), part);
 }
 
+int node_needs(int argc, char **argv)
+{
+    int kvm;
+    if (argc != 2 || !realpath(argv[1], fake_path)) {
+        fprintf(stderr, "usage: %s FAKE_MONITOR\n", argv[0]);
+        return 2;
+    }
+    if (geteuid() != 0 || kvm_open(&kvm, &fault) != OK) {
+        printf("needs root and /dev/kvm\n");
+        return 77;
+    }
+    close(kvm);
+    return 0;
+}
+
 int node_set_up(void **state)
 {
     (void)state;

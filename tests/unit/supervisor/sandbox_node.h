@@ -11,6 +11,8 @@ extern struct fault fault;
 extern struct supervisor node;
 extern int control_end; /* what control reads and writes */
 
+/* FAKE_MONITOR is the one argument. Not 0: exit with that, nothing can be tested here. */
+int node_needs(int argc, char **argv);
 int node_set_up(void **state);
 int node_tear_down(void **state);
 /* Its monitors all behave in this way. It has the image "base". */
