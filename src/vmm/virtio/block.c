@@ -188,21 +188,38 @@ static void answer(struct block *block, const struct request *request)
 
 /* ---- the queue ---- */
 
+/* With the blocks that take their other bytes along: of a small write they are most of it. */
 static uint64_t cost_bytes(const struct request *request)
 {
+    const uint64_t block = IMAGE_BLOCK_BYTES / SECTOR;
     bool moves_data = request->type == VIRTIO_BLK_T_IN || request->type == VIRTIO_BLK_T_OUT;
     uint64_t bytes = request->in_bytes + request->out_bytes;
-    return moves_data && bytes <= DATA_BYTES_MAX ? bytes : 0;
+    if (!moves_data || bytes > DATA_BYTES_MAX)
+        return 0;
+    uint64_t begin = request->sector % block, end = begin + bytes / SECTOR;
+    bool cut_begin = begin != 0, cut_end = end % block != 0 && (end > block || !cut_begin);
+    uint64_t moved = request->type == VIRTIO_BLK_T_OUT ? (uint64_t)cut_begin + cut_end : 0;
+    return bytes + moved * IMAGE_BLOCK_BYTES;
+}
+
+/* Each range is a change of the host's file system. */
+static uint64_t cost_operations(const struct request *request)
+{
+    bool clears = request->type == VIRTIO_BLK_T_DISCARD
+        || request->type == VIRTIO_BLK_T_WRITE_ZEROES;
+    uint64_t ranges = request->out_bytes / sizeof(struct virtio_blk_discard_write_zeroes);
+    return clears && ranges > 1 && ranges <= RANGES_MAX ? ranges : 1;
 }
 
 /* Microseconds to wait before the request may be served; 0: it has been paid for. */
-static int64_t pay(struct block *block, uint64_t bytes, int64_t now_us)
+static int64_t pay(struct block *block, const struct request *request, int64_t now_us)
 {
-    if (!bucket_take(&block->ops, 1, now_us))
-        return bucket_wait_us(&block->ops, 1, now_us) + 1;
+    uint64_t bytes = cost_bytes(request), operations = cost_operations(request);
+    if (!bucket_take(&block->ops, operations, now_us))
+        return bucket_wait_us(&block->ops, operations, now_us) + 1;
     if (bucket_take(&block->bytes, bytes, now_us))
         return 0;
-    bucket_give_back(&block->ops, 1);
+    bucket_give_back(&block->ops, operations);
     return bucket_wait_us(&block->bytes, bytes, now_us) + 1;
 }
 
@@ -221,7 +238,7 @@ static int64_t turn(struct block *block)
             virtio_fail(device);
             return 0;
         }
-        int64_t wait_us = pay(block, cost_bytes(&request), now_us);
+        int64_t wait_us = pay(block, &request, now_us);
         if (wait_us) {
             virtqueue_unpop(&device->queues[0]);
             return wait_us;
