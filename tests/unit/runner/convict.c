@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
@@ -182,6 +183,14 @@ static int try_core_limit(void)
         && before.rlim_max <= 1 ? EPERM : 0;
 }
 
+/* Guesses of branches that this process has taught a processor are not for who runs on it next. */
+static int try_teach_branches(void)
+{
+    int control = prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_INDIRECT_BRANCH, 0, 0, 0);
+    bool ours_to_choose = control > 0 && control & PR_SPEC_PRCTL;
+    return ours_to_choose && !(control & PR_SPEC_FORCE_DISABLE) ? 0 : EPERM;
+}
+
 /* How the host was booted. */
 static int try_boot_line(void)
 {
@@ -245,6 +254,7 @@ static int escape(enum attempt attempt)
     case TRY_SHARED: return try_shared(-1, MAP_ANONYMOUS);
     case TRY_SHARED_ZERO: return try_shared(open("/dev/zero", O_RDWR), 0);
     case TRY_CORE_LIMIT: return try_core_limit();
+    case TRY_TEACH_BRANCHES: return try_teach_branches();
     case TRY_BOOT_LINE: return try_boot_line();
     case TRY_PRESSURE: return try_open("/proc/pressure/memory", O_RDWR);
     default: return ENOSYS;

@@ -28,14 +28,14 @@
 
 #include <cmocka.h>
 
-enum { UID_FIRST = 61400, WAIT_MS = 30000, MEMORY_MIB = 128, DISK_MIB = 24, PROCESSES = 20 };
+enum { UID_FIRST = 61400, UIDS = 128, WAIT_MS = 30000, MEMORY_MIB = 128, DISK_MIB = 24, PROCESSES = 20 };
 
 static const char *runner_path, *convict_path;
 static char base[64];
 static int runner, null, empty_root, filters, tree, convict;
 static struct fault fault;
 static uint8_t storage[IPC_PACKET_MAX];
-static uid_t next_uid = UID_FIRST;
+static uid_t next_uid; /* of no other run of this test */
 
 struct sandbox { /* under test */
     uint64_t cpu_us, peak_kib; /* as it told */
@@ -425,6 +425,7 @@ static int prepare(void **state)
     char path[160], to[160];
     static const char *const folders[] = {"tree", "tree/bin", "tree/tmp", "tree/etc", "tree/root"};
     snprintf(base, sizeof base, "/tmp/runner-test-XXXXXX");
+    next_uid = UID_FIRST + (uid_t)getpid() * UIDS;
     if (getuid() != 0 || !mkdtemp(base) || chmod(base, 0755))
         return -1;
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
