@@ -28,7 +28,8 @@
 
 #include <cmocka.h>
 
-enum { UID_FIRST = 61400, UIDS = 128, WAIT_MS = 30000, MEMORY_MIB = 128, DISK_MIB = 24, PROCESSES = 20 };
+enum { UID_FIRST = 61400, UIDS = 128 };
+enum { WAIT_MS = 30000, MEMORY_MIB = 128, DISK_MIB = 24, PROCESSES = 20 };
 
 static const char *runner_path, *convict_path;
 static char base[64];
