@@ -1,11 +1,14 @@
 /* What the block device adds to the host's own reads: requests of a driver in memory, beside plain
- * pread of the same file by the same thread. One line of JSON: ns a request of each.
+ * pread of the same file by the same thread. One line of JSON: ns a request of each. And how long
+ * one turn of a busy disk lasts, which is what the guest's other devices wait for at most: us.
  *
- *     bench-vmm-block [MIB]     the file's size, default 256; it has no name and lies in memory */
+ *     bench-vmm-block [MIB [DIR]]     the file's size, default 256; it has no name and lies in
+ *                                     memory; with DIR another in there, for turns from the disk */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "vmm/virtio/devices.h"
 
+#include <fcntl.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
@@ -18,7 +21,7 @@
 enum {
     QUEUE = 256, DEPTH_MAX = 32, DATA_MAX = 128 * 1024,
     DESCRIPTORS = 0x1000, AVAILABLE = 0x3000, USED = 0x4000, HEADS = 0x6000, DATA = 0x100000,
-    ROUND_US = 400000,
+    ROUND_US = 400000, TURNS = 101,
 };
 
 struct bench {
@@ -156,6 +159,64 @@ static void compare(struct bench *bench, const char *name, uint32_t bytes, bool 
            bench->told++ ? ", " : "{", name, depth, device, plain);
 }
 
+static int by_size(const void *left, const void *right)
+{
+    const int64_t *a = left, *b = right;
+    return *a < *b ? -1 : *a > *b;
+}
+
+/* The longest that the device keeps the thread when it has as many bytes to read as one turn may
+ * have: one time each. */
+static void turns(struct bench *bench, const char *name, bool cold)
+{
+    const uint8_t *low = bench->memory.regions[0].base;
+    const struct vring_used *used = (const struct vring_used *)(const void *)(low + USED);
+    int64_t took[TURNS] = {0};
+    make(bench, false, &(struct fault){0});
+    for (int i = 0; i < TURNS; i++) {
+        for (uint32_t slot = 0; slot < DEPTH_MAX; slot++)
+            offer(bench, slot, next_offset(bench, DATA_MAX, false, 0), DATA_MAX);
+        if (cold)
+            posix_fadvise(bench->file, 0, 0, POSIX_FADV_DONTNEED);
+        int64_t began = clock_monotonic_us(), now;
+        virtio_notify(bench->device, 0);
+        for (;;) {
+            struct fault fault;
+            now = clock_monotonic_us();
+            took[i] = now - began > took[i] ? now - began : took[i];
+            if (__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE) == bench->next_available)
+                break;
+            began = now;
+            if (loop_turn(bench->loop, -1, &fault) != OK)
+                die("loop", &fault);
+        }
+    }
+    qsort(took, TURNS, sizeof *took, by_size);
+    printf(", \"%s\": {\"p50_us\": %lld, \"max_us\": %lld}", name, (long long)took[TURNS / 2],
+           (long long)took[TURNS - 1]);
+    device_free(bench->device);
+}
+
+/* Returns whether it could be written. */
+static bool fill(int file, uint64_t mib)
+{
+    static uint8_t some[1 << 20];
+    memset(some, 0x5a, sizeof some);
+    for (uint64_t i = 0; i < mib; i++)
+        if (pwrite(file, some, sizeof some, (off_t)(i << 20)) != sizeof some)
+            return false;
+    return fdatasync(file) == 0;
+}
+
+static void turns_from_disk(struct bench *bench, const char *directory, uint64_t mib)
+{
+    close(bench->file);
+    bench->file = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (bench->file < 0 || !fill(bench->file, mib))
+        exit(1);
+    turns(bench, "a turn from the disk", true);
+}
+
 int main(int argc, char **argv)
 {
     struct fault fault;
@@ -163,11 +224,8 @@ int main(int argc, char **argv)
     uint64_t mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 256;
     bench.file_bytes = mib << 20;
     bench.file = memfd_create("base", MFD_CLOEXEC);
-    static uint8_t some[1 << 20];
-    memset(some, 0x5a, sizeof some);
-    for (uint64_t i = 0; i < mib; i++)
-        if (pwrite(bench.file, some, sizeof some, (off_t)(i << 20)) != sizeof some)
-            return 1;
+    if (!fill(bench.file, mib))
+        return 1;
     if (memory_create(&bench.memory, 16 << 20, false, &fault) != OK
         || loop_create(&bench.loop, &fault) != OK)
         die("set up", &fault);
@@ -184,6 +242,9 @@ int main(int argc, char **argv)
         device_free(bench.device);
         bench.device = NULL;
     }
+    turns(&bench, "a turn from the page cache", false);
+    if (argc > 2)
+        turns_from_disk(&bench, argv[2], mib);
     printf("}\n");
     loop_free(bench.loop);
     memory_free(&bench.memory);

@@ -21,6 +21,8 @@ enum {
     RANGE_SECTORS_MAX = 64 * 1024 * 1024 / SECTOR,
     TURN_REQUESTS = 64,
     TURN_BYTES = 4 * 1024 * 1024,
+    TURN_US = 1000, /* a slow disk: no request is begun after this */
+    AT_ONCE = 1,    /* in place of a time to wait; the loop would sleep a whole millisecond */
     HEAD_BYTES = sizeof(struct virtio_blk_outhdr),
 };
 
@@ -230,7 +232,8 @@ static int64_t turn(struct block *block)
     struct virtio_device *device = &block->device;
     int64_t now_us = clock_monotonic_us();
     uint64_t bytes = 0;
-    for (int served = 0; served < TURN_REQUESTS && bytes < TURN_BYTES;) {
+    for (int served = 0; served < TURN_REQUESTS && bytes < TURN_BYTES
+         && clock_monotonic_us() - now_us < TURN_US;) {
         struct request request;
         if (!virtio_next(&block->chain, device, 0))
             return 0;
@@ -247,7 +250,7 @@ static int64_t turn(struct block *block)
         bytes += cost_bytes(&request);
         served++;
     }
-    return 1;
+    return AT_ONCE;
 }
 
 static void work(void *context)
@@ -256,7 +259,8 @@ static void work(void *context)
     int64_t wait_us = turn(block);
     virtio_signal(&block->device, 0);
     if (wait_us)
-        virtio_go_on(&block->device, block->loop, &block->timer, wait_us, work);
+        virtio_go_on(&block->device, block->loop, &block->timer,
+                     wait_us == AT_ONCE ? 0 : wait_us, work);
 }
 
 static void block_notify(struct virtio_device *device, uint32_t queue)
