@@ -1,8 +1,8 @@
 """run.py [engine|front|serving|lifecycle|holdings|vmm]...: measures, prints the table, writes bench/results.json.
 
-BENCH_QUICK=1: a small run that shows that all of it works; its figures mean little and go to
-build/bench-part.json, as those of some parts only do. BENCH_DIR: where data is kept while measuring
-(default /var/tmp: a disk)."""
+BENCH_QUICK=1: a small run that shows that all of it works; its figures mean little and go to bench-quick.json in the
+build directory. Of a run of some parts only, those take the place of the same parts in bench/results.json, with their
+own date and machine. BENCH_DIR: where data is kept while measuring (default /var/tmp: a disk)."""
 import datetime
 import json
 import os
@@ -87,6 +87,24 @@ def _measure(parts, directory):
     return figures
 
 
+def _write(path, results):
+    with open(path, 'w') as file:
+        json.dump(results, file, indent=1)
+        file.write('\n')
+
+
+def _merge(path, fresh):
+    """What was measured now stands for what was before."""
+    with open(path) as file:
+        results = json.load(file)
+    parts = fresh['runs'][0]['parts']
+    results['figures'].update(fresh['figures'])
+    for run in results['runs']:
+        run['parts'] = [part for part in run['parts'] if part not in parts]
+    results['runs'] = [run for run in results['runs'] if run['parts']] + fresh['runs']
+    _write(path, results)
+
+
 def main():
     parts = sys.argv[1:] or PARTS
     unknown = [part for part in parts if part not in PARTS]
@@ -94,22 +112,24 @@ def main():
         sys.exit(f'run.py: needs root, and knows the parts {", ".join(PARTS)}')
     directory = common.make_directory()
     try:
-        results = {'when': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d'),
-                   'quick': common.QUICK, 'machine': _machine(directory)}
-        results['figures'] = _measure(parts, directory)
-        results['machine']['sync_4k']['after'] = _sync_times(directory)
-        results['machine']['load_after'] = os.getloadavg()[0]
+        run = {'when': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d'),
+               'parts': [part for part in PARTS if part in parts], 'machine': _machine(directory)}
+        figures = _measure(parts, directory)
+        run['machine']['sync_4k']['after'] = _sync_times(directory)
+        run['machine']['load_after'] = os.getloadavg()[0]
     finally:
         common.remove_directory(directory)
-    whole = not common.QUICK and set(parts) == set(PARTS)
-    path = os.path.join(common.ROOT, 'bench/results.json' if whole else 'build/bench-part.json')
-    with open(path, 'w') as file:
-        json.dump(results, file, indent=1)
-        file.write('\n')
+    results = {'runs': [run], 'figures': figures}
+    path = os.path.join(common.BUILD, 'bench-quick.json')
+    if common.QUICK:
+        _write(path, results)
+    else:
+        path = os.path.join(common.ROOT, 'bench/results.json')
+        _merge(path, results)
     print(table.plain(results))
     print()
     print(table.machine(results))
-    print(f'all figures: {os.path.relpath(path, common.ROOT)}')
+    print(f'all figures: {os.path.relpath(path)}')
 
 
 main()

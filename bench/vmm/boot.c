@@ -9,7 +9,8 @@
  * since the start of this program. A guest marks a moment by writing a byte to port 0x3F0; that its
  * agent dialled is "dialled", and ends the run with --until-dialled. --root, --disk (scratch is
  * what it holds at first; writes go to a nameless file) and --vsock add a sandbox's devices. The
- * exit status is 0 when the guest switched itself off or the mark was reached, else 1. */
+ * exit status is 0 when the guest switched itself off or the mark was reached, 3 when it faulted,
+ * else 1. */
 #define _GNU_SOURCE
 #include "base/clock.h"
 #include "vmm/machine.h"
@@ -283,5 +284,5 @@ int main(int argc, char **argv)
     report(&boot);
     machine_free(boot.machine);
     loop_free(boot.loop);
-    return boot.end == SANDBOX_SHUTDOWN ? 0 : 1;
+    return boot.end == SANDBOX_SHUTDOWN ? 0 : boot.end == SANDBOX_FAULTED ? 3 : 1;
 }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # guests.sh: in the lab: the same kernel, initramfs, root, disk and agent under QEMU's microvm machine and under ours.
-#   guests.sh ROUNDS [warm]   both side by side, by turns; warm: each is booted once before that is measured
+#   guests.sh ROUNDS [warm | EXCHANGE]   both side by side, by turns; warm: each is booted once before that is
+#                                        measured; EXCHANGE: that one only
 # Lines of JSON on stdout, the last ones count; the files lie in /bench.
 set -eu
 memory=128 disk=256
@@ -21,7 +22,13 @@ qemu="qemu /usr/bin/qemu-system-x86_64 -L /bench/qemu -bios qboot.rom
 peer() {
     cp /bench/image/scratch.img /tmp/disk # ours does without: what is written goes to a file beside it
     truncate -s ${disk}M /tmp/disk
-    /bench/bench-vmm-peer --rounds "$1" $ours --append "reboot=k $line" / $qemu -append "reboot=t $line"
+    /bench/bench-vmm-peer --rounds $1 $ours --append "reboot=k $line" / $qemu -append "reboot=t $line"
 }
-[ "${2:-}" != warm ] || peer 0
-peer "$1"
+case ${2:-} in
+'') peer "$1" ;;
+warm)
+    peer 0
+    peer "$1"
+    ;;
+*) peer "$1 --only $2" ;;
+esac

@@ -1,7 +1,7 @@
 /* peer.c: guests from the start of their monitors on, timed from outside: the same agent, the same
  * protocol and the same clock, whichever monitor runs them.
  *
- *   bench-vmm-peer [--rounds N] ours|qemu MONITOR... [/ ours|qemu MONITOR...]
+ *   bench-vmm-peer [--rounds N [--only EXCHANGE]] ours|qemu MONITOR... [/ ours|qemu MONITOR...]
  *
  * ours: descriptor 3 of MONITOR is the stream to the agent. qemu: the host's vsock is listened to.
  * Two are booted one after the other; in every round each has its turn with every exchange, the
@@ -23,12 +23,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum {
-    READ_BYTES = KIB(64), ROUNDS_MAX = 100, SIDES = 2, STREAM_FD = 3, PATIENCE_MS = 300000,
-    ECHOES = 17, SMALL_READS = 64,
+    READ_BYTES = KIB(64), ROUNDS_MAX = 100, SIDES = 2, STREAM_FD = 3, PATIENCE_MS = 150000,
+    PATIENCE_MAX_MS = 60000, /* with one that has booted */
+    ECHOES = 17, SMALL_READS = 1024,
+    PAUSE_MS_MAX = 8, /* between two that are not to come in step with what else goes on */
     GUEST_KIB = 100 * 1024, /* none but QEMU's guest has such a mapping; ours is in no dump */
 };
 
@@ -56,11 +59,21 @@ static void must(status got, const struct fault *fault)
     exit(1);
 }
 
-static void send_all(const struct session *session, struct buffer *out)
+/* Waits as long as patience lasts: one that takes nothing is as silent as one that says nothing. */
+static void send_all(struct session *session, struct buffer *out)
 {
     struct fault fault;
-    must(file_write(session->fd, buffer_span(out), "agent", &fault), &fault);
+    session->silent = session->silent
+        || file_write(session->fd, buffer_span(out), "agent", &fault) != OK;
     buffer_free(out);
+}
+
+static void be_patient(struct session *session, int64_t ms)
+{
+    const struct timeval time = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    session->patience_ms = (int)ms;
+    if (setsockopt(session->fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time))
+        fail("SO_SNDTIMEO");
 }
 
 static void take_frame(struct session *session, const struct agent_frame *frame)
@@ -181,62 +194,81 @@ static int64_t command(struct session *session)
     return run(session, "/bin/true", false);
 }
 
-/* A byte to a command and back. */
-static int64_t echo(struct session *session)
+/* A byte to a command and back, so often, in ascending order of time. */
+static void echoes(int64_t ret_times[ECHOES], struct session *session, const char *words,
+                   bool shell, bool pauses)
 {
-    int64_t times[ECHOES];
-    begin(session, "/bin/cat", false, AGENT_EXEC_STDIN);
+    begin(session, words, shell, AGENT_EXEC_STDIN);
     while (!session->started)
         turn(session, NULL);
     for (int i = 0; i < ECHOES; i++) {
         struct buffer out = buffer_of(64);
+        if (pauses)
+            usleep((useconds_t)(1 + i * 5 % PAUSE_MS_MAX) * 1000 + (useconds_t)i * 37);
         uint64_t before = session->received;
         int64_t begun = clock_monotonic_us();
         agent_put_data(&out, session->id, AGENT_IN, SPAN("x"));
         send_all(session, &out);
         while (session->received == before)
             turn(session, NULL);
-        times[i] = clock_monotonic_us() - begun;
+        ret_times[i] = clock_monotonic_us() - begun;
     }
     struct buffer out = buffer_of(64);
     agent_put_end(&out, session->id, AGENT_IN);
     send_all(session, &out);
     while (!session->over)
         turn(session, NULL);
-    return median(times, ECHOES);
+    qsort(ret_times, ECHOES, sizeof *ret_times, by_size);
 }
 
-/* From when the command runs until it has ended and all that it wrote is here. */
-static int64_t work(struct session *session, const char *words)
+static int64_t echo(struct session *session)
 {
-    begin(session, words, false, 0);
-    while (!session->started)
-        turn(session, NULL);
-    int64_t begun = clock_monotonic_us();
-    while (!session->over)
-        turn(session, NULL);
-    return clock_monotonic_us() - begun;
+    int64_t times[ECHOES];
+    echoes(times, session, "/bin/cat", false, false);
+    return times[ECHOES / 2];
 }
 
+/* The same while another process of the guest reads its disk as fast as it can. */
+static void busy_echoes(int64_t ret_times[ECHOES], struct session *session)
+{
+    echoes(ret_times, session, "(while dd if=/dev/vdb of=/dev/null bs=1M iflag=direct; do :; done)"
+           " </dev/null >/dev/null 2>&1 & loop=$!; cat; kill $loop $(pidof dd)", true, true);
+}
+
+static int64_t busy_echo(struct session *session)
+{
+    int64_t times[ECHOES];
+    busy_echoes(times, session);
+    return times[ECHOES / 2];
+}
+
+static int64_t busy_echo_worst(struct session *session)
+{
+    int64_t times[ECHOES];
+    busy_echoes(times, session);
+    return times[ECHOES - 1];
+}
+
+/* A command there and back, which costs little beside what it does. */
 static int64_t output(struct session *session)
 {
-    return work(session, "/bin/dd if=/dev/zero bs=64k count=64");
+    return run(session, "/bin/dd if=/dev/zero bs=64k count=256", false);
 }
 
 static int64_t file_write_out(struct session *session)
 {
-    return work(session, "/bin/dd if=/dev/zero of=/var/f bs=64k count=128 conv=fsync");
+    return run(session, "/bin/dd if=/dev/zero of=/var/f bs=64k count=128 conv=fsync", false);
 }
 
 static int64_t file_read_back(struct session *session)
 {
     run(session, "echo 3 >/proc/sys/vm/drop_caches", true);
-    return work(session, "/bin/dd if=/var/f of=/dev/null bs=64k");
+    return run(session, "/bin/dd if=/var/f of=/dev/null bs=64k", false);
 }
 
 static int64_t small_reads(struct session *session)
 {
-    return work(session, "/bin/dd if=/dev/vdb of=/dev/null bs=4k count=64 iflag=direct")
+    return run(session, "/bin/dd if=/dev/vdb of=/dev/null bs=4k count=1024 iflag=direct", false)
          / SMALL_READS;
 }
 
@@ -247,10 +279,12 @@ static const struct exchange {
 } exchanges[] = {
     {"exec_us", command, 0},
     {"echo_us", echo, 0},
-    {"stream_bytes_per_second", output, MIB(4)},
+    {"stream_bytes_per_second", output, MIB(16)},
     {"write_bytes_per_second", file_write_out, MIB(8)},
     {"read_bytes_per_second", file_read_back, MIB(8)},
     {"read_4k_us", small_reads, 0},
+    {"busy_echo_us", busy_echo, 0},
+    {"busy_echo_worst_us", busy_echo_worst, 0},
 };
 
 enum { EXCHANGES = sizeof exchanges / sizeof *exchanges };
@@ -283,6 +317,7 @@ static pid_t start_monitor(char **command, int stream)
         fail("fork");
     if (child > 0)
         return child;
+    signal(SIGPIPE, SIG_DFL);
     if (stream >= 0 && dup2(stream, STREAM_FD) < 0)
         _exit(126);
     int log = dup(STDERR_FILENO);
@@ -344,7 +379,8 @@ static void boot(struct side *side)
     if (session->silent)
         fail("the guest is silent");
     side->hello_us = clock_monotonic_us() - begun;
-    session->patience_ms = (int)(side->hello_us / 100); /* ten times as long as it took to boot */
+    int64_t ten_boots_ms = side->hello_us / 100;
+    be_patient(session, ten_boots_ms < PATIENCE_MAX_MS ? ten_boots_ms : PATIENCE_MAX_MS);
     side->guest_us = hello.boot_us;
     side->private_kib = private_kib(side->monitor);
     fprintf(stderr, "%s: hello after %lld us\n", side->name, (long long)side->hello_us);
@@ -361,12 +397,13 @@ static void sample(struct side *side, int which)
     fprintf(stderr, "%s: %s: %lld us\n", side->name, exchanges[which].name, (long long)took);
 }
 
-static void measure(struct side *sides, int count, int rounds)
+static void measure(struct side *sides, int count, int rounds, const char *only)
 {
     for (int round = 0; round < rounds; round++)
         for (int i = 0; i < EXCHANGES; i++)
             for (int turn_of = 0; turn_of < count; turn_of++)
-                sample(&sides[(round + turn_of) % count], i);
+                if (!only || strcmp(only, exchanges[i].name) == 0)
+                    sample(&sides[(round + turn_of) % count], i);
 }
 
 static void report(const struct side *side)
@@ -406,20 +443,26 @@ static int parse_side(struct side *side, char **words, int count)
 int main(int argc, char **argv)
 {
     static struct side sides[SIDES];
+    const char *only = NULL;
     int rounds = 0, at = 1, count = 0;
     if (argc > 2 && strcmp(argv[1], "--rounds") == 0) {
         rounds = (int)strtol(argv[2], NULL, 10);
         at = 3;
     }
+    if (argc > at + 1 && strcmp(argv[at], "--only") == 0) {
+        only = argv[at + 1];
+        at += 2;
+    }
     for (int taken = 1; at < argc && taken && count < SIDES; at += taken)
         count += (taken = parse_side(&sides[count], argv + at, argc - at)) > 0;
     if (at != argc || count == 0 || rounds < 0 || rounds > ROUNDS_MAX) {
-        fprintf(stderr, "bench-vmm-peer [--rounds N] ours|qemu MONITOR... [/ another]\n");
+        fprintf(stderr, "bench-vmm-peer [--rounds N [--only EXCHANGE]] ours|qemu MONITOR... [/ another]\n");
         return 2;
     }
+    signal(SIGPIPE, SIG_IGN); /* a stream that ended is told as one that is silent */
     for (int i = 0; i < count; i++)
         boot(&sides[i]);
-    measure(sides, count, rounds);
+    measure(sides, count, rounds, only);
     for (int i = 0; i < count; i++)
         report(&sides[i]);
     for (int i = 0; i < count; i++) {
