@@ -456,7 +456,8 @@ int main(int argc, char **argv)
     for (int taken = 1; at < argc && taken && count < SIDES; at += taken)
         count += (taken = parse_side(&sides[count], argv + at, argc - at)) > 0;
     if (at != argc || count == 0 || rounds < 0 || rounds > ROUNDS_MAX) {
-        fprintf(stderr, "bench-vmm-peer [--rounds N [--only EXCHANGE]] ours|qemu MONITOR... [/ another]\n");
+        fprintf(stderr, "bench-vmm-peer [--rounds N [--only EXCHANGE]] ours|qemu MONITOR... "
+                "[/ another]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN); /* a stream that ended is told as one that is silent */

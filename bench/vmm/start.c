@@ -1,14 +1,15 @@
-/* start.c: monitors from their start over the first instructions of a guest to their end: how many a
- * second, and where the time of one goes. Natively: the guest is a flat one.
+/* start.c: monitors from their start over the first instructions of a guest to their end: how many
+ * a second, and where the time of one goes. Natively: the guest is a flat one.
  *
  *   bench-vmm-start COUNT JOBS jailed BULKHEAD_VMM GUEST
  *   bench-vmm-start COUNT JOBS any STATUS COMMAND...
  *
- * jailed: as the supervisor starts them: namespaces, an id, the descriptors, VMM_START with all of a
- * sandbox's devices, the jail closed, VMM_GO; only what it reads back from the kernel is left out.
- * GUEST ends by a triple fault when its initramfs says so (tests/guests/tiny.c). any: a command that
- * runs such a guest to its end and exits with STATUS. JOBS rows of COUNT monitors altogether run
- * side by side. One line of JSON; it fails when one monitor does not end as it should. */
+ * jailed: as the supervisor starts them: namespaces, an id, the descriptors, VMM_START with all of
+ * a sandbox's devices, the jail closed, VMM_GO; only what it reads back from the kernel is left
+ * out. GUEST ends by a triple fault when its initramfs says so (tests/guests/tiny.c). any: a
+ * command that runs such a guest to its end and exits with STATUS. JOBS rows of COUNT monitors
+ * altogether run side by side. One line of JSON; it fails when one monitor does not end as it
+ * should. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "base/clock.h"
