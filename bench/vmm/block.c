@@ -230,7 +230,8 @@ int main(int argc, char **argv)
         || loop_create(&bench.loop, &fault) != OK)
         die("set up", &fault);
     memset(bench.memory.regions[0].base, 1, 16 << 20); /* as a guest that has used it */
-    bench.host = (struct virtio_host){&bench.memory, count_interrupt, &bench};
+    bench.host = (struct virtio_host){.memory = &bench.memory,
+                                      .interrupt = count_interrupt, .context = &bench};
     for (int overlay = 0; overlay < 2; overlay++) {
         make(&bench, overlay, &fault);
         const char *small = overlay ? "4 KiB under an overlay" : "4 KiB";

@@ -169,6 +169,7 @@ enum {
     SANDBOX_BOOT_SECONDS_DEFAULT = 30, /* until the guest's agent dials */
     SANDBOX_REFILL_MS_MAX = 3600 * 1000,
     SANDBOX_STREAMS_MAX = 64,       /* of a guest's vsock, open at once */
+    SANDBOX_BROKEN_RULES_MAX = 64,  /* of virtio, by its drivers; an honest one breaks none */
     SANDBOX_CONSOLE_BYTES = KIB(64), /* the newest of a guest's serial console */
     TENANT_SANDBOXES_DEFAULT = 16,  /* of a tenant, alive at once, where its quota is not set */
     TENANT_SANDBOX_MEMORY_MIB_DEFAULT = 4096, /* of them together */

@@ -207,7 +207,8 @@ static int status_of_end(const struct ran *ran)
         {SANDBOX_RESET, EXIT_SANDBOX, "the guest restarted under the command"},
         {SANDBOX_PANIC, EXIT_SANDBOX, "the guest's kernel panicked"},
         {SANDBOX_FAULTED, EXIT_SANDBOX, "the guest came to a state that cannot run"},
-        {SANDBOX_HOSTILE, EXIT_SANDBOX, "the guest broke a rule that no honest driver breaks"},
+        {SANDBOX_HOSTILE, EXIT_SANDBOX, "the guest went on breaking rules that no honest driver "
+                                        "breaks"},
     };
     enum sandbox_end end = SANDBOX_FAILED;
     struct fault fault;

@@ -52,9 +52,10 @@ struct machine {
     struct loop *loop;
     struct loop_source *wake_source;
 
-    pthread_mutex_t lock; /* over the devices, and the two below */
+    pthread_mutex_t lock; /* over the devices, and the three below */
     struct ioapic ioapic;
     struct serial *serial; /* NULL: no console */
+    uint32_t broken_rules; /* of virtio */
     struct machine_device devices[MACHINE_DEVICES_MAX];
     uint32_t device_count, vcpu_count;
 

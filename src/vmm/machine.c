@@ -61,6 +61,19 @@ static status make_vm(struct machine *machine, struct fault *fault)
     return OK;
 }
 
+/* A driver that was wrong once may start its device anew; one that attacks it goes on and on. */
+static void rule_broken(void *context, const char *device)
+{
+    struct machine *machine = context;
+    char detail[96];
+    uint32_t most = machine->config.broken_rules_max;
+    if (!most || ++machine->broken_rules < most)
+        return;
+    snprintf(detail, sizeof detail, "its drivers broke the rules of virtio %u times, at last %s's",
+             most, device);
+    machine_end(machine, SANDBOX_HOSTILE, detail);
+}
+
 status machine_open(struct machine **ret, int kvm, struct fault *fault)
 {
     struct machine *machine = calloc(1, sizeof *machine);
@@ -76,7 +89,8 @@ status machine_open(struct machine **ret, int kvm, struct fault *fault)
     pthread_cond_init(&machine->turned, NULL);
     pthread_mutex_lock(&machine->lock);
     machine->host = (struct virtio_host){.memory = &machine->memory, .context = machine,
-                                         .interrupt = bus_interrupt};
+                                         .interrupt = bus_interrupt,
+                                         .rule_broken = rule_broken};
     ioapic_reset(&machine->ioapic);
     status made = make_vm(machine, fault);
     if (made != OK)

@@ -21,6 +21,7 @@ struct machine_config {
     uint64_t memory_bytes; /* whole pages */
     uint32_t vcpus;        /* 1..SANDBOX_VCPUS_MAX */
     bool huge_pages, console;
+    uint32_t broken_rules_max; /* of virtio's, then it is SANDBOX_HOSTILE; 0: it may go on */
 };
 
 struct machine_source { /* descriptors are borrowed, and not needed after machine_load */

@@ -263,7 +263,8 @@ static status build(struct monitor *monitor, struct fault *fault)
 {
     const struct machine_config config = {
         .memory_bytes = (uint64_t)monitor->spec.memory_mib * MIB(1), .vcpus = monitor->spec.vcpus,
-        .huge_pages = monitor->spec.huge_pages, .console = monitor->spec.console};
+        .huge_pages = monitor->spec.huge_pages, .console = monitor->spec.console,
+        .broken_rules_max = SANDBOX_BROKEN_RULES_MAX};
     if (monitor->early != OK) {
         *fault = monitor->early_fault;
         return monitor->early;

@@ -58,7 +58,7 @@ enum sandbox_end { /* why a sandbox ended */
     SANDBOX_RESET,        /* the guest rebooted */
     SANDBOX_PANIC,        /* the guest's kernel panicked */
     SANDBOX_FAULTED,      /* triple fault, or a state that KVM cannot run */
-    SANDBOX_HOSTILE,      /* the guest broke a rule that no honest driver breaks */
+    SANDBOX_HOSTILE,      /* its drivers broke virtio's rules SANDBOX_BROKEN_RULES_MAX times */
     SANDBOX_CLOSED,       /* who ran it went away, or stopped it */
     SANDBOX_LIFETIME,     /* its time was over */
     SANDBOX_CPU_TIME,

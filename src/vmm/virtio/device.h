@@ -48,6 +48,7 @@ struct virtio_operations {
 struct virtio_host {
     const struct guest_memory *memory;
     void (*interrupt)(void *context, uint32_t line); /* an edge */
+    void (*rule_broken)(void *context, const char *device); /* by the driver; may be NULL */
     void *context;
 };
 
@@ -100,7 +101,8 @@ void virtio_config_read(void *to, uint32_t size, uint32_t offset, const void *co
 /* Interrupts the driver if it wants to hear of what was pushed to this queue. */
 void virtio_signal(struct virtio_device *device, uint32_t queue);
 void virtio_config_changed(struct virtio_device *device);
-/* The driver broke a rule: DEVICE_NEEDS_RESET, and nothing more happens until it resets. */
+/* The driver broke a rule: DEVICE_NEEDS_RESET, and nothing more happens until it resets. The host
+ * counts how often that comes to pass. */
 void virtio_fail(struct virtio_device *device);
 
 /* The common part and what the device has of its own. load: CORRUPT, the device is then reset. */

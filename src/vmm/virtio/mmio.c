@@ -68,6 +68,8 @@ void virtio_fail(struct virtio_device *device)
     device->active = false;
     if (device->status & VIRTIO_CONFIG_S_DRIVER_OK)
         interrupt(device, VIRTIO_MMIO_INT_CONFIG);
+    if (device->host->rule_broken)
+        device->host->rule_broken(device->host->context, device->operations->name);
 }
 
 bool virtio_pop(struct virtqueue_chain *ret, struct virtio_device *device, uint32_t queue)

@@ -32,6 +32,7 @@ struct attack {
     struct machine *machine;
     int peers[STREAMS + 1]; /* the hosts' ends of the streams, and of what stands for a tap */
     int root, scratch;
+    uint32_t broken_rules_max;
     bool shown;   /* the console, as it comes */
     bool endless; /* the guest: it is ended */
     struct loop_timer deadline, often;
@@ -214,7 +215,8 @@ static void add_net(struct attack *attack)
 static void build(struct attack *attack, int kvm)
 {
     const struct machine_config config = {.memory_bytes = MEMORY_BYTES, .vcpus = VCPUS,
-                                          .console = true};
+                                          .console = true,
+                                          .broken_rules_max = attack->broken_rules_max};
     struct virtio_device *device;
     struct fault fault;
     assert_int_equal(loop_create(&attack->loop, &fault), OK);
@@ -251,12 +253,14 @@ static void run(struct attack *attack, const char *command_line)
     loop_timer_stop(attack->loop, &attack->often);
 }
 
-static const struct attack *attack_with(const char *command_line, bool endless)
+static const struct attack *attack_with(const char *command_line, bool endless,
+                                        uint32_t broken_rules_max)
 {
     static struct attack attack;
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     assert_true(kvm >= 0);
-    attack = (struct attack){.shown = getenv("HOSTILE_CONSOLE") != NULL, .endless = endless};
+    attack = (struct attack){.shown = getenv("HOSTILE_CONSOLE") != NULL, .endless = endless,
+                             .broken_rules_max = broken_rules_max};
     build(&attack, kvm);
     run(&attack, command_line);
     machine_free(attack.machine);
@@ -285,7 +289,7 @@ static void every_device_outlives_its_attacks(void **state)
     for (int seed = 1; seed <= (seeds ? atoi(seeds) : 1); seed++) {
         snprintf(command_line, sizeof command_line, "seed=%d rounds=%s %s", seed * 7919,
                  rounds ? rounds : "4", options ? options : "");
-        const struct attack *attack = attack_with(command_line, false);
+        const struct attack *attack = attack_with(command_line, false, 0);
         if (attack->end != SANDBOX_SHUTDOWN || attack->frames == 0
             || !strstr(attack->console, " 6 devices, 0 failures"))
             complain(command_line, attack);
@@ -319,10 +323,23 @@ static void every_end_is_told(void **state)
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         snprintf(command_line, sizeof command_line, "only=99 platform=0 ending=%zu", i);
         const struct attack *attack = attack_with(command_line,
-                                                  ways[i].ends >> SANDBOX_LIFETIME & 1);
+                                                  ways[i].ends >> SANDBOX_LIFETIME & 1, 0);
         if (!(ways[i].ends >> attack->end & 1))
             complain(ways[i].what, attack);
     }
+}
+
+/* As a sandbox has it: after so many the rest of the attacks is not waited for. */
+static void a_guest_that_goes_on_breaking_rules_is_ended(void **state)
+{
+    (void)state;
+    const struct attack *attack = attack_with("rounds=1 connections=0 platform=0", false,
+                                              SANDBOX_BROKEN_RULES_MAX);
+    if (attack->end != SANDBOX_HOSTILE)
+        complain("rules broken", attack);
+    assert_string_equal(attack->detail,
+                        "its drivers broke the rules of virtio 64 times, at last block's");
+    assert_null(strstr(attack->console, "failures"));
 }
 
 int main(void)
@@ -330,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_end_is_told),
         cmocka_unit_test(every_device_outlives_its_attacks),
+        cmocka_unit_test(a_guest_that_goes_on_breaking_rules_is_ended),
     };
     if (access("/dev/kvm", R_OK | W_OK) != 0) {
         fprintf(stderr, "skipped: no /dev/kvm\n");

@@ -25,6 +25,7 @@ struct toy { /* a device that counts what it is told */
 static struct guest guest;
 static struct toy toy;
 static struct virtio_device *device = &toy.device;
+static uint32_t broken_rules;
 
 static void toy_activate(struct virtio_device *it)
 {
@@ -296,10 +297,19 @@ static void test_sizes_are_not_cut(void **state)
     assert_false(device->active);
 }
 
+static void count_broken(void *context, const char *name)
+{
+    (void)context;
+    assert_string_equal(name, operations.name);
+    broken_rules++;
+}
+
 static void test_a_broken_queue_is_told(void **state)
 {
     (void)state;
     start();
+    broken_rules = 0;
+    guest.host.rule_broken = count_broken;
     struct ring rings = ring_of(1, 8);
     ring_offer(&guest, &rings, 8);
     struct virtqueue_chain chain;
@@ -316,6 +326,8 @@ static void test_a_broken_queue_is_told(void **state)
     virtio_fail(device);
     assert_int_equal(guest_take_interrupts(&guest), 0);
     assert_int_equal(toy.notified[0], 0);
+    assert_int_equal(broken_rules, 1); /* once for each start, however often it errs */
+    guest.host.rule_broken = NULL;
     start();
     ring_offer(&guest, &rings, 0); /* at index 2 now: rings.next_available goes on */
     assert_true(device->active);
