@@ -38,7 +38,7 @@ struct trees; /* tree.h */
 struct agent {
     struct loop *loop;
     struct trees *trees;
-    struct loop_source *connection_source, *signal_source;
+    struct loop_source *connection_source, *signal_source, *pressure_source;
     struct buffer in, out;
     struct request *requests[AGENT_REQUESTS_MAX];
     struct loop_timer redial;

@@ -103,11 +103,23 @@ static void on_turn_end(void *context)
         loop_stop(agent->loop);
 }
 
+static void on_pressure(void *context, uint32_t events)
+{
+    struct agent *agent = context;
+    if (events & (EPOLLERR | EPOLLHUP)) /* it would be told for ever */
+        agent->pressure_source = loop_unwatch(agent->loop, agent->pressure_source);
+    else
+        trees_relieve(agent->trees);
+}
+
 static status serve(struct agent *agent, int connection, struct fault *fault)
 {
     TRY(trees_open(agent->trees, agent->guest, fault));
     TRY(loop_create(&agent->loop, fault));
     TRY(watch_children(agent, fault));
+    if (agent->trees->pressure >= 0)
+        TRY(loop_watch(&agent->pressure_source, agent->loop, agent->trees->pressure, EPOLLPRI,
+                       on_pressure, agent, fault));
     loop_on_turn_end(agent->loop, on_turn_end, agent);
     if (agent->guest)
         dial_again(agent);
@@ -124,6 +136,7 @@ static void release(struct agent *agent)
         return;
     loop_timer_stop(agent->loop, &agent->redial);
     loop_unwatch(agent->loop, agent->signal_source);
+    loop_unwatch(agent->loop, agent->pressure_source);
     agent->loop = loop_free(agent->loop);
 }
 

@@ -22,11 +22,18 @@ static_assert((int)TREES_MAX == (int)AGENT_REQUESTS_MAX, "each request may be a 
 enum {
     STOP_ROUNDS = 64,        /* of stopping a tree before it is killed: none can be born then */
     KILL_ALL_ROUNDS = 5000,  /* of a millisecond or two each */
-    RESERVE_KIB = 8 * 1024,  /* of the guest's memory, for the kernel and the agent */
+    RESERVE_PART = 16,       /* of the guest's memory: for the kernel and the agent */
+    RESERVE_KIB_MIN = 8 * 1024,
+    RESERVE_KIB_MAX = 64 * 1024,
     RESERVE_PROCESSES = 64,
 };
 
 #define CGROUPS "/sys/fs/cgroup"
+
+/* us of so many, in which every command that could run waited for memory. By then it gets no
+ * better: pages of programs are taken and read again, over and over; to the kernel that is
+ * progress, so it ends nobody. */
+#define STARVING "full 5000000 10000000"
 
 /* ---- cgroups ---- */
 
@@ -46,14 +53,30 @@ static status put_number(int directory, const char *name, uint64_t number, struc
     return put_text(directory, name, text, fault);
 }
 
+/* Of what is free before there is a command. Where more is promised, the kernel takes back pages of
+ * programs that run, the agent's too, and reads them again, for minutes, before it ends anybody.
+ * 0: not known. */
+static uint64_t memory_for_all(void)
+{
+    uint64_t total_kib = 0, free_kib = 0;
+    if (!text_file_number(&total_kib, AT_FDCWD, "/proc/meminfo", "MemTotal:")
+        || !text_file_number(&free_kib, AT_FDCWD, "/proc/meminfo", "MemAvailable:"))
+        return 0;
+    uint64_t reserve_kib = total_kib / RESERVE_PART;
+    if (reserve_kib < RESERVE_KIB_MIN)
+        reserve_kib = RESERVE_KIB_MIN;
+    if (reserve_kib > RESERVE_KIB_MAX)
+        reserve_kib = RESERVE_KIB_MAX;
+    return (free_kib > 2 * reserve_kib ? free_kib - reserve_kib : free_kib / 2) * 1024;
+}
+
 /* All commands together leave the kernel and the agent what they need. */
 static status bound_all(int directory, struct fault *fault)
 {
-    uint64_t total = 0, threads = 0, most = 0;
+    uint64_t threads = 0, most = 0, memory = memory_for_all();
     TRY(put_text(directory, "cgroup.subtree_control", "+cpu +memory +pids", fault));
-    if (text_file_number(&total, AT_FDCWD, "/proc/meminfo", "MemTotal:")
-        && total > 2 * RESERVE_KIB)
-        TRY(put_number(directory, "memory.max", (total - RESERVE_KIB) * 1024, fault));
+    if (memory > 0)
+        TRY(put_number(directory, "memory.max", memory, fault));
     if (text_file_number(&threads, AT_FDCWD, "/proc/sys/kernel/threads-max", "")
         && text_file_number(&most, AT_FDCWD, "/proc/sys/kernel/pid_max", "")) {
         most = threads < most ? threads : most;
@@ -63,9 +86,17 @@ static status bound_all(int directory, struct fault *fault)
     return OK;
 }
 
+static int watch_pressure(int directory)
+{
+    _cleanup_close_ int fd = openat(directory, "memory.pressure", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || write(fd, STARVING, sizeof STARVING) < 0)
+        return -1; /* a kernel without it */
+    return take_fd(&fd);
+}
+
 status trees_open(struct trees *ret, bool guest, struct fault *fault)
 {
-    *ret = (struct trees){.cgroup = -1};
+    *ret = (struct trees){.cgroup = -1, .pressure = -1};
     for (int i = 0; i < TREES_MAX; i++)
         ret->slots[i].cgroup = -1;
     if (!guest)
@@ -80,6 +111,7 @@ status trees_open(struct trees *ret, bool guest, struct fault *fault)
     if (directory < 0)
         return errno_status(errno, "cgroups", fault);
     TRY(bound_all(directory, fault));
+    ret->pressure = watch_pressure(directory);
     ret->cgroup = take_fd(&directory);
     return OK;
 }
@@ -219,8 +251,36 @@ void tree_usage(struct tree *tree, uint64_t *cpu_us, uint64_t *peak_kib)
         *cpu_us = number;
     if (text_file_number(&number, tree->cgroup, "memory.peak", ""))
         *peak_kib = number / 1024;
-    tree->oom = text_file_number(&number, tree->cgroup, "memory.events", "oom_kill ")
-             && number > 0;
+    bool killed = text_file_number(&number, tree->cgroup, "memory.events", "oom_kill ")
+               && number > 0;
+    tree->oom = killed || tree->starved;
+}
+
+/* What only its end gives back. */
+static uint64_t held_by(const struct tree *tree)
+{
+    uint64_t anonymous = 0, shared = 0;
+    (void)text_file_number(&anonymous, tree->cgroup, "memory.stat", "anon ");
+    (void)text_file_number(&shared, tree->cgroup, "memory.stat", "shmem ");
+    return anonymous + shared;
+}
+
+void trees_relieve(struct trees *trees)
+{
+    struct tree *largest = NULL;
+    uint64_t most = 0;
+    for (int i = 0; i < TREES_MAX; i++) {
+        struct tree *tree = &trees->slots[i];
+        uint64_t held = tree->used && tree->cgroup >= 0 ? held_by(tree) : 0;
+        if (held <= most)
+            continue;
+        largest = tree;
+        most = held;
+    }
+    if (!largest)
+        return;
+    largest->starved = true;
+    (void)tree_kill(largest); /* its end is seen as any other is */
 }
 
 struct tree *tree_free(struct trees *trees, struct tree *tree)

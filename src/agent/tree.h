@@ -22,16 +22,20 @@ struct tree {
     int cgroup;            /* its directory, or -1 */
     uint16_t rounds;       /* of killing */
     bool used, oom;
+    bool starved;          /* it was ended because nothing could run for want of memory */
 };
 
 struct trees {
     struct tree slots[TREES_MAX];
     int cgroup;      /* directory of all trees, or -1: by shepherds */
+    int pressure;    /* EPOLLPRI: the trees starve, see trees_relieve; -1: nobody tells */
     uint32_t number; /* the next one */
 };
 
 /* guest: there has to be a cgroup hierarchy, and all of it is ours. */
 MUST_CHECK status trees_open(struct trees *ret, bool guest, struct fault *fault);
+/* Ends the tree that holds the most memory. */
+void trees_relieve(struct trees *trees);
 /* Returns when nothing runs any more, or after some seconds. */
 void trees_kill_all(struct trees *trees);
 /* How many processes do not stand still yet (stop), or 0; -1: cannot be told. */

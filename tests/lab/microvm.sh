@@ -145,6 +145,11 @@ part_limits() {
     peak=$(member peak_kib /tmp/report)
     [ "$peak" -le $(((96 + 3 + 32) * 1024)) ] || fail "a guest of 96 MiB took $peak KiB of the host"
     said "memory hog: the host gave $peak KiB at most; $(cat /tmp/report)"
+    # nor one that grows slowly and starts programs all the while, whose pages the kernel would take first, for ever
+    codes 137 sandbox --mem 96M --timeout 400s --report /tmp/report -- awk '
+        BEGIN { for (;;) { s[n++] = sprintf("%524288s", ""); if (system("sleep 0.02")) exit } }' 2>/tmp/error
+    expect '"how":"memory"\|"end":"memory"' "$(cat /tmp/report)"
+    said "slow memory hog: $(cat /tmp/report)"
     # 24 MiB of disk are 24 MiB
     sandbox --disk 24M --timeout 60s -- sh -c 'cat /dev/zero >full; stat -c %s full' >/tmp/full 2>/tmp/error
     expect 'No space left' "$(cat /tmp/error)"
