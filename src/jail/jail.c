@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/limits.h"
+#include "base/sanitized.h"
 #include "jail/filters.h"
 #include "jail/landlock.h"
 
@@ -53,13 +54,9 @@ static struct {
     struct sock_filter *programs[FILTER_STAGES];
 } blank;
 
-/* So that sanitized programs can be jailed too: AddressSanitizer maps terabytes of shadow that
- * count as data, sets a signal stack, clones for its leak check at exit, and catches SIGSEGV. */
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-static const bool data_bounded = false;
+/* So that sanitized programs can be jailed too: AddressSanitizer sets a signal stack, clones for
+ * its leak check at exit, and catches SIGSEGV. */
+#if SANITIZED
 int __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void)
 {
@@ -70,8 +67,6 @@ const char *__asan_default_options(void)
 {
     return "use_sigaltstack=0:handle_segv=0";
 }
-#else
-static const bool data_bounded = true;
 #endif
 
 const char *jail_role_name(enum jail_role role)
@@ -145,7 +140,7 @@ static status limit_resources(enum jail_role role, struct fault *fault)
     TRY(limit(RLIMIT_NPROC, "nproc", roles[role].threads, roles[role].threads, fault));
     TRY(limit(RLIMIT_FSIZE, "fsize", file_bytes, 0, fault));
     TRY(limit(RLIMIT_MSGQUEUE, "msgqueue", 0, 0, fault));
-    if (data_bounded)
+    if (!SANITIZED)
         TRY(limit(RLIMIT_DATA, "data", roles[role].data_bytes, MIB(16), fault));
     TRY(limit(RLIMIT_NOFILE, "nofile", roles[role].open_files, OPEN_FILES_MIN, fault));
     rlim_t locked = roles[role].locked_bytes;

@@ -2,6 +2,7 @@
 #include "jail/policy.h"
 
 #include "base/cleanup.h"
+#include "base/sanitized.h"
 #include "jail/filters.h"
 
 #include <assert.h>
@@ -228,18 +229,13 @@ static const struct section sections[] = {
 };
 
 /* AddressSanitizer asks for the signal stack before every call that does not return, and for the
- * bounds of a new thread's stack, and has small pages for its own. */
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+ * bounds of a new thread's stack, has small pages for its own, and says where its heap is to be. */
 static const struct row sanitizer[] = {CALL(sigaltstack, IS(0, 0)), CALL(sched_getaffinity),
-                                       CALL(madvise, IS(2, MADV_NOHUGEPAGE))};
-static const bool sanitized = true;
-#else
-static const struct row sanitizer[] = {CALL(read), CALL(read)};
-static const bool sanitized = false;
-#endif
+                                       CALL(madvise, IS(2, MADV_NOHUGEPAGE)),
+                                       CALL(madvise, IS(2, MADV_DONTDUMP)),
+                                       CALL(mmap, IS(2, PROT_READ | PROT_WRITE),
+                                            ONLY(3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+                                                        | MAP_NORESERVE))};
 
 static bool applies(const struct section *section, enum jail_role role, enum jail_stage stage)
 {
@@ -290,7 +286,7 @@ static status add_rows(scmp_filter_ctx context, enum jail_role role, enum jail_s
         error = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree, not a list */
     if (error)
         return FAIL(INTERNAL, fault, "seccomp: %s", strerror(-error));
-    if (sanitized)
+    if (SANITIZED)
         for (size_t i = 0; i < sizeof sanitizer / sizeof *sanitizer; i++)
             TRY(add_row(context, &sanitizer[i], fault));
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)

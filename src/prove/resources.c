@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "prove/hostile.h"
 
+#include "base/sanitized.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -18,20 +20,10 @@ enum {
     LOCKED_TRY = 64 << 20,
 };
 
-/* Sanitizers reserve terabytes of shadow: such a build has no RLIMIT_DATA. */
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-static const bool data_bounded = false;
-#else
-static const bool data_bounded = true;
-#endif
-
 static struct got map_at_once(struct hostile *self, const struct attempt *attempt)
 {
     (void)self, (void)attempt;
-    if (!data_bounded)
+    if (SANITIZED)
         return got_skipped("a sanitized build has no bound of its data");
     void *place = mmap(NULL, 4 * GIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return place == MAP_FAILED ? got_errno(errno) : got_survived("4 GiB were given");
@@ -41,7 +33,7 @@ static struct got map_at_once(struct hostile *self, const struct attempt *attemp
 static struct got map_piecewise(struct hostile *self, const struct attempt *attempt)
 {
     (void)self, (void)attempt;
-    if (!data_bounded)
+    if (SANITIZED)
         return got_skipped("a sanitized build has no bound of its data");
     for (int i = 0; i < CHUNKS_MAX; i++)
         if (mmap(NULL, CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
@@ -56,7 +48,7 @@ static struct got map_piecewise(struct hostile *self, const struct attempt *atte
 static struct got map_reserved(struct hostile *self, const struct attempt *attempt)
 {
     (void)self, (void)attempt;
-    if (!data_bounded)
+    if (SANITIZED)
         return got_skipped("a sanitized build has no bound of its data");
     void *place = mmap(NULL, 4 * GIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (place == MAP_FAILED)

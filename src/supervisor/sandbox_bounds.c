@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "supervisor/sandboxes.h"
 
+#include "base/sanitized.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -37,16 +39,6 @@ static status bound_files(const struct child *monitor, const struct sandbox_spec
     return OK;
 }
 
-/* AddressSanitizer's shadow would count as its memory. */
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-static const bool data_bounded = false;
-#else
-static const bool data_bounded = true;
-#endif
-
 status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
                   struct fault *fault)
 {
@@ -59,7 +51,7 @@ status bounds_set(const struct child *monitor, const struct sandbox_spec *spec,
                             ? memory_mib + SANDBOX_MEMORY_MIB_DEFAULT - spec->memory_mib
                             : memory_mib;
     const struct jail_bounds bounds = {
-        .data_bytes = data_bounded ? (data_mib + (uint64_t)threads * STACK_MIB) << 20 : 0,
+        .data_bytes = SANITIZED ? 0 : (data_mib + (uint64_t)threads * STACK_MIB) << 20,
         .cpu_seconds = spec->cpu_s ? 2 * spec->cpu_s + CPU_MARGIN_S : 0,
         .threads = threads + KVM_THREADS};
     const struct jail_limits limits = {.memory_max_bytes = memory_mib << 20,

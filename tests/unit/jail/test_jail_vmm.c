@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "prison.h"
 
+#include "base/sanitized.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -41,16 +43,6 @@ static void its_threads_do_their_daily_work(void **state)
     assert_int_equal(prison_release(&prison), 0);
 }
 
-/* AddressSanitizer's malloc may have mapped what it gives long before: nothing is asked then. */
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-static const bool sanitized = true;
-#else
-static const bool sanitized = false;
-#endif
-
 static void each_thread_is_killed_for_what_none_may(void **state)
 {
     (void)state;
@@ -67,7 +59,7 @@ static void neither_thread_may_do_the_others_work(void **state)
     struct prison main = prison_jailed(JAIL_VMM), vcpu = prison_jailed(JAIL_VMM);
     assert_killed(&main, INMATE_ATTEMPT, TRY_RUN);
     assert_killed(&vcpu, INMATE_THREAD, TRY_RANDOM);
-    if (!sanitized) {
+    if (!SANITIZED) { /* whose malloc may have mapped what it gives long before */
         vcpu = prison_jailed(JAIL_VMM);
         assert_killed(&vcpu, INMATE_THREAD, TRY_GROW);
     }

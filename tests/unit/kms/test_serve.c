@@ -6,20 +6,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/hex.h"
+#include "base/sanitized.h"
 #include "crypt/note.h"
 
 #include <inttypes.h>
 #include <poll.h>
 #include <string.h>
-
-#ifndef __has_feature
-#define __has_feature(feature) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
 
 enum { MAPPING_MAX = 1 << 26 };
 
