@@ -35,9 +35,9 @@ def _commands(directory):
         file.write('triple\n')
     boot = [f'{common.BUILD}/bench/bench-vmm-boot', '--kernel', GUEST, '--initramfs', initramfs,
             '--memory', '128', '--disk', '256', '--vsock']
-    qemu = [QEMU, '-bios', 'qboot.rom', '-M', 'microvm,accel=kvm,pit=off,pic=off,rtc=on,isa-serial=off,x-option-roms=off',
-            '-cpu', 'host', '-m', '128', '-smp', '1', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
-            '-kernel', GUEST, '-initrd', initramfs]
+    machine = 'microvm,accel=kvm,pit=off,pic=off,rtc=on,isa-serial=off,x-option-roms=off'
+    qemu = [QEMU, *f'-bios qboot.rom -M {machine} -cpu host -m 128 -smp 1 -nodefaults -no-user-config -display none '
+                   '-no-reboot'.split(), '-kernel', GUEST, '-initrd', initramfs]
     return {'jailed': ['jailed', f'{common.BUILD}/bulkhead-vmm', GUEST], 'unjailed': ['any', '3', *boot],
             'qemu': ['any', '0', *qemu]}
 

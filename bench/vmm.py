@@ -5,6 +5,8 @@ clock, on two, where the monitor's threads run beside the guest as they do in li
 processors, and an exit above all, differs: the ratios are what both are about."""
 import json
 import os
+import selectors
+import signal
 import subprocess
 
 import common
@@ -19,7 +21,9 @@ COUNTED = {'LAB_ACCEL': '-accel tcg,thread=single -icount shift=0,sleep=off', 'L
 CLOCKED = {'LAB_ACCEL': '-accel tcg,thread=multi', 'LAB_CPUS': '2'}
 LIMIT_S = {'counted': 300, 'clock': 240}  # twice what they take on an idle machine
 ATTEMPTS = 2
-END_S = 60  # beyond its limit, for the lab itself
+SILENT_S = 100  # the longest between two lines of a lab that gets on, on a busy machine
+END_S = 60  # for what is left to be done at its end
+LAST = 'busy_echo_worst_us'  # the last exchange of a round
 
 
 def _program(name):
@@ -42,36 +46,79 @@ def _words(image, limit_s, *words):
     return [LAB, '-t', str(limit_s), '-s', 'vhost_vsock', *files, '--', f'sh /bench/guests.sh {" ".join(words)}']
 
 
+def _listen(lab, said):
+    """Until it ends or says nothing for so long: then how that is to be told, else ''."""
+    waiting = selectors.DefaultSelector()
+    waiting.register(lab.stdout, selectors.EVENT_READ)
+    while waiting.select(SILENT_S):
+        line = lab.stdout.readline()
+        if not line:
+            return ''
+        said.append(line)
+    return f'it said nothing for {SILENT_S} s'
+
+
+def _end_session(session):
+    """lab.sh, which removes its files, and its emulator, which is in a process group of its own."""
+    for pid in (int(name) for name in os.listdir('/proc') if name.isdigit()):
+        try:
+            if os.getsid(pid) == session:
+                os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+
+
 def _run_lab(words, limit_s, environment):
-    """What it said; and how it failed, or ''."""
-    try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace',
-                              timeout=limit_s + END_S, env={**os.environ, **environment})
-    except subprocess.TimeoutExpired as late:
-        return (late.stdout or b'').decode(errors='replace'), f'not over after {limit_s + END_S} s'
-    why = {0: '', 124: f'not over after {limit_s} s, or the emulated host never came up'}
-    return done.stdout, why.get(done.returncode, f'exit {done.returncode}: {done.stderr[-500:]}')
+    """What it said, in lines; and how it failed, or ''."""
+    said = []
+    with subprocess.Popen(words, stdout=subprocess.PIPE, bufsize=0, start_new_session=True,
+                          env={**os.environ, **environment}) as lab:
+        try:
+            why = _listen(lab, said)
+        finally:
+            if lab.poll() is None and why:
+                _end_session(lab.pid)
+        code = lab.wait(END_S)
+    if not why and code == 124:
+        why = f'not over after {limit_s} s, or the emulated host never came up'
+    elif not why and code:
+        why = f'exit {code}'
+    return [line.decode(errors='replace').strip() for line in said], why
 
 
 def _figures(said):
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith('{"monitor"')]
-    last = {line['monitor']: line for line in lines}
-    return last if set(last) == {'ours', 'qemu'} else None
+    """Medians since the last boot of each; None while one of the exchanges was not had with both."""
+    taken = {}
+    for line in said:
+        if not line.startswith('{"monitor"'):
+            continue
+        told = json.loads(line)
+        side = told.pop('monitor')
+        if 'hello_us' in told:
+            taken[side] = {}
+        for name, value in told.items():
+            taken[side].setdefault(name, []).append(value)
+    if set(taken) != {'ours', 'qemu'} or not all(LAST in side or 'silent' in side for side in taken.values()):
+        return None
+    return {side: {name: values[0] if name == 'silent' else common.median(values) for name, values in figures.items()}
+            for side, figures in taken.items()}
 
 
 def _lab(name, image, cache, environment, *words):
-    """The figures of both sides. A lab that stands still is ended at its limit and tried once more."""
+    """The figures of both sides. A lab that stands still is ended; with no round over, it is tried once more."""
     limit_s = LIMIT_S[name]
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         said, why = _run_lab(_words(image, limit_s, *words), limit_s, {'LAB_CACHE': cache, **environment})
-        figures = None if why else _figures(said)
+        figures = _figures(said)
+        if why:
+            worth = 'what it had told until then counts' if figures else 'nothing of it counts'
+            tail = '\n    '.join(said[-4:])
+            common.say(f'the lab ({name}) failed: {why}; {worth}; the last that it said:\n    {tail}')
         if figures:
-            for side in figures.values():
-                if side['silent']:
-                    common.say(f'{side["monitor"]} fell silent: what it was asked after that is left out')
+            for side, its in figures.items():
+                if 'silent' in its:
+                    common.say(f'{side} fell silent at {its["silent"]}')
             return figures
-        tail = '\n    '.join(said.splitlines()[-6:])
-        common.say(f'the lab ({name}) failed: {why or "no figures"}; the last that it said:\n    {tail}')
     raise RuntimeError(f'the lab ({name}) failed {ATTEMPTS} times')
 
 

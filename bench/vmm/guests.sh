@@ -2,7 +2,7 @@
 # guests.sh: in the lab: the same kernel, initramfs, root, disk and agent under QEMU's microvm machine and under ours.
 #   guests.sh ROUNDS [warm | EXCHANGE]   both side by side, by turns; warm: each is booted once before that is
 #                                        measured; EXCHANGE: that one only
-# Lines of JSON on stdout, the last ones count; the files lie in /bench.
+# Lines of JSON on stdout, those after the last boot of each count; the files lie in /bench.
 set -eu
 memory=128 disk=256
 line='panic=-1 pci=off 8250.nr_uarts=0 quiet cryptomgr.notests random.trust_cpu=on swiotlb=noforce no_timer_check tsc=reliable rcupdate.rcu_expedited=1'

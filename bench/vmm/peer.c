@@ -5,9 +5,9 @@
  *
  * ours: descriptor 3 of MONITOR is the stream to the agent. qemu: the host's vsock is listened to.
  * Two are booted one after the other; in every round each has its turn with every exchange, the
- * other one idle, so that what else the machine does meets both. A line of JSON for each monitor:
- * microseconds since it was started, that an exchange took (medians), KiB of its own; and stderr
- * tells of every sample as it is taken. */
+ * other one idle, so that what else the machine does meets both. A line of JSON for each boot
+ * (microseconds since the monitor's start, KiB of its own) and for each exchange as soon as it is
+ * over (microseconds, or bytes a second): whatever happens then, they have been told. */
 #define _GNU_SOURCE
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -181,14 +181,6 @@ static int by_size(const void *left, const void *right)
     return *a < *b ? -1 : *a > *b;
 }
 
-static int64_t median(const int64_t *times, int count)
-{
-    int64_t sorted[ROUNDS_MAX];
-    memcpy(sorted, times, (size_t)count * sizeof *times);
-    qsort(sorted, (size_t)count, sizeof *sorted, by_size);
-    return sorted[count / 2];
-}
-
 static int64_t command(struct session *session)
 {
     return run(session, "/bin/true", false);
@@ -294,10 +286,7 @@ struct side {
     char **command; /* ends with NULL */
     struct session session;
     pid_t monitor;
-    int64_t hello_us, times[EXCHANGES][ROUNDS_MAX];
-    int taken[EXCHANGES];
-    uint64_t guest_us;
-    long private_kib;
+    int64_t hello_us;
 };
 
 static int listen_vsock(void)
@@ -381,20 +370,22 @@ static void boot(struct side *side)
     side->hello_us = clock_monotonic_us() - begun;
     int64_t ten_boots_ms = side->hello_us / 100;
     be_patient(session, ten_boots_ms < PATIENCE_MAX_MS ? ten_boots_ms : PATIENCE_MAX_MS);
-    side->guest_us = hello.boot_us;
-    side->private_kib = private_kib(side->monitor);
-    fprintf(stderr, "%s: hello after %lld us\n", side->name, (long long)side->hello_us);
+    printf("{\"monitor\": \"%s\", \"hello_us\": %lld, \"guest_us\": %llu, \"private_kib\": %ld}\n",
+           side->name, (long long)side->hello_us, (unsigned long long)hello.boot_us,
+           private_kib(side->monitor));
+    fflush(stdout);
 }
 
-static void sample(struct side *side, int which)
+static void sample(struct side *side, const struct exchange *exchange)
 {
-    int64_t took = side->session.silent ? 0 : exchanges[which].once(&side->session);
-    if (side->session.silent) {
-        fprintf(stderr, "%s: %s: silent\n", side->name, exchanges[which].name);
-        return;
-    }
-    side->times[which][side->taken[which]++] = took;
-    fprintf(stderr, "%s: %s: %lld us\n", side->name, exchanges[which].name, (long long)took);
+    int64_t took = side->session.silent ? 0 : exchange->once(&side->session);
+    printf("{\"monitor\": \"%s\", ", side->name);
+    if (side->session.silent)
+        printf("\"silent\": \"%s\"}\n", exchange->name);
+    else
+        printf("\"%s\": %.0f}\n", exchange->name,
+               exchange->bytes ? exchange->bytes * 1e6 / (double)(took ? took : 1) : (double)took);
+    fflush(stdout);
 }
 
 static void measure(struct side *sides, int count, int rounds, const char *only)
@@ -403,25 +394,7 @@ static void measure(struct side *sides, int count, int rounds, const char *only)
         for (int i = 0; i < EXCHANGES; i++)
             for (int turn_of = 0; turn_of < count; turn_of++)
                 if (!only || strcmp(only, exchanges[i].name) == 0)
-                    sample(&sides[(round + turn_of) % count], i);
-}
-
-static void report(const struct side *side)
-{
-    printf("{\"monitor\": \"%s\", \"hello_us\": %lld, \"guest_us\": %llu, \"private_kib\": %ld, "
-           "\"silent\": %s", side->name, (long long)side->hello_us,
-           (unsigned long long)side->guest_us, side->private_kib,
-           side->session.silent ? "true" : "false");
-    for (int i = 0; i < EXCHANGES; i++) {
-        if (!side->taken[i])
-            continue;
-        int64_t took = median(side->times[i], side->taken[i]);
-        printf(", \"%s\": %.0f", exchanges[i].name,
-               exchanges[i].bytes ? exchanges[i].bytes * 1e6 / (double)(took ? took : 1)
-                                  : (double)took);
-    }
-    printf("}\n");
-    fflush(stdout);
+                    sample(&sides[(round + turn_of) % count], &exchanges[i]);
 }
 
 /* The words up to one that is "/". Returns how many were taken. */
@@ -464,8 +437,6 @@ int main(int argc, char **argv)
     for (int i = 0; i < count; i++)
         boot(&sides[i]);
     measure(sides, count, rounds, only);
-    for (int i = 0; i < count; i++)
-        report(&sides[i]);
     for (int i = 0; i < count; i++) {
         kill(sides[i].monitor, SIGKILL);
         waitpid(sides[i].monitor, NULL, 0);
