@@ -66,9 +66,10 @@ bool session_is_congested(struct agent *agent);
 /* Sends what is left, for at most a second. */
 void session_flush(struct agent *agent);
 
-/* TOO_LARGE... QUOTA_EXCEEDED: AGENT_REQUESTS_MAX are under way. */
-MUST_CHECK status request_add(struct agent *agent, struct request *request, uint32_t id,
-                              const struct request_kind *kind, struct fault *fault);
+/* size bytes, of which struct request is the first member and all else is zero; its kind frees
+ * them. QUOTA_EXCEEDED: AGENT_REQUESTS_MAX are under way; UNAVAILABLE: no memory. */
+MUST_CHECK status request_make(struct request **ret, size_t size, struct agent *agent, uint32_t id,
+                               const struct request_kind *kind, struct fault *fault);
 void request_remove(struct request *request); /* its last frame has been put */
 void agent_answer(struct agent *agent, uint32_t id, status code, const struct fault *fault,
                   struct span result);

@@ -483,21 +483,16 @@ status exec_begin(struct agent *agent, uint32_t id, struct span payload, struct 
     TRY(agent_exec_get(&wanted, payload, fault));
     if (agent->frozen)
         return FAIL(CONFLICT, fault, "the sandbox is frozen");
-    struct exec *exec = calloc(1, sizeof *exec);
-    if (exec == NULL)
-        return FAIL(UNAVAILABLE, fault, "out of memory");
+    struct request *request;
+    TRY(request_make(&request, sizeof(struct exec), agent, id, &kind, fault));
+    struct exec *exec = (struct exec *)request;
     exec->report = exec->line = exec->terminal = exec->out.fd = exec->error.fd = -1;
     exec->in.fd = -1;
     exec->out.credit = exec->error.credit = AGENT_WINDOW;
     exec->out.on_end = exec->error.on_end = on_out_end;
     exec->out.request = exec->error.request = &exec->request;
     exec->in.on_end = on_in_end;
-    status done = request_add(agent, &exec->request, id, &kind, fault);
-    if (done != OK) {
-        free(exec);
-        return done;
-    }
-    done = set_up(exec, &wanted, &ends, fault);
+    status done = set_up(exec, &wanted, &ends, fault);
     close_ends(&ends);
     if (done != OK)
         undo(exec);

@@ -221,14 +221,9 @@ static status remove_entry(int parent, const char *name, dev_t device, int depth
 status file_remove(struct agent *agent, uint32_t id, struct span payload, struct fault *fault)
 {
     char path[AGENT_PATH_MAX], name[PATH_NAME_SIZE];
-    uint8_t recursive;
+    bool recursive;
     struct stat about;
-    struct cursor cursor = cursor_over(payload);
-    TRY(path_get(path, &cursor, "path", fault));
-    TRY(cursor_u8(&recursive, &cursor, fault));
-    TRY(cursor_end(&cursor, fault));
-    if (recursive > 1)
-        return FAIL(BAD_FIELD, fault, "recursive: 0 or 1");
+    TRY(path_get_recursive(path, &recursive, payload, fault));
     _cleanup_close_ int parent = -1;
     TRY(path_parent(&parent, name, path, fault));
     if (fstatat(parent, name, &about, AT_SYMLINK_NOFOLLOW))

@@ -69,14 +69,9 @@ status freeze_begin(struct agent *agent, uint32_t id, struct span payload, struc
     static const struct request_kind kind = {.cancel = cancel, .drop = drop};
     if (payload.length)
         return FAIL(BAD_REQUEST, fault, "freeze: nothing is to be said");
-    struct freeze *freeze = calloc(1, sizeof *freeze);
-    if (freeze == NULL)
-        return FAIL(UNAVAILABLE, fault, "out of memory");
-    status done = request_add(agent, &freeze->request, id, &kind, fault);
-    if (done != OK) {
-        free(freeze);
-        return done;
-    }
+    struct request *request;
+    TRY(request_make(&request, sizeof(struct freeze), agent, id, &kind, fault));
+    struct freeze *freeze = (struct freeze *)request;
     agent->frozen = true;
     on_round(freeze);
     return OK;

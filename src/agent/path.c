@@ -14,6 +14,20 @@ status path_get(char ret[AGENT_PATH_MAX], struct cursor *cursor, const char *wha
     return OK;
 }
 
+status path_get_recursive(char ret[AGENT_PATH_MAX], bool *ret_recursive, struct span payload,
+                          struct fault *fault)
+{
+    uint8_t recursive;
+    struct cursor cursor = cursor_over(payload);
+    TRY(path_get(ret, &cursor, "path", fault));
+    TRY(cursor_u8(&recursive, &cursor, fault));
+    TRY(cursor_end(&cursor, fault));
+    if (recursive > 1)
+        return FAIL(BAD_FIELD, fault, "recursive: 0 or 1");
+    *ret_recursive = recursive;
+    return OK;
+}
+
 status path_parent(int *ret, char name[PATH_NAME_SIZE], const char *path, struct fault *fault)
 {
     char directory[AGENT_PATH_MAX];

@@ -12,6 +12,9 @@ int path_openat(const char *path, int flags);
 /* A field of a payload as a path: absolute, without NUL, shorter than AGENT_PATH_MAX. */
 MUST_CHECK status path_get(char ret[AGENT_PATH_MAX], struct cursor *cursor, const char *what,
                            struct fault *fault);
+/* A whole payload: field path, u8 recursive. */
+MUST_CHECK status path_get_recursive(char ret[AGENT_PATH_MAX], bool *ret_recursive,
+                                     struct span payload, struct fault *fault);
 /* The directory that holds it, and its name there: neither empty nor "." nor "..". */
 MUST_CHECK status path_parent(int *ret, char name[PATH_NAME_SIZE], const char *path,
                               struct fault *fault);

@@ -167,22 +167,18 @@ status port_begin(struct agent *agent, uint32_t id, struct span payload, struct 
     TRY(cursor_end(&cursor, fault));
     if (number == 0)
         return FAIL(BAD_FIELD, fault, "port: 1 to 65535");
-    struct port *port = calloc(1, sizeof *port);
-    if (port == NULL)
-        return FAIL(UNAVAILABLE, fault, "out of memory");
-    *port = (struct port){.number = number, .fd = -1};
-    status done = request_add(agent, &port->request, id, &kind, fault);
-    if (done != OK) {
-        free(port);
-        return done;
-    }
+    struct request *request;
+    TRY(request_make(&request, sizeof(struct port), agent, id, &kind, fault));
+    struct port *port = (struct port *)request;
+    port->number = number;
+    port->fd = -1;
     port->out.request = &port->request;
     port->out.credit = AGENT_WINDOW;
     port->out.on_end = on_out_end;
     port->in.on_end = on_in_end;
     inflow_begin(&port->in, &port->request, AGENT_IN, -1);
     port->in.waits = true;
-    done = dial(port, fault);
+    status done = dial(port, fault);
     if (done != OK)
         drop(&port->request);
     return done;

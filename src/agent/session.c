@@ -32,17 +32,21 @@ static struct request **place_of(struct agent *agent, uint32_t id)
     return NULL;
 }
 
-status request_add(struct agent *agent, struct request *request, uint32_t id,
-                   const struct request_kind *kind, struct fault *fault)
+status request_make(struct request **ret, size_t size, struct agent *agent, uint32_t id,
+                    const struct request_kind *kind, struct fault *fault)
 {
-    for (int i = 0; i < AGENT_REQUESTS_MAX; i++) {
-        if (agent->requests[i] != NULL)
-            continue;
-        *request = (struct request){.agent = agent, .kind = kind, .id = id};
-        agent->requests[i] = request;
-        return OK;
-    }
-    return FAIL(QUOTA_EXCEEDED, fault, "%d requests are under way", AGENT_REQUESTS_MAX);
+    int place = 0;
+    while (place < AGENT_REQUESTS_MAX && agent->requests[place] != NULL)
+        place++;
+    if (place == AGENT_REQUESTS_MAX)
+        return FAIL(QUOTA_EXCEEDED, fault, "%d requests are under way", AGENT_REQUESTS_MAX);
+    struct request *request = calloc(1, size);
+    if (request == NULL)
+        return FAIL(UNAVAILABLE, fault, "out of memory");
+    *request = (struct request){.agent = agent, .kind = kind, .id = id};
+    agent->requests[place] = request;
+    *ret = request;
+    return OK;
 }
 
 void request_remove(struct request *request)

@@ -86,14 +86,9 @@ status file_read_begin(struct agent *agent, uint32_t id, struct span payload, st
     TRY(cursor_end(&cursor, fault));
     _cleanup_close_ int fd = -1;
     TRY(open_to_read(&fd, path, offset, fault));
-    struct reading *reading = calloc(1, sizeof *reading);
-    if (reading == NULL)
-        return FAIL(UNAVAILABLE, fault, "out of memory");
-    status done = request_add(agent, &reading->request, id, &kind, fault);
-    if (done != OK) {
-        free(reading);
-        return done;
-    }
+    struct request *request;
+    TRY(request_make(&request, sizeof(struct reading), agent, id, &kind, fault));
+    struct reading *reading = (struct reading *)request;
     agent_started(agent, id);
     reading->out.credit = AGENT_WINDOW;
     reading->out.on_end = on_read_end;
@@ -270,16 +265,13 @@ status file_write_begin(struct agent *agent, uint32_t id, struct span payload,
     TRY(cursor_end(&cursor, fault));
     if (mode > MODE_BITS || flags > WRITE_NEW)
         return FAIL(BAD_FIELD, fault, "mode: at most 07777; flags: 0, 1 or 2");
-    struct writing *writing = calloc(1, sizeof *writing);
-    if (writing == NULL)
-        return FAIL(UNAVAILABLE, fault, "out of memory");
-    *writing = (struct writing){.mode = mode, .flags = flags, .directory = -1, .fd = -1};
-    status done = request_add(agent, &writing->request, id, &kind, fault);
-    if (done != OK) {
-        free(writing);
-        return done;
-    }
-    done = begin_writing(writing, path, fault);
+    struct request *request;
+    TRY(request_make(&request, sizeof(struct writing), agent, id, &kind, fault));
+    struct writing *writing = (struct writing *)request;
+    writing->mode = mode;
+    writing->flags = flags;
+    writing->directory = writing->fd = -1;
+    status done = begin_writing(writing, path, fault);
     if (done != OK)
         drop_writing(&writing->request);
     return done;

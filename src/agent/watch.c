@@ -298,25 +298,15 @@ status watch_begin(struct agent *agent, uint32_t id, struct span payload, struct
 {
     static const struct request_kind kind = {.cancel = cancel, .resume = resume, .drop = drop};
     char path[AGENT_PATH_MAX];
-    uint8_t recursive;
-    struct cursor cursor = cursor_over(payload);
-    TRY(path_get(path, &cursor, "path", fault));
-    TRY(cursor_u8(&recursive, &cursor, fault));
-    TRY(cursor_end(&cursor, fault));
-    if (recursive > 1)
-        return FAIL(BAD_FIELD, fault, "recursive: 0 or 1");
-    struct watch *watch = calloc(1, sizeof *watch);
-    if (watch == NULL)
-        return FAIL(UNAVAILABLE, fault, "out of memory");
+    bool recursive;
+    TRY(path_get_recursive(path, &recursive, payload, fault));
+    struct request *request;
+    TRY(request_make(&request, sizeof(struct watch), agent, id, &kind, fault));
+    struct watch *watch = (struct watch *)request;
     watch->fd = -1;
     watch->recursive = recursive;
     snprintf(watch->path, sizeof watch->path, "%s", path);
-    status done = request_add(agent, &watch->request, id, &kind, fault);
-    if (done != OK) {
-        free(watch);
-        return done;
-    }
-    done = begin(watch, fault);
+    status done = begin(watch, fault);
     if (done != OK)
         drop(&watch->request);
     return done;
