@@ -62,7 +62,7 @@ static void account(void)
     struct runner_used used = {0};
     uint8_t bytes[16];
     struct buffer body = buffer_over(bytes, sizeof bytes);
-    runner_look(&used);
+    runner_look(&used, own.tier);
     grow(&own.most.tasks, used.tasks);
     bool more = grow(&own.most.cpu_us, used.cpu_us);
     more = grow(&own.most.memory_bytes, used.memory_bytes) || more;

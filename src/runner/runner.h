@@ -48,4 +48,4 @@ struct runner_used {
 
 /* By /proc of the runner's pid namespace: what bounds a container where there is no cgroup. What
  * ends between two looks is seen in its parent's account. */
-void runner_look(struct runner_used *ret);
+void runner_look(struct runner_used *ret, enum sandbox_tier tier);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 enum {
@@ -95,6 +96,34 @@ static uint64_t kernel_kib(const char *about, int proc, const char *pid)
     return kib;
 }
 
+/* gVisor keeps its guest's memory in a file, of which no process need have much mapped. */
+static int guest_memory = -1;
+
+static void find_guest_memory(int proc, const char *pid)
+{
+    static const char name[] = "/memfd:runsc-memory";
+    char target[sizeof name], path[64];
+    snprintf(path, sizeof path, "%.16s/fd", pid);
+    int folder = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = folder < 0 ? NULL : fdopendir(folder);
+    if (!entries) {
+        cleanup_close(&folder);
+        return;
+    }
+    const struct dirent *entry;
+    while (guest_memory < 0 && (entry = readdir(entries)))
+        if (readlinkat(folder, entry->d_name, target, sizeof target) == (ssize_t)sizeof target
+            && memcmp(target, name, sizeof name - 1) == 0)
+            guest_memory = openat(folder, entry->d_name, O_PATH | O_CLOEXEC);
+    closedir(entries);
+}
+
+static uint64_t guest_memory_kib(void)
+{
+    struct stat file;
+    return guest_memory >= 0 && fstat(guest_memory, &file) == 0 ? (uint64_t)file.st_blocks / 2 : 0;
+}
+
 /* Pages that two processes have are counted twice: rather too much than too little. */
 static void add_process(struct sums *sums, int proc, const char *pid)
 {
@@ -104,11 +133,13 @@ static void add_process(struct sums *sums, int proc, const char *pid)
     if (!read_file(text, proc, pid, "status"))
         return;
     sums->tasks += number_of(text, "\nThreads:");
-    sums->kib += number_of(text, "\nRssAnon:") + number_of(text, "\nRssShmem:")
-               + number_of(text, "\nVmSwap:") + kernel_kib(text, proc, pid);
+    sums->kib += number_of(text, "\nRssAnon:") + number_of(text, "\nVmSwap:")
+               + kernel_kib(text, proc, pid);
+    if (guest_memory < 0) /* else it is counted whole */
+        sums->kib += number_of(text, "\nRssShmem:");
 }
 
-void runner_look(struct runner_used *ret)
+void runner_look(struct runner_used *ret, enum sandbox_tier tier)
 {
     struct sums sums = {0};
     struct statvfs tree;
@@ -117,9 +148,13 @@ void runner_look(struct runner_used *ret)
         return;
     const struct dirent *entry;
     while ((entry = readdir(entries)))
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') {
+            if (tier == SANDBOX_GVISOR && guest_memory < 0)
+                find_guest_memory(dirfd(entries), entry->d_name);
             add_process(&sums, dirfd(entries), entry->d_name);
+        }
     closedir(entries);
+    sums.kib += guest_memory_kib();
     uint64_t disk = 0;
     if (statvfs(RUNNER_TREE, &tree) == 0)
         disk = (uint64_t)(tree.f_blocks - tree.f_bfree) * tree.f_frsize;

@@ -423,6 +423,19 @@ static _Noreturn void hog(void)
         pause();
 }
 
+/* Kept, and at no time mapped by more than a little of it. */
+static _Noreturn void hog_shared(void)
+{
+    const size_t step = (size_t)16 << 20, bytes = (size_t)1 << 30;
+    char *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    for (size_t done = 0; at != MAP_FAILED && done < bytes; done += step) {
+        memset(at + done, 1, step);
+        (void)madvise(at + done, step, MADV_DONTNEED);
+    }
+    for (;;)
+        pause();
+}
+
 /* A page of zeros every 2 MiB is nobody's memory, but each has a page of a table to itself. */
 static _Noreturn void hog_page_tables(void)
 {
@@ -474,6 +487,7 @@ static int work(enum attempt attempt)
     case TRY_FILL_SHARED: return fill_folder("/dev/shm");
     case TRY_TERMINALS: return count_terminals();
     case TRY_HOG: hog();
+    case TRY_SHARED_HOG: hog_shared();
     case TRY_PAGE_TABLES: hog_page_tables();
     case TRY_SOCKET_MEMORY: hog_sockets();
     case TRY_SPIN:

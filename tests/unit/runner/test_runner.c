@@ -292,6 +292,7 @@ static void memory_of_many_processes_ends_it(void **state)
     (void)state;
     ends_with(SANDBOX_CONTAINER, TRY_HOG, SANDBOX_MEMORY);
     ends_with(SANDBOX_GVISOR, TRY_HOG, SANDBOX_MEMORY);
+    ends_with(SANDBOX_GVISOR, TRY_SHARED_HOG, SANDBOX_MEMORY);
 }
 
 /* Where no cgroup counts what the kernel keeps for a process, we do as far as it tells. */
