@@ -328,6 +328,17 @@ static bool is_notified(struct flat *flat)
     return probe->notified == 2;
 }
 
+static void go_with(struct flat *flat, struct probe *probe, struct span code)
+{
+    struct fault fault;
+    flat_make(flat, 1);
+    virtio_init(&probe->common, &probe_operations, machine_host(flat->machine),
+                machine_next_line(flat->machine), 0);
+    assert_int_equal(machine_add(flat->machine, &probe->common, &fault), OK);
+    flat_start(flat, code.data, code.length);
+    machine_go(flat->machine);
+}
+
 static void test_device_thread_does_the_work(void **state)
 {
     static const uint8_t code[] = {
@@ -340,14 +351,8 @@ static void test_device_thread_does_the_work(void **state)
         WRITE(0x50, 1), SPIN};
     struct probe probe = {0};
     struct flat flat;
-    struct fault fault;
     (void)state;
-    flat_make(&flat, 1);
-    virtio_init(&probe.common, &probe_operations, machine_host(flat.machine),
-                machine_next_line(flat.machine), 0);
-    assert_int_equal(machine_add(flat.machine, &probe.common, &fault), OK);
-    flat_start(&flat, code, sizeof code);
-    machine_go(flat.machine);
+    go_with(&flat, &probe, (struct span){code, sizeof code});
     flat_run(&flat, is_notified);
     machine_hold(flat.machine);
     assert_int_equal(flat.outs, 4);
@@ -369,12 +374,7 @@ static void test_held_during_an_errand(void **state)
     struct flat flat;
     struct fault fault;
     (void)state;
-    flat_make(&flat, 1);
-    virtio_init(&probe.common, &probe_operations, machine_host(flat.machine),
-                machine_next_line(flat.machine), 0);
-    assert_int_equal(machine_add(flat.machine, &probe.common, &fault), OK);
-    flat_start(&flat, code, sizeof code);
-    machine_go(flat.machine);
+    go_with(&flat, &probe, (struct span){code, sizeof code});
     flat_run(&flat, has_told);
     for (int i = 0; i < 200; i++) {
         machine_hold(flat.machine);
