@@ -14,6 +14,7 @@ enum {
     PROC_TEXT = 4096,
     SOCKETS_FREE = 128, SOCKET_KIB = 416, /* what one may hold that has asked for all there is */
     FILES_FREE = 256, FILE_KIB = 4,       /* of one process; most are the ends of pipes */
+    FILE_BYTES = 1024,                    /* of the disk, without its bytes: inode and name */
 };
 
 struct sums {
@@ -157,7 +158,8 @@ void runner_look(struct runner_used *ret, enum sandbox_tier tier)
     sums.kib += guest_memory_kib();
     uint64_t disk = 0;
     if (statvfs(RUNNER_TREE, &tree) == 0)
-        disk = (uint64_t)(tree.f_blocks - tree.f_bfree) * tree.f_frsize;
+        disk = (uint64_t)(tree.f_blocks - tree.f_bfree) * tree.f_frsize
+             + (uint64_t)(tree.f_files - tree.f_ffree) * FILE_BYTES;
     *ret = (struct runner_used){
         .memory_bytes = sums.kib * 1024 + disk,
         .cpu_us = sums.ticks * (1000000 / (uint64_t)sysconf(_SC_CLK_TCK)),

@@ -436,6 +436,20 @@ static _Noreturn void hog_shared(void)
         pause();
 }
 
+/* Without a byte in them. */
+static _Noreturn void hog_files(void)
+{
+    char path[32];
+    for (int i = 0; i < 250000; i++) {
+        snprintf(path, sizeof path, "/tmp/%d", i);
+        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (fd >= 0)
+            close(fd);
+    }
+    for (;;)
+        pause();
+}
+
 /* A page of zeros every 2 MiB is nobody's memory, but each has a page of a table to itself. */
 static _Noreturn void hog_page_tables(void)
 {
@@ -488,6 +502,7 @@ static int work(enum attempt attempt)
     case TRY_TERMINALS: return count_terminals();
     case TRY_HOG: hog();
     case TRY_SHARED_HOG: hog_shared();
+    case TRY_FILES_HOG: hog_files();
     case TRY_PAGE_TABLES: hog_page_tables();
     case TRY_SOCKET_MEMORY: hog_sockets();
     case TRY_SPIN:

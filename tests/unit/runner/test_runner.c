@@ -278,6 +278,7 @@ static void ends_with(enum sandbox_tier tier, enum attempt what, enum sandbox_en
 {
     struct sandbox_spec spec = spec_of(tier);
     spec.cpu_s = what == TRY_SPIN ? 2 : 0;
+    spec.disk_mib = what == TRY_FILES_HOG ? 1024 : DISK_MIB; /* a disk for many of them */
     struct sandbox sandbox = running_with(&spec);
     order(&sandbox, what);
     assert_true(heard(&sandbox, MESSAGE_VMM_ENDED));
@@ -301,6 +302,7 @@ static void memory_in_the_kernel_ends_it(void **state)
     (void)state;
     ends_with(SANDBOX_CONTAINER, TRY_PAGE_TABLES, SANDBOX_MEMORY);
     ends_with(SANDBOX_CONTAINER, TRY_SOCKET_MEMORY, SANDBOX_MEMORY);
+    ends_with(SANDBOX_CONTAINER, TRY_FILES_HOG, SANDBOX_MEMORY);
 }
 
 static void cpu_time_ends_it(void **state)
