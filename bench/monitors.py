@@ -44,7 +44,7 @@ def _commands(directory):
 
 def started(directory):
     """By turns; {side: {jobs: figures}}."""
-    count, rounds = (8, 1) if common.QUICK else (60, 5)
+    count, rounds = (8, 1) if common.QUICK else (40, 3)
     commands = _commands(directory)
     taken = {side: {jobs: [] for jobs in AT_ONCE} for side in commands}
     for _ in range(rounds):
@@ -100,7 +100,7 @@ def sandboxes(directory):
     place = os.path.join(directory, 'sandboxes')
     os.makedirs(place)
     _make_image(os.path.join(place, 'data'))
-    count, rounds = (6, 1) if common.QUICK else (60, 3)
+    count, rounds = (6, 1) if common.QUICK else (40, 3)
     taken = {jobs: [] for jobs in AT_ONCE}
     served = node.Node(place, {'sandbox_boot_seconds': 20})
     try:
