@@ -187,8 +187,8 @@ static int try_core_limit(void)
 static int try_teach_branches(void)
 {
     int control = prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_INDIRECT_BRANCH, 0, 0, 0);
-    bool ours_to_choose = control > 0 && control & PR_SPEC_PRCTL;
-    return ours_to_choose && !(control & PR_SPEC_FORCE_DISABLE) ? 0 : EPERM;
+    unsigned long bits = control > 0 ? (unsigned long)control : 0;
+    return bits & PR_SPEC_PRCTL && !(bits & PR_SPEC_FORCE_DISABLE) ? 0 : EPERM;
 }
 
 /* How the host was booted. */
