@@ -45,7 +45,7 @@ microvm)
     mkdir -p "$cache/packages"
     flock "$cache/packages.lock" "$build/bulkhead" image build base --data "$image" --packages "$cache/packages"
     # shellcheck disable=SC2086
-    "$here/lab.sh" -m 3072 -t 1750 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
+    "$here/lab.sh" -n -m 3072 -t 1750 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
         -f "$here/microvm.sh:/opt/microvm.sh" -- "sh /opt/microvm.sh /tmp/data ${*:3}" ;;
 *)
     echo "run.sh: agent, hostile, jail, node, rootless or microvm" >&2
