@@ -206,13 +206,16 @@ static status send_image(struct child *monitor, const struct sandbox_spec *spec,
 {
     struct image_files files;
     TRY(image_open(&files, monitor->supervisor, spec->image, fault));
-    if (!monitor->image[0])
-        send_kernel(monitor, &files);
-    send_fd(monitor, VMM_FD_ROOT, files.root);
-    if (spec->disk_mib > 0)
-        send_fd(monitor, VMM_FD_SCRATCH, files.scratch);
+    status fits = image_fits(&files, spec->memory_mib, fault);
+    if (fits == OK) {
+        if (!monitor->image[0])
+            send_kernel(monitor, &files);
+        send_fd(monitor, VMM_FD_ROOT, files.root);
+        if (spec->disk_mib > 0)
+            send_fd(monitor, VMM_FD_SCRATCH, files.scratch);
+    }
     image_close(&files);
-    return OK;
+    return fits;
 }
 
 static status send_files(struct child *monitor, struct sandbox *sandbox,

@@ -92,6 +92,9 @@ MUST_CHECK status images_open(int *ret_images, int *ret_sandboxes,
 MUST_CHECK status image_open(struct image_files *ret, const struct supervisor *supervisor,
                              const char *name, struct fault *fault);
 void image_close(struct image_files *files);
+/* BAD_FIELD: a microVM of so little memory would not come up with this kernel. */
+MUST_CHECK status image_fits(const struct image_files *files, uint32_t memory_mib,
+                             struct fault *fault);
 /* Other for each build of an image: what was found out with one does not hold for another. */
 MUST_CHECK status image_identity(char text[IMAGE_IDENTITY_TEXT],
                                  const struct supervisor *supervisor, const char *name,

@@ -468,6 +468,30 @@ static void an_image_that_others_could_change_is_refused(void **state)
     node_end();
 }
 
+static void too_little_memory_for_a_kernel_is_refused_before_it_boots(void **state)
+{
+    (void)state;
+    node_begin("good", MICROVM_WORKS);
+    struct sandbox_spec spec = sandbox_spec_default();
+    make_image("large");
+    _cleanup_close_ int kernel = openat(node.sandboxes.images, "large/vmlinux",
+                                        O_WRONLY | O_CLOEXEC);
+    assert_true(kernel >= 0);
+    assert_int_equal(ftruncate(kernel, MIB(40)), 0);
+    cleanup_close(&kernel);
+    snprintf(spec.image, sizeof spec.image, "large");
+    spec.memory_mib = 2 * 40 + 31;
+    int owner = start(1, &spec);
+    refused(1, BAD_FIELD, "a microVM of this image needs 112 MiB at least, not 111");
+    close(owner);
+    spec.memory_mib++;
+    owner = start(2, &spec);
+    (void)started(2);
+    close(owner);
+    (void)gone();
+    node_end();
+}
+
 /* Sparse or not: guests that fill what they were given must not fill the silos' file system. */
 static void no_more_disk_is_promised_than_there_is(void **state)
 {
@@ -633,6 +657,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_start_that_is_none_ends_control),
         cmocka_unit_test(a_stream_that_is_none_is_refused),
         cmocka_unit_test(an_image_that_others_could_change_is_refused),
+        cmocka_unit_test(too_little_memory_for_a_kernel_is_refused_before_it_boots),
         cmocka_unit_test(the_first_start_waits_until_it_is_found_out),
         cmocka_unit_test(no_more_disk_is_promised_than_there_is),
         cmocka_unit_test(what_a_guest_has_used_is_not_promised_again),
