@@ -69,9 +69,10 @@ status client_call_fds(struct buffer *out, const struct cli *cli, const char *ve
     buffer_put_text_field(&body, verb);
     buffer_put_field(&body, arguments);
     TRY(buffer_check(&body, "arguments", fault));
-    TRY(ipc_send_wait(channel, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), fds, fd_count, 5000,
-                      fault));
-    status got = ipc_await(&message, channel, storage, ANSWER_WAIT_MS, fault);
+    status got = ipc_send_wait(channel, MESSAGE_ADMIN_CALL, 1, buffer_span(&body), fds, fd_count,
+                               5000, fault);
+    if (got == OK)
+        got = ipc_await(&message, channel, storage, ANSWER_WAIT_MS, fault);
     if (got == CLOSED)
         return FAIL(UNAVAILABLE, fault, "the node closed the connection: it is starting or "
                     "stopping, or you are neither root nor the owner of %.90s", cli->data);

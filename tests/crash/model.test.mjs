@@ -228,6 +228,8 @@ test(`${rounds} rounds of random operations and kill -9 agree with the model`, {
 });
 
 test('what the model knows is listed and found, nothing else, and every silo is sound', async () => {
+  await eventually('all that was killed is there again', async () =>
+    (await node.status()).services.every(({ state }) => state === 'serving'));
   for (const tenant of tenants) {
     const of = actors.filter((actor) => actor.tenant === tenant);
     const listed = new Set((await node.want(200, 'GET', '/v1/documents?limit=500', { token: tenant.token })).data.map(({ id }) => id));

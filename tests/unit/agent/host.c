@@ -345,16 +345,34 @@ bool outcome_says(const struct outcome *outcome, const char *out)
 
 /* ---- processes ---- */
 
+static bool is_of_number(char byte)
+{
+    return byte == '.' || (byte >= '0' && byte <= '9');
+}
+
+/* As a whole number: those of other tests, which run beside this one, may have ours within. */
+static bool has_number(const char *text, size_t length, struct span word)
+{
+    const char *end = text + length;
+    for (const char *at = text;
+         (at = memmem(at, (size_t)(end - at), word.data, word.length)) != NULL; at++)
+        if ((at == text || !is_of_number(at[-1])) && !is_of_number(at[word.length]))
+            return true;
+    return false;
+}
+
 static bool holds(const char *pid, struct span word)
 {
-    char path[300];
-    uint8_t bytes[4096];
+    char path[300], bytes[4096];
     snprintf(path, sizeof path, "/proc/%s/cmdline", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? 0 : read(fd, bytes, sizeof bytes);
+    ssize_t length = fd < 0 ? 0 : read(fd, bytes, sizeof bytes - 1);
     if (fd >= 0)
         close(fd);
-    return length > 0 && memmem(bytes, (size_t)length, word.data, word.length) != NULL;
+    if (length <= 0)
+        return false;
+    bytes[length] = '\0';
+    return has_number(bytes, (size_t)length, word);
 }
 
 int processes_with(const char *word)
