@@ -400,7 +400,7 @@ static void *say_and_leave(void *context)
 static void the_last_message_of_a_peer_that_leaves_is_never_lost(void **state)
 {
     (void)state;
-    enum { ROUNDS = 20000 };
+    enum { ROUNDS = 5000 };
     _Atomic int given = -1;
     pthread_t peer;
     void *failed;
@@ -409,11 +409,11 @@ static void the_last_message_of_a_peer_that_leaves_is_never_lost(void **state)
         int ends[2];
         struct fault fault;
         struct ipc_message message;
-        status received = AGAIN;
+        status received;
         pair(ends);
         atomic_store(&given, ends[1]);
-        while (received == AGAIN)
-            received = ipc_receive(&message, ends[0], storage, &fault);
+        while ((received = ipc_receive(&message, ends[0], storage, &fault)) == AGAIN)
+            sched_yield(); /* where processors are few, the peer needs this one */
         assert_int_equal(received, OK);
         assert_int_equal(message.type, 7);
         assert_int_equal(ipc_await(&message, ends[0], storage, 5000, &fault), CLOSED);
