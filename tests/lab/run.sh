@@ -1,5 +1,6 @@
 #!/bin/bash
 # run.sh: one test of the lab: run.sh agent|hostile|jail|node|rootless|microvm BUILD [PART]...
+# MICROVM_RUNS, MICROVM_SECONDS: of the part leaks, so many guests or so long (100, 150 s; a hundred take some 12 min)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$2
@@ -46,7 +47,8 @@ microvm)
     flock "$cache/packages.lock" "$build/bulkhead" image build base --data "$image" --packages "$cache/packages"
     # shellcheck disable=SC2086
     "$here/lab.sh" -n -m 3072 -t 1750 -s tun "${programs[@]}" -f "$image/images/base:/opt/image" \
-        -f "$here/microvm.sh:/opt/microvm.sh" -- "sh /opt/microvm.sh /tmp/data ${*:3}" ;;
+        -f "$here/microvm.sh:/opt/microvm.sh" -- "export MICROVM_RUNS=${MICROVM_RUNS:-100}
+        export MICROVM_SECONDS=${MICROVM_SECONDS:-150}; sh /opt/microvm.sh /tmp/data ${*:3}" ;;
 *)
     echo "run.sh: agent, hostile, jail, node, rootless or microvm" >&2
     exit 2 ;;
