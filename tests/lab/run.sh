@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh: one test of the lab: run.sh agent|hostile|jail|node|rootless|microvm BUILD [PART]...
-# MICROVM_RUNS, MICROVM_SECONDS: of the part leaks, so many guests or so long (100, 150 s; a hundred take some 12 min)
+# MICROVM_RUNS, MICROVM_SECONDS: of the part leaks, so many guests or so long (100, 150 s; a hundred take some eight minutes)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$2
