@@ -20,7 +20,7 @@ def why_not():
     """Why this machine cannot; empty: it can."""
     if not os.access('/dev/kvm', os.R_OK | os.W_OK):
         return 'no /dev/kvm'
-    return '' if os.path.exists(GUEST) else 'the build directory is without tests'
+    return '' if os.path.exists(GUEST) else 'no guest for this processor'
 
 
 def _start(count, jobs, *words):

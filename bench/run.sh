@@ -12,7 +12,7 @@ ninja -C "$build" bench/bench-load bench/bench-seal bench/bench-audit bench/benc
     bench/bench-vmm-boot bench/bench-vmm-peer bench/bench-vmm-create bench/bench-vmm-start bench/bench-vmm-block \
     bench/bench-vmm-vsock bulkhead bulkheadd bulkhead-kms bulkhead-control bulkhead-gateway bulkhead-cell \
     bulkhead-vmm bulkhead-runner bulkhead-agent >/dev/null
-# Where the build has no tests or the processor no such guest, what needs it is left out, and says so.
+# Where the processor has no such guest, what needs it is left out, and says so.
 ninja -C "$build" tests/guests/tiny_guest >/dev/null 2>&1 || true
 # On a machine that others load too, both sides of every comparison can be given the processors first.
 set -- python3 -B bench/run.py "$@"
