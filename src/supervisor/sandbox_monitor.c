@@ -258,13 +258,6 @@ static void send_start(struct child *monitor, const struct sandbox *sandbox)
     child_send(monitor, MESSAGE_VMM_START, 0, buffer_span(&body), NULL, 0);
 }
 
-void monitor_let_line_go(struct sandbox *sandbox)
-{
-    struct loop *loop = sandbox->supervisor->loop;
-    sandbox->line = loop_unwatch(loop, sandbox->line);
-    loop_timer_stop(loop, &sandbox->cut);
-}
-
 static void on_cut(void *context)
 {
     sandbox_end(context, SANDBOX_CLOSED, UNAVAILABLE, "who ran it is gone, and it went on");

@@ -243,6 +243,16 @@ void sandbox_runs(struct sandbox *sandbox)
 
 /* ---- the way out ---- */
 
+/* For anything but its monitor's end. */
+static void stop_waiting(struct sandbox *sandbox)
+{
+    struct loop *loop = sandbox->supervisor->loop;
+    loop_timer_stop(loop, &sandbox->timer);
+    loop_timer_stop(loop, &sandbox->cpu);
+    loop_timer_stop(loop, &sandbox->cut);
+    sandbox->line = loop_unwatch(loop, sandbox->line);
+}
+
 void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, const char *detail)
 {
     if (sandbox->end == 0) {
@@ -250,9 +260,7 @@ void sandbox_end(struct sandbox *sandbox, enum sandbox_end end, status code, con
         sandbox->code = code;
         snprintf(sandbox->detail, sizeof sandbox->detail, "%s", detail);
     }
-    loop_timer_stop(sandbox->supervisor->loop, &sandbox->timer);
-    loop_timer_stop(sandbox->supervisor->loop, &sandbox->cpu);
-    monitor_let_line_go(sandbox);
+    stop_waiting(sandbox);
     if (!sandbox->monitor) {
         sandbox_gone(sandbox);
         return;
@@ -346,9 +354,7 @@ void sandbox_gone(struct sandbox *sandbox)
     struct supervisor *supervisor = sandbox->supervisor;
     log_gone(sandbox);
     unlink_sandbox(sandbox);
-    loop_timer_stop(supervisor->loop, &sandbox->timer);
-    loop_timer_stop(supervisor->loop, &sandbox->cpu);
-    monitor_let_line_go(sandbox);
+    stop_waiting(sandbox);
     close(sandbox->stream);
     cleanup_close(&sandbox->console);
     cleanup_close(&sandbox->overlay);

@@ -68,8 +68,6 @@ void sandboxes_count(struct supervisor *supervisor);
 struct child *monitor_take(const struct sandbox *sandbox);
 /* Ends blanks that have loaded another kernel than this image has now. */
 void monitors_renew(struct supervisor *supervisor, const char *image);
-/* Looks at its stream no more. */
-void monitor_let_line_go(struct sandbox *sandbox);
 /* Gives it the sandbox: from here on the end of the monitor is the end of the sandbox. */
 void monitor_assume(struct child *monitor, struct sandbox *sandbox);
 /* Asks it to end its guest by itself, where anything is gained by that: the guest's last words on
